@@ -1,0 +1,47 @@
+# `make help` lists the targets. Anything longer than a few lines is Rust or .ci/setup.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# Every cargo below links the RocksDB that .ci/setup builds once per machine.
+export ROCKSDB_LIB_DIR := $(shell .ci/setup rocksdb-dir)
+export ROCKSDB_STATIC := 1
+
+# Says how long a step took, so that a slow run shows where its time went.
+step = @began=$$SECONDS; echo "== $(1)"; $(2); echo "== $(1): $$((SECONDS - began)) s"
+
+.PHONY: help setup build demo test check bench fuzz clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## Install Debian packages and build RocksDB, once per machine
+	$(call step,setup,.ci/setup)
+
+build: setup ## Build everything, optimised
+	$(call step,build,cargo build --release --locked)
+
+demo: setup ## Pack a Debian tree, mount it by its CID, run python3 in it (root)
+	$(call step,build,cargo build --release --locked -p flist-tools -p benchmarks)
+	@target/release/demo
+
+test: setup ## Run all tests (root)
+	$(call step,build,cargo build --locked --workspace && cargo test --locked --workspace --no-run)
+	$(call step,test,cargo test --locked --workspace --no-fail-fast)
+
+check: setup ## Formatting, lints, licences
+	$(call step,fmt,cargo fmt --all --check)
+	$(call step,clippy,cargo clippy --locked --workspace --all-targets -- -D warnings)
+	$(call step,doc,RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --document-private-items)
+	@command -v cargo-deny >/dev/null && cargo deny check || echo "cargo-deny is not installed: licences not checked"
+
+bench: setup ## Compare with tar, squashfs and ext4 (root); results in benches/results/
+	$(call step,build,cargo build --release --locked -p flist-tools -p benchmarks)
+	@target/release/compare
+
+fuzz: ## Fuzz the parsers for a minute each (needs cargo-fuzz and a nightly toolchain)
+	@cd fs/fuzz && for target in root shard map tree frame; do cargo +nightly fuzz run $$target -- -max_total_time=60; done
+
+clean: ## Remove what cargo built
+	cargo clean

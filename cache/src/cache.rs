@@ -1,0 +1,309 @@
+//! The cache of a process: memory tier, disk tier, and one flight per missing block; shared by all mounts.
+//!
+//! ```text
+//! get_now:  frames in memory -> stored blocks in memory -> disk              (never waits for a source)
+//! get:      get_now -> join or start the flight of the block -> decode
+//! flight:   sources in order: fetch, verify -> keep (memory, disk) -> give to all who wait
+//! ```
+//!
+//! A failure is given to those who wait for it and to nobody later. A reader that goes away, or whose deadline passes,
+//! ends nothing but its own waiting.
+
+mod flight;
+mod stats;
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use crate::block::{PlainFrame, VerifiedBlock};
+use crate::codec::DecodeError;
+use crate::desc::{BlockDesc, FrameSpan, OwnedBlockDesc};
+use crate::disk::DiskTier;
+use crate::error::GetError;
+use crate::id::BlockId;
+use crate::memory::{FrameKey, MemoryTier};
+use crate::sources::Sources;
+use crate::workers::Workers;
+use flight::{FlightKey, Flights};
+use stats::HitCounts;
+
+pub use crate::disk::{DiskState, DiskStats};
+pub use crate::memory::MemoryStats;
+pub use stats::{CacheStats, HitStats};
+
+/// A flight ends after this, whatever its readers' deadlines: the longest that any of them is worth waiting for.
+const FLIGHT_LIMIT: Duration = Duration::from_secs(60);
+
+/// What a cache may use.
+#[derive(Clone, Debug)]
+pub struct CacheConfig {
+    /// Directory of the disk tier; none is memory only.
+    pub dir: Option<PathBuf>,
+    /// Most bytes of the disk tier's files; can be changed later.
+    pub disk_budget: u64,
+    /// Nothing is put on disk while its file system has fewer bytes free.
+    pub free_floor: u64,
+    /// Most bytes of the memory tier.
+    pub memory_budget: u64,
+}
+
+/// Why a cache did not open. A damaged database is not among the reasons: it is replaced.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process owns the directory: ask that one, or use another directory.
+    #[error("cache directory {} is in use by another process", dir.display())]
+    Busy {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// The directory cannot be made or locked.
+    #[error("cache directory {} cannot be used", dir.display())]
+    Directory {
+        /// The directory.
+        dir: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Where bytes came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hit {
+    /// The memory tier.
+    Memory,
+    /// The disk tier.
+    Disk,
+    /// A source, by a flight of this reader's or another one's.
+    Source,
+}
+
+/// The cache. A clone is the same cache; the last one dropped flushes and gives the directory free.
+#[derive(Clone)]
+pub struct Cache(Arc<Inner>);
+
+struct Inner {
+    memory: MemoryTier,
+    disk: Option<DiskTier>,
+    flights: Flights,
+    workers: Workers,
+    hits: HitCounts,
+}
+
+impl Cache {
+    /// Opens a cache and takes its directory for this process.
+    pub fn open(config: CacheConfig) -> Result<Cache, OpenError> {
+        let disk = match &config.dir {
+            Some(dir) => Some(DiskTier::open(dir, config.disk_budget, config.free_floor)?),
+            None => None,
+        };
+        Ok(Cache(Arc::new(Inner {
+            memory: MemoryTier::new(config.memory_budget),
+            disk,
+            flights: Flights::default(),
+            workers: Workers::new(),
+            hits: HitCounts::default(),
+        })))
+    }
+
+    /// The frame if it is here. Reads the local disk at most; never waits for a source.
+    pub fn get_now(&self, desc: &BlockDesc<'_>, frame: usize) -> Option<(PlainFrame, Hit)> {
+        self.0.here(desc, desc.frame(frame)?)
+    }
+
+    /// The frame, from here or from the sources. Must run on a tokio runtime, which outlives the call.
+    pub async fn get(
+        &self,
+        desc: &BlockDesc<'_>,
+        frame: usize,
+        sources: &Sources,
+        deadline: Instant,
+    ) -> Result<(PlainFrame, Hit), GetError> {
+        let id = desc.id();
+        let span = desc
+            .frame(frame)
+            .ok_or(GetError::Damaged { id, source: DecodeError::NoSuchFrame { id, index: frame } })?;
+        if let Some(found) = self.0.decoded(id, span) {
+            return Ok(found);
+        }
+        within(id, deadline, self.get_absent(desc.to_owned(), span, sources)).await
+    }
+
+    /// A whole metadata object, or a whole block: its stored bytes, proven.
+    pub async fn get_object(
+        &self,
+        id: BlockId,
+        sources: &Sources,
+        deadline: Instant,
+    ) -> Result<VerifiedBlock, GetError> {
+        if let Some(block) = self.0.memory.block(&id) {
+            self.0.hits.count(Hit::Memory);
+            return Ok(block);
+        }
+        within(id, deadline, async {
+            let inner = Arc::clone(&self.0);
+            if let Some(block) = self.0.workers.run(move || inner.object_on_disk(&id)).await {
+                return Ok(block);
+            }
+            let block = self.join_flight(id, Arc::from([]), sources).await?;
+            self.0.hits.count(Hit::Source);
+            Ok(block)
+        })
+        .await
+    }
+
+    /// What the cache holds and did.
+    pub fn stats(&self) -> CacheStats {
+        CacheStats {
+            memory: self.0.memory.stats(),
+            disk: self.0.disk.as_ref().map(DiskTier::stats).unwrap_or_default(),
+            hits: self.0.hits.snapshot(),
+        }
+    }
+
+    /// Changes the budget of the disk tier; what is over it goes now.
+    pub fn set_disk_budget(&self, bytes: u64) {
+        if let Some(disk) = &self.0.disk {
+            disk.set_budget(bytes);
+        }
+    }
+
+    /// Empties both tiers.
+    pub fn clear(&self) {
+        self.0.memory.clear();
+        if let Some(disk) = &self.0.disk {
+            disk.clear();
+        }
+    }
+
+    /// Writes what the disk tier has in memory to its files, and waits for it.
+    pub fn flush(&self) {
+        if let Some(disk) = &self.0.disk {
+            disk.flush();
+        }
+    }
+
+    /// Brings the disk tier under its budget now, and removes a damaged database that was set aside.
+    pub fn gc(&self) {
+        if let Some(disk) = &self.0.disk {
+            disk.gc();
+        }
+    }
+
+    async fn get_absent(
+        &self,
+        desc: OwnedBlockDesc,
+        span: FrameSpan,
+        sources: &Sources,
+    ) -> Result<(PlainFrame, Hit), GetError> {
+        let desc = Arc::new(desc);
+        let (inner, described) = (Arc::clone(&self.0), Arc::clone(&desc));
+        if let Some(found) = self.0.workers.run(move || inner.here(&described.as_desc(), span)).await {
+            return Ok(found);
+        }
+        let id = desc.as_desc().id();
+        let block = self.join_flight(id, desc.as_desc().frames().into(), sources).await?;
+        let inner = Arc::clone(&self.0);
+        self.0.workers.run(move || inner.land(&block, &desc.as_desc(), span)).await
+    }
+
+    async fn join_flight(
+        &self,
+        id: BlockId,
+        frames: Arc<[u32]>,
+        sources: &Sources,
+    ) -> Result<VerifiedBlock, GetError> {
+        let key = FlightKey { id, sources: sources.identity() };
+        let just_landed = || self.0.memory.block(&id);
+        // A flight must not keep the directory locked after the last handle went.
+        let start = || fetch_and_keep(Arc::downgrade(&self.0), id, frames, sources.clone());
+        self.0.flights.join(key, just_landed, start).await
+    }
+}
+
+impl Inner {
+    /// A frame that is in memory, decoded.
+    fn decoded(&self, id: BlockId, span: FrameSpan) -> Option<(PlainFrame, Hit)> {
+        let plain = self.memory.frame(&FrameKey { id, span })?;
+        self.hits.count(Hit::Memory);
+        Some((plain, Hit::Memory))
+    }
+
+    /// A frame that is in memory or on disk.
+    fn here(&self, desc: &BlockDesc<'_>, span: FrameSpan) -> Option<(PlainFrame, Hit)> {
+        if let Some(found) = self.decoded(desc.id(), span) {
+            return Some(found);
+        }
+        let (plain, hit) = match self.memory.block(&desc.id()) {
+            // That proven bytes do not decode is told by `get`, which finds them the same way.
+            Some(block) => (block.decode(desc, span.index as usize).ok()?, Hit::Memory),
+            None => (self.disk.as_ref()?.frame(desc, span)?, Hit::Disk),
+        };
+        self.memory.put_frame(FrameKey { id: desc.id(), span }, &plain);
+        self.hits.count(hit);
+        Some((plain, hit))
+    }
+
+    fn object_on_disk(&self, id: &BlockId) -> Option<VerifiedBlock> {
+        let block = self.disk.as_ref()?.block(id)?;
+        self.memory.put_block(&block);
+        self.hits.count(Hit::Disk);
+        Some(block)
+    }
+
+    /// Decodes a frame of a block that a flight brought, unless another reader of it did so just now.
+    fn land(
+        &self,
+        block: &VerifiedBlock,
+        desc: &BlockDesc<'_>,
+        span: FrameSpan,
+    ) -> Result<(PlainFrame, Hit), GetError> {
+        let id = desc.id();
+        let key = FrameKey { id, span };
+        let plain = match self.memory.frame(&key) {
+            Some(plain) => plain,
+            None => {
+                let plain = block
+                    .decode(desc, span.index as usize)
+                    .map_err(|source| GetError::Damaged { id, source })?;
+                self.memory.put_frame(key, &plain);
+                plain
+            }
+        };
+        self.hits.count(Hit::Source);
+        Ok((plain, Hit::Source))
+    }
+}
+
+/// The flight of a block: its bytes are proven and kept before anyone gets them.
+async fn fetch_and_keep(
+    inner: Weak<Inner>,
+    id: BlockId,
+    frames: Arc<[u32]>,
+    sources: Sources,
+) -> Result<VerifiedBlock, GetError> {
+    let (block, source) = sources.fetch_from(id, Instant::now() + FLIGHT_LIMIT).await?;
+    let Some(inner) = inner.upgrade() else { return Ok(block) };
+    inner.memory.put_block(&block);
+    if source.keep() && inner.disk.is_some() {
+        let (keeper, kept) = (Arc::clone(&inner), block.clone());
+        let put = move || keeper.disk.as_ref().map(|disk| disk.put(&kept, &frames));
+        inner.workers.run(put).await;
+    }
+    Ok(block)
+}
+
+/// The caller's deadline around `work`.
+async fn within<T>(
+    id: BlockId,
+    deadline: Instant,
+    work: impl Future<Output = Result<T, GetError>>,
+) -> Result<T, GetError> {
+    let started = Instant::now();
+    match tokio::time::timeout_at(deadline.into(), work).await {
+        Ok(outcome) => outcome,
+        Err(_) => Err(GetError::TimedOut { id, waited: started.elapsed() }),
+    }
+}

@@ -1,0 +1,54 @@
+//! Where blocks come from: the one trait that the layers above implement.
+
+use std::error::Error;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::block::{StoredBlock, TooLarge};
+use crate::id::BlockId;
+
+/// A place that gives bytes for ids. It is believed in nothing: what it gives is verified by whoever asked.
+#[async_trait]
+pub trait Origin: Send + Sync {
+    /// The spec string it was made from, such as `dir:/var/lib/g8os`; for logs and counters, so without secrets.
+    fn spec(&self) -> &str;
+
+    /// Gives the bytes of `id`. The future may be dropped at any point, when another source was faster or the time
+    /// is over. Reading must stop at [`crate::MAX_STORED`] bytes, and the bytes must not be a slice of a much larger
+    /// buffer: the memory tier holds on to them and counts their length alone.
+    async fn fetch(&self, id: &BlockId) -> Result<StoredBlock, FetchError>;
+
+    /// Whether its blocks are worth a place in the disk tier: not those of a store on this machine, unless asked.
+    fn keep(&self) -> bool;
+}
+
+/// Why an origin gave nothing.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum FetchError {
+    /// It works and does not have the block: ask another one.
+    #[error("does not have it")]
+    NotFound,
+    /// It did not work this time: ask another one, and this one again later.
+    #[error("is unavailable")]
+    Unavailable(#[source] Arc<dyn Error + Send + Sync>),
+    /// It offered more bytes than a block has: it is broken or hostile.
+    #[error(transparent)]
+    TooLarge(#[from] TooLarge),
+}
+
+impl FetchError {
+    /// Trouble of any kind, from an error or a text.
+    pub fn unavailable(cause: impl Into<Box<dyn Error + Send + Sync>>) -> FetchError {
+        FetchError::Unavailable(Arc::from(cause.into()))
+    }
+}
+
+impl From<std::io::Error> for FetchError {
+    fn from(error: std::io::Error) -> FetchError {
+        match error.kind() {
+            std::io::ErrorKind::NotFound => FetchError::NotFound,
+            _ => FetchError::unavailable(error),
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! One origin with its record: what it gave, how long it takes, and what it lied about.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use lru::LruCache;
+use parking_lot::Mutex;
+use serde::Serialize;
+use tokio::time::Instant;
+
+use crate::block::{VerifiedBlock, WrongBytes};
+use crate::error::Refused;
+use crate::id::BlockId;
+use crate::origin::{FetchError, Origin};
+use crate::workers::Workers;
+
+/// Ids remembered per source as lied about. A source that lies more often forgets its oldest lies, and is caught anew.
+const LIES: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
+/// After this a try is given up, so that a stalled source does not hold its place for ever.
+const TRY_LIMIT: Duration = Duration::from_secs(10);
+/// Bounds of [`Source::patience`]: what a healthy LAN never needs, and what nobody waits for when there is another.
+const PATIENCE_MIN: Duration = Duration::from_millis(50);
+const PATIENCE_MAX: Duration = Duration::from_secs(1);
+
+/// An origin in use.
+pub struct Source {
+    origin: Arc<dyn Origin>,
+    spec: Arc<str>,
+    bytes: AtomicU64,
+    requests: AtomicU64,
+    wrong: AtomicU64,
+    errors: AtomicU64,
+    latency: Mutex<Option<Latency>>,
+    lies: Mutex<LruCache<BlockId, ()>>,
+}
+
+/// What a source did since it was made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, serde::Deserialize)]
+pub struct SourceStats {
+    /// Its spec string.
+    pub spec: String,
+    /// Stored bytes received, right or wrong.
+    pub bytes: u64,
+    /// Blocks asked for.
+    pub requests: u64,
+    /// Answers that were not the block.
+    pub wrong: u64,
+    /// Failures and time-outs; not having a block is none.
+    pub errors: u64,
+}
+
+impl Source {
+    /// A source without history.
+    pub fn new(origin: Arc<dyn Origin>) -> Source {
+        Source {
+            spec: origin.spec().into(),
+            origin,
+            bytes: AtomicU64::new(0),
+            requests: AtomicU64::new(0),
+            wrong: AtomicU64::new(0),
+            errors: AtomicU64::new(0),
+            latency: Mutex::new(None),
+            lies: Mutex::new(LruCache::new(LIES)),
+        }
+    }
+
+    /// Its spec string.
+    pub fn spec(&self) -> &Arc<str> {
+        &self.spec
+    }
+
+    /// Whether its blocks go to the disk tier.
+    pub(crate) fn keep(&self) -> bool {
+        self.origin.keep()
+    }
+
+    /// The counters now.
+    pub fn snapshot(&self) -> SourceStats {
+        SourceStats {
+            spec: self.spec.to_string(),
+            bytes: self.bytes.load(Relaxed),
+            requests: self.requests.load(Relaxed),
+            wrong: self.wrong.load(Relaxed),
+            errors: self.errors.load(Relaxed),
+        }
+    }
+
+    /// How long to wait for it before the next source is asked too.
+    pub(crate) fn patience(&self) -> Duration {
+        self.latency.lock().map_or(PATIENCE_MAX, |latency| latency.bound()).clamp(PATIENCE_MIN, PATIENCE_MAX)
+    }
+
+    /// Fetches and verifies one block.
+    pub(crate) async fn fetch(&self, id: BlockId, workers: &Workers) -> Result<VerifiedBlock, Refused> {
+        if self.lies.lock().get(&id).is_some() {
+            return Err(Refused::LiedBefore);
+        }
+        let outcome = self.fetch_and_verify(id, workers).await;
+        if let Err(refused) = &outcome {
+            self.record(id, refused);
+        }
+        outcome
+    }
+
+    async fn fetch_and_verify(&self, id: BlockId, workers: &Workers) -> Result<VerifiedBlock, Refused> {
+        self.requests.fetch_add(1, Relaxed);
+        let asked = Instant::now();
+        let answer = tokio::time::timeout(TRY_LIMIT, self.origin.fetch(&id)).await;
+        let block = answer.map_err(|_| Refused::TimedOut(TRY_LIMIT))??;
+        Latency::note(&mut self.latency.lock(), asked.elapsed());
+        self.bytes.fetch_add(block.len() as u64, Relaxed);
+        if block.id() != id {
+            return Err(WrongBytes { want: id, got: block.id(), len: block.len() }.into());
+        }
+        Ok(workers.run(|| block.verify()).await?)
+    }
+
+    fn record(&self, id: BlockId, refused: &Refused) {
+        if refused.is_lie() {
+            self.wrong.fetch_add(1, Relaxed);
+            self.lies.lock().put(id, ());
+        }
+        match refused {
+            Refused::Fetch(FetchError::Unavailable(_)) | Refused::TimedOut(_) => {
+                self.errors.fetch_add(1, Relaxed);
+            }
+            Refused::Fetch(FetchError::NotFound | FetchError::TooLarge(_))
+            | Refused::Wrong(_)
+            | Refused::LiedBefore => {}
+        }
+    }
+}
+
+/// Smoothed answer time and its deviation, as TCP estimates its retransmission timeout (RFC 6298).
+#[derive(Clone, Copy)]
+struct Latency {
+    mean: Duration,
+    deviation: Duration,
+}
+
+impl Latency {
+    fn note(slot: &mut Option<Latency>, sample: Duration) {
+        *slot = Some(match *slot {
+            None => Latency { mean: sample, deviation: sample / 2 },
+            Some(Latency { mean, deviation }) => Latency {
+                mean: mean * 7 / 8 + sample / 8,
+                deviation: deviation * 3 / 4 + mean.abs_diff(sample) / 4,
+            },
+        });
+    }
+
+    /// Answers that take longer are rare.
+    fn bound(&self) -> Duration {
+        self.mean + self.deviation * 4
+    }
+}

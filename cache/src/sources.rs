@@ -1,0 +1,99 @@
+//! The ordered list of one mount, and asking it: the first right bytes win.
+//!
+//! The sources are asked in order. One that refuses is followed by the next at once; one that is merely slow keeps its
+//! try while the next is asked too (a hedge), so that a stalled source costs its patience and not the read.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures::stream::{FuturesUnordered, StreamExt};
+use tokio::time::sleep_until;
+
+use crate::block::VerifiedBlock;
+use crate::error::{GetError, Said};
+use crate::id::BlockId;
+use crate::source::{Source, SourceStats};
+use crate::workers::Workers;
+
+/// Tries for one block at the same time: bounds what hedging can cost.
+const MAX_AT_ONCE: usize = 3;
+
+/// The sources of one mount, in the order they are tried. A clone is the same list.
+#[derive(Clone)]
+pub struct Sources(Arc<List>);
+
+struct List {
+    sources: Box<[Arc<Source>]>,
+    workers: Workers,
+}
+
+impl Sources {
+    /// A list in the order given.
+    pub fn new(sources: impl IntoIterator<Item = Arc<Source>>) -> Sources {
+        Sources(Arc::new(List { sources: sources.into_iter().collect(), workers: Workers::new() }))
+    }
+
+    /// The sources in order.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Source>> {
+        self.0.sources.iter()
+    }
+
+    /// The counters of every source, in order.
+    pub fn snapshot(&self) -> Vec<SourceStats> {
+        self.iter().map(|source| source.snapshot()).collect()
+    }
+
+    /// Fetches a block from the sources alone, past every cache, and proves it.
+    pub async fn fetch_verified(&self, id: BlockId, deadline: Instant) -> Result<VerifiedBlock, GetError> {
+        self.fetch_from(id, deadline).await.map(|(block, _)| block)
+    }
+
+    /// The same, and who gave it.
+    pub(crate) async fn fetch_from(
+        &self,
+        id: BlockId,
+        deadline: Instant,
+    ) -> Result<(VerifiedBlock, Arc<Source>), GetError> {
+        let started = Instant::now();
+        match tokio::time::timeout_at(deadline.into(), self.race(id)).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(GetError::TimedOut { id, waited: started.elapsed() }),
+        }
+    }
+
+    /// Tells two lists apart for as long as both live.
+    pub(crate) fn identity(&self) -> usize {
+        Arc::as_ptr(&self.0).addr()
+    }
+
+    async fn race(&self, id: BlockId) -> Result<(VerifiedBlock, Arc<Source>), GetError> {
+        let mut waiting = self.iter().peekable();
+        let mut tries = FuturesUnordered::new();
+        let mut said = Vec::new();
+        let mut hedge_at = tokio::time::Instant::now();
+        loop {
+            let due = tries.is_empty() || hedge_at <= tokio::time::Instant::now();
+            if due
+                && tries.len() < MAX_AT_ONCE
+                && let Some(source) = waiting.next()
+            {
+                hedge_at = tokio::time::Instant::now() + source.patience();
+                tries.push(async move { (source, source.fetch(id, &self.0.workers).await) });
+            }
+            if tries.is_empty() {
+                return Err(GetError::from_answers(id, said));
+            }
+            let may_hedge = waiting.peek().is_some() && tries.len() < MAX_AT_ONCE;
+            tokio::select! {
+                Some((source, outcome)) = tries.next() => match outcome {
+                    Ok(block) => return Ok((block, Arc::clone(source))),
+                    Err(refused) => {
+                        said.push(Said { spec: Arc::clone(source.spec()), refused });
+                        hedge_at = tokio::time::Instant::now();
+                    }
+                },
+                () = sleep_until(hedge_at), if may_hedge => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! The cache from outside: promises that its callers rely on, each with the fault that would break it.
+
+mod cost;
+mod damage;
+mod disk;
+mod faults;
+mod flights;
+mod full_disk;
+mod harness;
+mod memory;

@@ -1,0 +1,417 @@
+//! Every command and option of `flist`, declared once. Help, man pages, completions and docs/CLI come from here.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use g8_fs::engine::Mode;
+use g8_fs::source::Spec;
+
+use crate::session::DEADLINE;
+
+/// Root filesystems that start before they are downloaded.
+///
+/// An flist is small metadata, named by a CID, that describes a whole root filesystem. Mount it and the tree is there
+/// at once; contents arrive block by block when they are first read, proven against their hashes.
+#[derive(Debug, Parser)]
+#[command(name = "flist", version, propagate_version = true, max_term_width = 100, infer_subcommands = false)]
+pub struct Cli {
+    /// Options of all commands.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options that every command takes.
+#[derive(Args, Clone, Debug)]
+pub struct Global {
+    /// Where blocks come from, in the order to ask: dir:PATH. Several are separated by commas [default: dir: of
+    /// $XDG_DATA_HOME/g8os/store]
+    #[arg(long, global = true, env = "G8_FROM", value_name = "SPEC", value_delimiter = ',')]
+    pub from: Vec<Spec>,
+    /// Where blocks go: dir:PATH [default: as --from]
+    #[arg(long, global = true, env = "G8_TO", value_name = "SPEC", value_delimiter = ',')]
+    pub to: Vec<Spec>,
+    /// Folder of the block cache; one daemon serves each [default: $XDG_CACHE_HOME/g8os]
+    #[arg(long, global = true, env = "G8_CACHE", value_name = "DIR")]
+    pub cache: Option<PathBuf>,
+    /// Most bytes the cache may take on the disk; a running daemon keeps its own, see `cache gc` [default: 10G]
+    #[arg(long, global = true, env = "G8_CACHE_SIZE", value_name = "SIZE", value_parser = size)]
+    pub cache_size: Option<u64>,
+    /// Seconds that one read, or opening an image, may take at most
+    #[arg(long, global = true, env = "G8_DEADLINE", value_name = "SECONDS", default_value_t = DEADLINE.as_secs(),
+          value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub deadline: u64,
+    /// Print one JSON document instead of text
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// No progress, and only errors in the log
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+    /// Say more in the log; twice even more
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+}
+
+impl Global {
+    /// How long a read may take.
+    pub fn deadline(&self) -> Duration {
+        Duration::from_secs(self.deadline)
+    }
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Pack a directory tree into an flist and print its CID
+    Pack(PackArgs),
+    /// Mount an flist on a directory
+    Mount(MountArgs),
+    /// Unmount an flist
+    Umount(UmountArgs),
+    /// List what is mounted and what each mount has done
+    Mounts,
+    /// List a directory of an flist
+    Ls(LsArgs),
+    /// Draw the tree of an flist
+    Tree(TreeArgs),
+    /// Print files of an flist
+    Cat(CatArgs),
+    /// Show all attributes of files of an flist
+    Stat(StatArgs),
+    /// Describe an flist: sizes, counts, run configuration
+    Info(InfoArgs),
+    /// Prove every object of an flist in its sources
+    Check(CheckArgs),
+    /// Write an flist out as a directory tree
+    Unpack(UnpackArgs),
+    /// Run a command in a throwaway container on an flist
+    Run(RunArgs),
+    /// Look at the block cache and shrink it
+    #[command(subcommand)]
+    Cache(CacheCommand),
+    /// Print a completion script for a shell
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+    /// Write the man pages into a directory
+    Man {
+        /// The directory, made if it is missing
+        dir: PathBuf,
+    },
+    /// Serve the mounts of a cache; `mount` starts it
+    #[command(hide = true)]
+    Daemon,
+}
+
+/// `flist pack`
+#[derive(Args, Debug)]
+pub struct PackArgs {
+    /// The tree to pack
+    pub dir: PathBuf,
+    /// Leave out what matches; anchored at the tree's root when it holds a slash, else any name anywhere
+    #[arg(long, value_name = "GLOB")]
+    pub exclude: Vec<String>,
+    /// Do not enter other file systems; their mountpoints become empty directories
+    #[arg(long)]
+    pub one_file_system: bool,
+    /// Times later than this become it, in seconds since 1970
+    #[arg(long, value_name = "SECONDS", env = "SOURCE_DATE_EPOCH", allow_negative_numbers = true)]
+    pub clamp_mtime: Option<i64>,
+    /// Give everything to this owner, in numbers
+    #[arg(long, value_name = "UID:GID", value_parser = owner)]
+    pub owner: Option<g8_fs::pack::OwnerMap>,
+    /// zstd level
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(i32).range(1..=22))]
+    pub level: i32,
+    /// Bytes decoded at once, a multiple of 4K up to 1008K: smaller for random reads, larger for size
+    #[arg(long, value_name = "SIZE", default_value = "256K", value_parser = frame)]
+    pub frame: u32,
+    /// Threads for reading, and as many for compressing [default: one per processor]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub threads: Option<u16>,
+    /// Leave files out that change while they are read, and report them, instead of failing
+    #[arg(long)]
+    pub skip_changed: bool,
+    /// Architecture to record, as OCI images name it [default: that of the ELF files in the tree]
+    #[arg(long)]
+    pub arch: Option<String>,
+    /// Program to run in the image; once per argument
+    #[arg(long, value_name = "ARG", allow_hyphen_values = true)]
+    pub entrypoint: Vec<String>,
+    /// Environment of the program
+    #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
+    pub env: Vec<String>,
+    /// Its working directory
+    #[arg(long, value_name = "DIR", value_parser = absolute)]
+    pub workdir: Option<String>,
+    /// Its user
+    #[arg(long, value_name = "USER[:GROUP]")]
+    pub user: Option<String>,
+    /// A label to record
+    #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
+    pub label: Vec<String>,
+}
+
+/// How a mount reaches the kernel, as a user says it.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum ModeArg {
+    /// The whole tree over FUSE: works everywhere
+    Fuse,
+}
+
+impl From<ModeArg> for Mode {
+    fn from(mode: ModeArg) -> Mode {
+        match mode {
+            ModeArg::Fuse => Mode::Fuse,
+        }
+    }
+}
+
+/// What `mount` and `run` share.
+#[derive(Args, Clone, Debug)]
+pub struct MountOptions {
+    /// How the mount reaches the kernel
+    #[arg(long, value_enum, default_value = "fuse")]
+    pub mode: ModeArg,
+    /// Keep blocks of stores on this machine in the cache too, as if they were far away
+    #[arg(long)]
+    pub cache_local: bool,
+    /// Honour set-user-ID bits and file capabilities
+    #[arg(long)]
+    pub suid: bool,
+    /// Honour device nodes
+    #[arg(long)]
+    pub dev: bool,
+}
+
+/// `flist mount`
+#[derive(Args, Debug)]
+pub struct MountArgs {
+    /// CID of the flist
+    #[arg(value_name = "REF")]
+    pub reference: String,
+    /// Where to mount it
+    pub dir: PathBuf,
+    /// How.
+    #[command(flatten)]
+    pub options: MountOptions,
+    /// Let other users in, as the permissions in the image allow
+    #[arg(long)]
+    pub allow_other: bool,
+}
+
+/// `flist umount`
+#[derive(Args, Debug)]
+pub struct UmountArgs {
+    /// Where it is mounted
+    pub dir: PathBuf,
+    /// Detach it although it is in use; it ends with its last user
+    #[arg(long)]
+    pub lazy: bool,
+}
+
+/// `flist ls`
+#[derive(Args, Debug)]
+pub struct LsArgs {
+    /// CID of the flist
+    #[arg(value_name = "REF")]
+    pub reference: String,
+    /// Directory or file in it
+    #[arg(default_value = "/")]
+    pub path: PathBuf,
+    /// Mode, links, owner, size and time too
+    #[arg(short, long)]
+    pub long: bool,
+}
+
+/// `flist tree`
+#[derive(Args, Debug)]
+pub struct TreeArgs {
+    /// CID of the flist
+    #[arg(value_name = "REF")]
+    pub reference: String,
+    /// Directory in it
+    #[arg(default_value = "/")]
+    pub path: PathBuf,
+    /// How many levels to draw
+    #[arg(short = 'L', long, value_name = "LEVELS")]
+    pub depth: Option<usize>,
+}
+
+/// `flist cat`
+#[derive(Args, Debug)]
+pub struct CatArgs {
+    /// CID of the flist
+    #[arg(value_name = "REF")]
+    pub reference: String,
+    /// Files in it
+    #[arg(required = true)]
+    pub paths: Vec<PathBuf>,
+}
+
+/// `flist stat`
+#[derive(Args, Debug)]
+pub struct StatArgs {
+    /// CID of the flist
+    #[arg(value_name = "REF")]
+    pub reference: String,
+    /// Files in it
+    #[arg(required = true)]
+    pub paths: Vec<PathBuf>,
+    /// Show what a symlink points to instead of the symlink
+    #[arg(short = 'L', long)]
+    pub dereference: bool,
+}
+
+/// `flist info`
+#[derive(Args, Debug)]
+pub struct InfoArgs {
+    /// CID of the flist
+    #[arg(value_name = "REF")]
+    pub reference: String,
+    /// Write the tree, an EROFS image, to a file
+    #[arg(long, value_name = "FILE")]
+    pub tree_out: Option<PathBuf>,
+    /// Write the data space of small contents to a sparse file: the tree's first extra device
+    #[arg(long, value_name = "FILE")]
+    pub small_out: Option<PathBuf>,
+    /// Write the data space of big contents to a sparse file: the tree's second extra device
+    #[arg(long, value_name = "FILE")]
+    pub big_out: Option<PathBuf>,
+}
+
+/// `flist check`
+#[derive(Args, Debug)]
+pub struct CheckArgs {
+    /// CID of the flist
+    #[arg(value_name = "REF")]
+    pub reference: String,
+}
+
+/// `flist unpack`
+#[derive(Args, Debug)]
+pub struct UnpackArgs {
+    /// CID of the flist
+    #[arg(value_name = "REF")]
+    pub reference: String,
+    /// New or empty directory
+    pub dir: PathBuf,
+}
+
+/// Network of a throwaway container.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Net {
+    /// Only a loopback of its own
+    None,
+    /// That of the host
+    Host,
+}
+
+/// `flist run`
+#[derive(Args, Debug)]
+pub struct RunArgs {
+    /// CID of the flist
+    #[arg(value_name = "REF")]
+    pub reference: String,
+    /// Command and arguments, after the image's entrypoint
+    #[arg(last = true, value_name = "CMD")]
+    pub command: Vec<String>,
+    /// How the image is mounted.
+    #[command(flatten)]
+    pub options: MountOptions,
+    /// All capabilities, no masked paths, set-user-ID allowed
+    #[arg(long)]
+    pub privileged: bool,
+    /// Its network
+    #[arg(long, value_enum, default_value = "none")]
+    pub net: Net,
+    /// Program to run instead of the image's entrypoint; empty for none
+    #[arg(long, value_name = "PROGRAM")]
+    pub entrypoint: Option<String>,
+    /// More environment
+    #[arg(short, long, value_name = "KEY=VALUE", value_parser = key_value)]
+    pub env: Vec<String>,
+    /// Working directory instead of the image's
+    #[arg(short, long, value_name = "DIR", value_parser = absolute)]
+    pub workdir: Option<String>,
+    /// User instead of the image's
+    #[arg(short, long, value_name = "USER[:GROUP]")]
+    pub user: Option<String>,
+    /// Host name in the container [default: the end of the CID]
+    #[arg(long)]
+    pub hostname: Option<String>,
+    /// Most bytes the container may write; they are held in memory
+    #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = size)]
+    pub upper_size: u64,
+}
+
+/// `flist cache`
+#[derive(Debug, Subcommand)]
+pub enum CacheCommand {
+    /// What the cache holds and how it served
+    Stats,
+    /// Shrink the cache to its size, or to --cache-size, now
+    Gc,
+    /// Drop every block
+    Clear,
+}
+
+fn size(text: &str) -> Result<u64, String> {
+    parse_size::Config::new()
+        .with_binary()
+        .parse_size(text)
+        .map_err(|_| "a size is a number with K, M, G or T, such as 512M".into())
+}
+
+fn frame(text: &str) -> Result<u32, String> {
+    use g8_fs::format::map::{FRAME_STEP, MAX_FRAME, MIN_FRAME};
+    let bytes = size(text)?;
+    u32::try_from(bytes)
+        .ok()
+        .filter(|b| (MIN_FRAME..=MAX_FRAME).contains(b) && b % FRAME_STEP == 0)
+        .ok_or_else(|| format!("{bytes} is not a multiple of 4K between 4K and 1008K"))
+}
+
+fn owner(text: &str) -> Result<g8_fs::pack::OwnerMap, String> {
+    let parsed = text.split_once(':').and_then(|(uid, gid)| {
+        Some(g8_fs::pack::OwnerMap { uid: uid.parse().ok()?, gid: gid.parse().ok()? })
+    });
+    parsed.ok_or_else(|| "an owner is UID:GID in numbers, such as 0:0".into())
+}
+
+fn key_value(text: &str) -> Result<String, String> {
+    match text.split_once('=') {
+        Some((key, _)) if !key.is_empty() && !text.contains('\0') => Ok(text.to_owned()),
+        Some(_) | None => Err("this is KEY=VALUE".into()),
+    }
+}
+
+fn absolute(text: &str) -> Result<String, String> {
+    if text.starts_with('/') { Ok(text.to_owned()) } else { Err("the path must begin with /".into()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_declaration_holds_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn sizes_are_binary_and_frames_bounded() {
+        assert_eq!(size("256K").unwrap(), 256 << 10);
+        assert_eq!(size("1GiB").unwrap(), 1 << 30);
+        size("lots").unwrap_err();
+        assert_eq!(frame("1008K").unwrap(), 1_032_192);
+        frame("1M").unwrap_err();
+        frame("5000").unwrap_err();
+    }
+}

@@ -1,0 +1,62 @@
+//! `flist mount REF DIR`: have the daemon of the cache mount an flist, starting it when there is none.
+
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::bail;
+use g8_fs::daemon::{Client, MountRequest, Reply, Request, Starter};
+use g8_fs::engine::MountStatus;
+
+use crate::cli::{Global, MountArgs, MountOptions};
+use crate::session::address;
+use crate::{defaults, output};
+
+pub fn run(global: &Global, args: &MountArgs) -> anyhow::Result<()> {
+    let request = request(global, &args.reference, &args.dir, &args.options)?;
+    let (status, _) = mount(global, MountRequest { allow_other: args.allow_other, ..request })?;
+    if global.json {
+        return output::json(&status);
+    }
+    Ok(())
+}
+
+/// A request to mount `reference` on `dir` that others may not use.
+pub fn request(
+    global: &Global,
+    reference: &str,
+    dir: &Path,
+    options: &MountOptions,
+) -> anyhow::Result<MountRequest> {
+    Ok(MountRequest {
+        reference: address(reference)?.to_string(),
+        mountpoint: std::path::absolute(dir)?,
+        sources: defaults::sources(global)?.iter().map(ToString::to_string).collect(),
+        cache_local: options.cache_local,
+        mode: options.mode.into(),
+        suid: options.suid,
+        dev: options.dev,
+        allow_other: false,
+        deadline_ms: global.deadline().as_millis() as u64,
+        hold: false,
+    })
+}
+
+/// Asks the daemon; the connection holds a mount that was asked for with `hold`.
+pub fn mount(global: &Global, request: MountRequest) -> anyhow::Result<(MountStatus, UnixStream)> {
+    let limit = global.deadline() + Duration::from_secs(10);
+    let client = Client::new(&defaults::cache(global)?, Some(starter(global)?));
+    match client.ask(&Request::Mount(request), limit)? {
+        (Reply::Mounted(status), connection) => Ok((*status, connection)),
+        (other, _) => bail!("the daemon answered a mount with {other:?}"),
+    }
+}
+
+/// This program as the daemon.
+fn starter(global: &Global) -> anyhow::Result<Starter> {
+    let mut arguments = vec!["daemon".into(), "--cache".into(), defaults::cache(global)?.into()];
+    if let Some(bytes) = global.cache_size {
+        arguments.extend(["--cache-size".into(), bytes.to_string().into()]);
+    }
+    Ok(Starter { program: std::env::current_exe()?, arguments })
+}

@@ -1,0 +1,56 @@
+//! `flist mounts`: what is mounted, by asking the daemon of every cache that the mount table names.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use comfy_table::{Cell, Table, presets};
+use g8_fs::daemon::{Client, ClientError, Reply, Request};
+use g8_fs::engine::{MountStatus, mountpoint};
+
+use crate::cli::Global;
+use crate::output;
+
+const LIMIT: Duration = Duration::from_secs(5);
+
+pub fn run(global: &Global) -> anyhow::Result<()> {
+    let own = mountpoint::own_mounts().context("reading the mount table")?;
+    let caches: BTreeSet<PathBuf> = own.iter().map(|m| m.cache.clone()).collect();
+    let mut mounts: Vec<MountStatus> = Vec::new();
+    for cache in caches {
+        match Client::new(&cache, None).ask(&Request::Mounts, LIMIT) {
+            Ok((Reply::Mounts(list), _)) => mounts.extend(list),
+            Ok((other, _)) => bail!("the daemon answered with {other:?}"),
+            Err(ClientError::NotRunning(_)) => {
+                for dead in own.iter().filter(|m| m.cache == cache) {
+                    let at = dead.mountpoint.display();
+                    output::warn(format_args!("the daemon of {at} is gone: `flist umount {at}` clears it"));
+                }
+            }
+            Err(e) => output::warn(format_args!("{}: {e}", cache.display())),
+        }
+    }
+    if global.json {
+        return output::json(&mounts);
+    }
+    if mounts.is_empty() {
+        return Ok(());
+    }
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header(["MOUNTPOINT", "REF", "MODE", "PID", "READ", "FETCHED", "HITS (MEM/DISK)", "ERRORS"]);
+    for m in &mounts {
+        table.add_row([
+            Cell::new(m.mountpoint.display()),
+            Cell::new(&m.reference),
+            Cell::new(format!("{:?}", m.mode).to_lowercase()),
+            Cell::new(m.pid),
+            Cell::new(output::size(m.bytes_read)),
+            Cell::new(output::size(m.bytes_fetched)),
+            Cell::new(format!("{}/{}", m.hits.memory, m.hits.disk)),
+            Cell::new(m.errors),
+        ]);
+    }
+    output::line(table)
+}

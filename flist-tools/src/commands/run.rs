@@ -1,0 +1,95 @@
+//! `flist run REF -- CMD...`: a throwaway container on an flist.
+//!
+//! The daemon holds the mount for as long as this process lives; the container lays a layer in memory over it.
+
+use std::ffi::CString;
+use std::path::Path;
+
+use anyhow::{Context, bail};
+use g8_fs::daemon::MountRequest;
+use g8_fs::format::RunConfig;
+
+use crate::cli::{Global, Net, RunArgs};
+use crate::commands::mount;
+use crate::container::{self, Network, Spec, resolve_user};
+use crate::exit::{Quiet, WithCode};
+use crate::session::Session;
+
+/// As docker's: what failed before the command could run.
+const FAILED: u8 = 125;
+const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+pub fn run(global: &Global, args: &RunArgs) -> anyhow::Result<()> {
+    let code = contained(global, args).map_err(|source| WithCode { code: FAILED, source })?;
+    match code {
+        0 => Ok(()),
+        code => Err(Quiet(u8::try_from(code).unwrap_or(u8::MAX)).into()),
+    }
+}
+
+fn contained(global: &Global, args: &RunArgs) -> anyhow::Result<i32> {
+    if !rustix::process::geteuid().is_root() {
+        bail!("run needs root, for its namespaces and mounts");
+    }
+    let config = Session::open(global, &args.reference)?.fs.image().root.config.clone();
+    let place = tempfile::Builder::new().prefix("flist-run-").tempdir().context("making a mountpoint")?;
+    let request = mount::request(global, &args.reference, place.path(), &args.options)?;
+    // The connection holds the mount: it goes when this process does, however it ends.
+    let suid = args.options.suid || args.privileged;
+    let (status, hold) = mount::mount(global, MountRequest { hold: true, suid, ..request })?;
+    let result = spec(args, &config, &status.mountpoint, &status.reference)
+        .and_then(|spec| Ok(container::run(&spec)?));
+    drop(hold);
+    // The daemon unmounts when it sees the connection end; the directory can go only after that.
+    g8_fs::engine::mountpoint::unmount(&status.mountpoint, true)?;
+    place.close().context("removing the mountpoint")?;
+    result
+}
+
+fn spec(args: &RunArgs, config: &RunConfig, lower: &Path, reference: &str) -> anyhow::Result<Spec> {
+    let mut argv: Vec<String> = match &args.entrypoint {
+        Some(program) if program.is_empty() => Vec::new(),
+        Some(program) => vec![program.clone()],
+        None => config.entrypoint.clone(),
+    };
+    argv.extend(args.command.iter().cloned());
+    if argv.is_empty() {
+        bail!("the image has no entrypoint: say what to run after --");
+    }
+    let user = args.user.as_ref().or(config.user.as_ref()).map_or("", String::as_str);
+    let user = resolve_user(lower, user)?;
+    let home = user.home.as_ref().map_or("/".into(), |h| h.to_string_lossy().into_owned());
+    let mut env = vec![PATH.to_owned(), format!("HOME={home}")];
+    if let Ok(term) = std::env::var("TERM") {
+        env.push(format!("TERM={term}"));
+    }
+    for more in config.env.iter().chain(&args.env) {
+        set(&mut env, more);
+    }
+    let tail = &reference[reference.len().saturating_sub(12)..];
+    Ok(Spec {
+        lower: lower.to_owned(),
+        upper_bytes: args.upper_size,
+        hostname: args.hostname.clone().unwrap_or_else(|| tail.to_owned()),
+        argv: strings(argv)?,
+        env: strings(env)?,
+        workdir: args.workdir.as_ref().or(config.workdir.as_ref()).map_or("/".into(), Into::into),
+        user,
+        network: match args.net {
+            Net::None => Network::None,
+            Net::Host => Network::Host,
+        },
+        privileged: args.privileged,
+    })
+}
+
+/// Puts `KEY=VALUE` in place of an earlier value of the same key.
+fn set(env: &mut Vec<String>, pair: &str) {
+    let key = pair.split('=').next().unwrap_or(pair);
+    env.retain(|e| e.split('=').next() != Some(key));
+    env.push(pair.to_owned());
+}
+
+fn strings(list: Vec<String>) -> anyhow::Result<Vec<CString>> {
+    list.into_iter().map(|s| CString::new(s).context("an argument holds a NUL")).collect()
+}

@@ -1,0 +1,58 @@
+//! Where things are when nobody says.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, bail};
+use g8_fs::engine::EngineConfig;
+use g8_fs::source::{Spec, default_store};
+
+use crate::cli::Global;
+
+/// Size of the disk cache.
+pub const CACHE_SIZE: u64 = 10 << 30;
+/// Bytes of the cache's file system that always stay free.
+const FREE_FLOOR: u64 = 512 << 20;
+/// Decoded frames that a daemon keeps in memory.
+const MEMORY: u64 = 128 << 20;
+
+/// The sources of a command: `--from`, else the default store.
+pub fn sources(global: &Global) -> anyhow::Result<Vec<Spec>> {
+    if global.from.is_empty() {
+        return Ok(vec![
+            default_store().context("neither --from nor HOME is set: say where blocks come from")?,
+        ]);
+    }
+    global.from.iter().map(|spec| Ok(spec.clone().absolute()?)).collect()
+}
+
+/// The folder that blocks are written to: `--to`, else the default store.
+pub fn sink(global: &Global) -> anyhow::Result<PathBuf> {
+    let spec = match global.to.as_slice() {
+        [] => default_store().context("neither --to nor HOME is set: say where blocks go")?,
+        [one] => one.clone().absolute()?,
+        more => bail!("{} sinks given, pack writes to one: publish to the others afterwards", more.len()),
+    };
+    match spec {
+        Spec::Dir(path) => Ok(path),
+    }
+}
+
+/// The cache folder: `--cache`, else `$XDG_CACHE_HOME/g8os`, else `~/.cache/g8os`.
+pub fn cache(global: &Global) -> anyhow::Result<PathBuf> {
+    if let Some(path) = &global.cache {
+        return Ok(std::path::absolute(path)?);
+    }
+    let set = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    let base = set("XDG_CACHE_HOME").or_else(|| Some(set("HOME")?.join(".cache")));
+    Ok(base.context("neither --cache nor HOME is set: say where the cache is")?.join("g8os"))
+}
+
+/// How the daemon of a cache is set up.
+pub fn engine(global: &Global) -> anyhow::Result<EngineConfig> {
+    Ok(EngineConfig {
+        cache_dir: cache(global)?,
+        disk_budget: global.cache_size.unwrap_or(CACHE_SIZE),
+        free_floor: FREE_FLOOR,
+        memory_budget: MEMORY,
+    })
+}

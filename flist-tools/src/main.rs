@@ -1,0 +1,31 @@
+//! The `flist` program: parse, log, run, exit.
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
+use clap::Parser;
+use flist_tools::cli::Cli;
+use flist_tools::{commands, exit};
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    log_to_stderr(&cli);
+    exit::code(commands::run(cli))
+}
+
+/// fuser warns about every request that an image has no answer to, at any rate a process likes: only its errors count.
+/// Logs go to stderr: warnings by default, `-v` and `-vv` say more, `-q` only errors. `G8_LOG` overrides both.
+fn log_to_stderr(cli: &Cli) {
+    let level = match (cli.global.quiet, cli.global.verbose) {
+        (true, _) => "error",
+        (false, 0) => "warn",
+        (false, 1) => "info",
+        (false, 2) => "debug",
+        (false, _) => "trace",
+    };
+    let filter =
+        EnvFilter::try_from_env("G8_LOG").unwrap_or_else(|_| EnvFilter::new(format!("{level},fuser=error")));
+    let color = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(color).init();
+}

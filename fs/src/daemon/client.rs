@@ -1,0 +1,163 @@
+//! Finding the daemon of a cache, or starting it.
+
+use std::ffi::OsString;
+use std::fs::OpenOptions;
+use std::io::{self, BufReader, Read};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{Mode, OFlags};
+
+use super::protocol::{Refusal, Reply, Request, receive_reply, send};
+use super::{LOG, SOCKET};
+
+/// How long to go on when a daemon ends just as it is asked.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// The log is begun anew when it has grown past this.
+const MAX_LOG: u64 = 4 << 20;
+
+/// Why the daemon did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// Nobody serves this cache.
+    #[error("no daemon serves the cache {0}")]
+    NotRunning(PathBuf),
+    /// The daemon belongs to somebody else.
+    #[error("the daemon of the cache {0} belongs to another user: use a --cache of your own")]
+    Foreign(PathBuf),
+    /// It could not be started.
+    #[error("starting the daemon of the cache {0}: {1}")]
+    Start(PathBuf, String),
+    /// It was asked and could not.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The conversation broke.
+    #[error("talking to the daemon of the cache {0}")]
+    Io(PathBuf, #[source] io::Error),
+    /// It kept ending as it was asked.
+    #[error("the daemon of the cache {0} ends again and again: see {1}")]
+    Restless(PathBuf, PathBuf),
+}
+
+/// How a daemon is started: a program that serves `cache`, prints `ready` on its stdout when it does, else why not.
+#[derive(Clone, Debug)]
+pub struct Starter {
+    /// The program.
+    pub program: PathBuf,
+    /// Its arguments.
+    pub arguments: Vec<OsString>,
+}
+
+/// The daemon of one cache.
+#[derive(Clone, Debug)]
+pub struct Client {
+    cache: PathBuf,
+    starter: Option<Starter>,
+}
+
+impl Client {
+    /// Without a starter, only a daemon that runs is asked.
+    pub fn new(cache: &Path, starter: Option<Starter>) -> Self {
+        Client { cache: cache.to_owned(), starter }
+    }
+
+    /// Asks, and returns the reply and the connection, which holds a mount that was made with `hold`.
+    pub fn ask(&self, request: &Request, limit: Duration) -> Result<(Reply, UnixStream), ClientError> {
+        let end = Instant::now() + PATIENCE;
+        while Instant::now() < end {
+            let stream = match connect(&self.cache) {
+                Ok(stream) => stream,
+                Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
+                    self.start()?;
+                    continue;
+                }
+                Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
+                    return Err(ClientError::Foreign(self.cache.clone()));
+                }
+                Err(e) => return Err(ClientError::Io(self.cache.clone(), e)),
+            };
+            match self.converse(&stream, request, limit) {
+                Ok(Some(Reply::Refused(refusal))) => return Err(refusal.into()),
+                // It ended between accepting and answering: ask the next one.
+                Ok(None) => {}
+                Ok(Some(reply)) => return Ok((reply, stream)),
+                Err(ClientError::Io(_, e))
+                    if matches!(e.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe) => {}
+                Err(e) => return Err(e),
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Err(ClientError::Restless(self.cache.clone(), self.cache.join(LOG)))
+    }
+
+    fn converse(
+        &self,
+        stream: &UnixStream,
+        request: &Request,
+        limit: Duration,
+    ) -> Result<Option<Reply>, ClientError> {
+        let io_error = |e| ClientError::Io(self.cache.clone(), e);
+        let peer = rustix::net::sockopt::socket_peercred(stream).map_err(|e| io_error(e.into()))?;
+        if peer.uid != rustix::process::geteuid() && !peer.uid.is_root() && !rustix::process::geteuid().is_root() {
+            return Err(ClientError::Foreign(self.cache.clone()));
+        }
+        stream.set_read_timeout(Some(limit)).map_err(io_error)?;
+        send(stream, request).map_err(io_error)?;
+        receive_reply(BufReader::new(stream)).map_err(io_error)
+    }
+
+    fn start(&self) -> Result<(), ClientError> {
+        let Some(starter) = &self.starter else { return Err(ClientError::NotRunning(self.cache.clone())) };
+        let failed = |text: String| ClientError::Start(self.cache.clone(), text);
+        let run = || -> io::Result<String> {
+            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.cache)?;
+            let mut child = Command::new(&starter.program)
+                .args(&starter.arguments)
+                .current_dir("/")
+                .stdin(Stdio::null())
+                .stdout(Stdio::piped())
+                .stderr(open_log(&self.cache.join(LOG))?)
+                .spawn()?;
+            // It closes its stdout once it serves; what it says before is bounded by its patience.
+            let mut said = String::new();
+            if let Some(stdout) = child.stdout.take() {
+                stdout.take(64 * 1024).read_to_string(&mut said)?;
+            }
+            if said.trim() != "ready" {
+                child.wait()?;
+            }
+            Ok(said)
+        };
+        match run() {
+            Ok(said) if said.trim() == "ready" => Ok(()),
+            Ok(said) if said.trim().is_empty() => {
+                Err(failed(format!("it ended without a word: see {}", self.cache.join(LOG).display())))
+            }
+            Ok(said) => Err(failed(said.trim().to_owned())),
+            Err(e) => Err(failed(e.to_string())),
+        }
+    }
+}
+
+fn open_log(path: &Path) -> io::Result<std::fs::File> {
+    let mut options = OpenOptions::new();
+    options.create(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
+    let too_long = std::fs::metadata(path).is_ok_and(|m| m.len() > MAX_LOG);
+    if too_long { options.write(true).truncate(true) } else { options.append(true) };
+    options.open(path)
+}
+
+/// Connects to the daemon of a cache.
+pub(super) fn connect(cache: &Path) -> io::Result<UnixStream> {
+    through_folder(cache, |socket| UnixStream::connect(socket))
+}
+
+/// Calls `with` with a short path of the socket in `folder`: a socket address holds just 107 bytes (unix(7)).
+pub(super) fn through_folder<T>(folder: &Path, with: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
+    let fd = rustix::fs::open(folder, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    with(&PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd())).join(SOCKET))
+}

@@ -1,0 +1,154 @@
+//! Messages between `flist` and its daemon: one JSON document per line, a request and its reply.
+
+use std::io::{self, BufRead, Write};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use g8_cache::CacheStats;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::engine::{Mode, MountSpec, MountStatus};
+use crate::source::{SourceOptions, SpecError};
+
+/// Longest request and reply; a reply lists every mount.
+const MAX_REQUEST: u64 = 64 * 1024;
+const MAX_REPLY: u64 = 16 * 1024 * 1024;
+
+/// What a client may ask.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "snake_case")]
+pub enum Request {
+    /// Mount an flist.
+    Mount(MountRequest),
+    /// End a mount.
+    Umount {
+        /// Where.
+        mountpoint: PathBuf,
+        /// Detach it although it is in use.
+        lazy: bool,
+    },
+    /// List the mounts.
+    Mounts,
+    /// State of the cache.
+    CacheStats,
+    /// Shrink the cache to its budget now, and perhaps to a new one.
+    CacheGc {
+        /// New budget in bytes.
+        budget: Option<u64>,
+    },
+    /// Drop all unpinned blocks.
+    CacheClear,
+}
+
+/// A mount as it travels; see [`MountSpec`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct MountRequest {
+    /// CID of the flist.
+    #[serde(rename = "ref")]
+    pub reference: String,
+    /// Absolute path.
+    pub mountpoint: PathBuf,
+    /// Specs of the sources, with absolute paths.
+    pub sources: Vec<String>,
+    /// Copy blocks of local stores into the disk tier.
+    pub cache_local: bool,
+    /// How it reaches the kernel.
+    pub mode: Mode,
+    /// Honour set-user-ID.
+    pub suid: bool,
+    /// Honour devices.
+    pub dev: bool,
+    /// Let other users in.
+    pub allow_other: bool,
+    /// Deadline of a read in milliseconds.
+    pub deadline_ms: u64,
+    /// End the mount when the client's connection ends.
+    pub hold: bool,
+}
+
+impl MountRequest {
+    /// The same for the engine.
+    pub fn spec(&self) -> Result<MountSpec, SpecError> {
+        Ok(MountSpec {
+            reference: self.reference.clone(),
+            mountpoint: self.mountpoint.clone(),
+            sources: self.sources.iter().map(|s| s.parse()).collect::<Result<_, _>>()?,
+            source_options: SourceOptions { cache_local: self.cache_local },
+            mode: self.mode,
+            suid: self.suid,
+            dev: self.dev,
+            allow_other: self.allow_other,
+            deadline: Duration::from_millis(self.deadline_ms),
+        })
+    }
+}
+
+/// The answer to a request.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reply {
+    /// The mount is usable.
+    Mounted(Box<MountStatus>),
+    /// It is done.
+    Done,
+    /// All mounts.
+    Mounts(Vec<MountStatus>),
+    /// State of the cache.
+    Cache(Box<CacheStats>),
+    /// It could not be done.
+    Refused(Refusal),
+}
+
+/// Why something could not be done.
+#[derive(Clone, Debug, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct Refusal {
+    /// The error and its causes, joined by colons.
+    pub message: String,
+}
+
+impl Refusal {
+    pub(super) fn new(error: &dyn std::error::Error) -> Self {
+        let mut message = error.to_string();
+        let mut cause = error.source();
+        while let Some(error) = cause {
+            let text = error.to_string();
+            // Transparent errors repeat what they wrap.
+            if !message.ends_with(&text) {
+                message.push_str(": ");
+                message.push_str(&text);
+            }
+            cause = error.source();
+        }
+        Refusal { message }
+    }
+}
+
+pub(super) fn send<T: Serialize>(mut to: impl Write, message: &T) -> io::Result<()> {
+    let mut line = serde_json::to_vec(message)?;
+    line.push(b'\n');
+    to.write_all(&line)
+}
+
+/// The next request; `None` when the client has gone.
+pub(super) fn receive_request(from: impl BufRead) -> io::Result<Option<Request>> {
+    receive(from, MAX_REQUEST)
+}
+
+/// The reply; `None` when the daemon has gone.
+pub(super) fn receive_reply(from: impl BufRead) -> io::Result<Option<Reply>> {
+    receive(from, MAX_REPLY)
+}
+
+fn receive<T: DeserializeOwned>(from: impl BufRead, most: u64) -> io::Result<Option<T>> {
+    let mut line = Vec::new();
+    from.take(most).read_until(b'\n', &mut line)?;
+    if line.is_empty() {
+        return Ok(None);
+    }
+    if line.last() != Some(&b'\n') {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "a message was too long or cut off"));
+    }
+    Ok(Some(serde_json::from_slice(&line)?))
+}

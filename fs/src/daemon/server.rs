@@ -1,0 +1,279 @@
+//! The process that owns a cache and serves its mounts.
+//!
+//! It lives as long as it has a mount or a client, and no longer. It decides to end on the one thread that also
+//! accepts clients: a client is either accepted before that, and keeps it alive, or finds its connection closed
+//! without an answer and starts the next daemon, which waits for the lock on the cache.
+
+use std::io::{self, BufReader, Read, Write};
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use g8_cache::OpenError;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+
+use super::SOCKET;
+use super::protocol::{MountRequest, Refusal, Reply, Request, receive_request, send};
+use crate::engine::{Engine, EngineConfig, EngineError};
+
+/// Clients served at the same time; further ones wait in the socket's queue.
+const MAX_CLIENTS: usize = 64;
+/// How long a new daemon waits for its first client, and for an ending one to give up the cache.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a client may take to say what it wants.
+const REQUEST_TIME: Duration = Duration::from_secs(10);
+
+/// Why a daemon does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The engine does not start.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// Its socket cannot be made.
+    #[error("{0}")]
+    Socket(PathBuf, #[source] io::Error),
+}
+
+/// Runs the daemon of a cache until it is no longer needed or told to stop. `ready` is called once clients can
+/// connect, to this daemon or to another one that was faster.
+pub fn serve(config: EngineConfig, ready: impl FnOnce()) -> Result<(), ServeError> {
+    let folder = config.cache_dir.clone();
+    let Some(engine) = start_engine(config)? else {
+        ready();
+        return Ok(());
+    };
+    let engine = Arc::new(engine);
+    let socket_error = |e| ServeError::Socket(folder.join(SOCKET), e);
+    let listener = listen(&folder).map_err(socket_error)?;
+    let server = Server::new(engine.clone(), listener).map_err(socket_error)?;
+    ready();
+    let served = server.run().map_err(socket_error);
+    // Nobody may find the socket once nobody answers on it; the lock on the cache is still ours here.
+    if let Err(error) = std::fs::remove_file(folder.join(SOCKET)) {
+        tracing::warn!(%error, "the socket stays behind");
+    }
+    engine.shutdown();
+    served
+}
+
+/// Opens the cache, waiting for a daemon that is just ending. `None` when another one lives.
+fn start_engine(config: EngineConfig) -> Result<Option<Engine>, ServeError> {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        match Engine::start(config.clone()) {
+            Err(EngineError::Cache(_, OpenError::Busy { .. })) if Instant::now() < end => {
+                if super::client::connect(&config.cache_dir).is_ok() {
+                    return Ok(None);
+                }
+                thread::sleep(Duration::from_millis(10));
+            }
+            other => return Ok(Some(other?)),
+        }
+    }
+}
+
+fn listen(folder: &Path) -> io::Result<UnixListener> {
+    let path = folder.join(SOCKET);
+    match std::fs::remove_file(&path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    let listener = super::client::through_folder(folder, |short| UnixListener::bind(short))?;
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+/// What the accepting thread and the others share.
+struct Shared {
+    clients: AtomicUsize,
+    stop: AtomicBool,
+    waker: UnixStream,
+}
+
+impl Shared {
+    /// Makes the accepting thread look again.
+    fn wake(&self) {
+        // A full pipe means that it is awake already.
+        let _ = (&self.waker).write(&[0]);
+    }
+}
+
+struct Server {
+    engine: Arc<Engine>,
+    listener: UnixListener,
+    woken: UnixStream,
+    shared: Arc<Shared>,
+}
+
+impl Server {
+    fn new(engine: Arc<Engine>, listener: UnixListener) -> io::Result<Self> {
+        let (woken, waker) = UnixStream::pair()?;
+        woken.set_nonblocking(true)?;
+        waker.set_nonblocking(true)?;
+        let shared = Arc::new(Shared { clients: AtomicUsize::new(0), stop: AtomicBool::new(false), waker });
+        let on_end = shared.clone();
+        engine.on_mount_end(move || on_end.wake())?;
+        let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+        let on_signal = shared.clone();
+        thread::Builder::new().name("g8-signals".into()).spawn(move || {
+            for signal in signals.forever() {
+                tracing::info!(signal, "told to stop");
+                on_signal.stop.store(true, Ordering::Release);
+                on_signal.wake();
+            }
+        })?;
+        Ok(Server { engine, listener, woken, shared })
+    }
+
+    /// Accepts clients until there is neither client nor mount, or a signal came.
+    fn run(&self) -> io::Result<()> {
+        let first_client_by = Instant::now() + PATIENCE;
+        let mut had_client = false;
+        loop {
+            if self.shared.stop.load(Ordering::Acquire) {
+                return Ok(());
+            }
+            let clients = self.shared.clients.load(Ordering::Acquire);
+            if clients == 0 && self.engine.is_idle() && (had_client || Instant::now() >= first_client_by) {
+                return Ok(());
+            }
+            self.wait(clients < MAX_CLIENTS, had_client)?;
+            while clients < MAX_CLIENTS {
+                match self.listener.accept() {
+                    Ok((stream, _)) => {
+                        had_client = true;
+                        self.take(stream);
+                    }
+                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
+                    Err(e) => {
+                        // Out of descriptors, say: those who wait are served when some are free again.
+                        tracing::warn!(error = %e, "accepting a client");
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    fn wait(&self, accepting: bool, had_client: bool) -> io::Result<()> {
+        let mut fds = [
+            PollFd::new(&self.woken, PollFlags::IN),
+            PollFd::new(&self.listener, if accepting { PollFlags::IN } else { PollFlags::empty() }),
+        ];
+        let limit = Timespec { tv_sec: 1, tv_nsec: 0 };
+        match poll(&mut fds, if had_client { None } else { Some(&limit) }) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(e) => return Err(e.into()),
+        }
+        let mut drained = [0; 64];
+        while matches!((&self.woken).read(&mut drained), Ok(n) if n > 0) {}
+        Ok(())
+    }
+
+    fn take(&self, stream: UnixStream) {
+        let (engine, shared) = (self.engine.clone(), self.shared.clone());
+        shared.clients.fetch_add(1, Ordering::AcqRel);
+        let serve = move || {
+            let _leaving = Leaving(shared);
+            if let Err(error) = answer(&engine, stream) {
+                tracing::warn!(%error, "a client was not answered");
+            }
+        };
+        if let Err(error) = thread::Builder::new().name("g8-client".into()).spawn(serve) {
+            // The closure is dropped with the error, and `Leaving` was never made.
+            self.shared.clients.fetch_sub(1, Ordering::AcqRel);
+            tracing::error!(%error, "no thread for a client");
+        }
+    }
+}
+
+/// Counts a client out, also when its thread panics.
+struct Leaving(Arc<Shared>);
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        self.0.clients.fetch_sub(1, Ordering::AcqRel);
+        self.0.wake();
+    }
+}
+
+fn answer(engine: &Engine, stream: UnixStream) -> io::Result<()> {
+    stream.set_nonblocking(false)?;
+    stream.set_read_timeout(Some(REQUEST_TIME))?;
+    let peer = rustix::net::sockopt::socket_peercred(stream.as_fd())?;
+    let ours = rustix::process::geteuid();
+    if peer.uid != ours && !peer.uid.is_root() {
+        let message = format!("this daemon serves user {} only", ours.as_raw());
+        return send(&stream, &Reply::Refused(Refusal { message }));
+    }
+    let Some(request) = receive_request(BufReader::new(&stream))? else { return Ok(()) };
+    tracing::debug!(?request, pid = peer.pid.as_raw_nonzero(), "request");
+    let reply = match request {
+        Request::Mount(request) => return mount(engine, &stream, &request, peer.pid.as_raw_nonzero().get()),
+        Request::Umount { mountpoint, lazy } => match engine.umount(&mountpoint, lazy) {
+            Ok(()) => Reply::Done,
+            Err(e) => Reply::Refused(Refusal::new(&e)),
+        },
+        Request::Mounts => Reply::Mounts(engine.mounts()),
+        Request::CacheStats => Reply::Cache(Box::new(engine.cache().stats())),
+        Request::CacheGc { budget } => {
+            if let Some(bytes) = budget {
+                engine.cache().set_disk_budget(bytes);
+            }
+            engine.cache().gc();
+            Reply::Cache(Box::new(engine.cache().stats()))
+        }
+        Request::CacheClear => {
+            engine.cache().clear();
+            Reply::Cache(Box::new(engine.cache().stats()))
+        }
+    };
+    send(&stream, &reply)
+}
+
+fn mount(engine: &Engine, stream: &UnixStream, request: &MountRequest, peer: i32) -> io::Result<()> {
+    if let Err(refusal) = same_namespace(peer) {
+        return send(stream, &Reply::Refused(refusal));
+    }
+    let mounted = match request.spec() {
+        Ok(spec) => engine.mount(&spec).map_err(|e| Refusal::new(&e)),
+        Err(e) => Err(Refusal::new(&e)),
+    };
+    let status = match mounted {
+        Ok(status) => status,
+        Err(refusal) => return send(stream, &Reply::Refused(refusal)),
+    };
+    let mountpoint = status.mountpoint.clone();
+    let sent = send(stream, &Reply::Mounted(Box::new(status)));
+    if !request.hold {
+        return sent;
+    }
+    // The mount belongs to the client: it ends when the client's end of the connection does, however that happens.
+    stream.set_read_timeout(None)?;
+    let left = sent.and_then(|()| io::copy(&mut { stream }, &mut io::sink()));
+    tracing::debug!(fd = stream.as_raw_fd(), ?left, "the holder of a mount has gone");
+    if engine.umount(&mountpoint, false).is_err()
+        && let Err(error) = engine.umount(&mountpoint, true)
+    {
+        tracing::warn!(mountpoint = %mountpoint.display(), %error, "a held mount stays");
+    }
+    Ok(())
+}
+
+/// A mount made here would be invisible to a client in another mount namespace.
+fn same_namespace(peer: i32) -> Result<(), Refusal> {
+    let of = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/mnt"));
+    match (of("self"), of(&peer.to_string())) {
+        (Ok(ours), Ok(theirs)) if ours != theirs => Err(Refusal {
+            message: "the daemon of this cache runs in another mount namespace: use another --cache here".into(),
+        }),
+        _ => Ok(()),
+    }
+}

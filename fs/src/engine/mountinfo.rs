@@ -1,0 +1,76 @@
+//! The kernel's mount table, `/proc/self/mountinfo` (proc_pid_mountinfo(5)).
+//!
+//! Our own reader, since the crates for it leave the octal escapes of paths as they are and give up on a table that
+//! holds one name which is not UTF-8.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+
+/// What we need of a line of the table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Entry {
+    /// `major:minor` of the file system.
+    pub device: String,
+    pub mountpoint: PathBuf,
+    pub fs_type: String,
+    /// What was mounted; for FUSE whatever its daemon called itself.
+    pub source: Vec<u8>,
+}
+
+/// The table of this process's mount namespace, in the order of mounting.
+pub(super) fn read() -> io::Result<Vec<Entry>> {
+    let table = std::fs::read("/proc/self/mountinfo")?;
+    Ok(table.split(|b| *b == b'\n').filter_map(parse).collect())
+}
+
+/// `36 35 98:0 /root /mount/point rw,noatime shared:1 - ext3 /dev/root rw`
+fn parse(line: &[u8]) -> Option<Entry> {
+    let mut fields = line.split(|b| *b == b' ');
+    let device = fields.nth(2)?;
+    let mountpoint = fields.nth(1)?;
+    fields.find(|field| *field == b"-")?;
+    Some(Entry {
+        device: String::from_utf8_lossy(device).into_owned(),
+        mountpoint: OsString::from_vec(unescape(mountpoint)).into(),
+        fs_type: String::from_utf8_lossy(fields.next()?).into_owned(),
+        source: unescape(fields.next()?),
+    })
+}
+
+/// Space, tab, newline and backslash stand as three octal digits behind a backslash.
+fn unescape(field: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((&byte, tail)) = rest.split_first() {
+        let code = tail.get(..3).and_then(|d| std::str::from_utf8(d).ok());
+        match code.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(escaped) if byte == b'\\' => {
+                plain.push(escaped);
+                rest = &tail[3..];
+            }
+            Some(_) | None => {
+                plain.push(byte);
+                rest = tail;
+            }
+        }
+    }
+    plain
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn escapes_and_optional_fields_are_understood() {
+        let line = b"36 35 98:0 / /mnt/a\\040b\\134c rw,noatime shared:1 master:2 - fuse.flist flist:x rw";
+        let entry = parse(line).unwrap();
+        assert_eq!(entry.mountpoint, PathBuf::from("/mnt/a b\\c"));
+        assert_eq!((entry.device.as_str(), entry.fs_type.as_str()), ("98:0", "fuse.flist"));
+        assert_eq!(entry.source, b"flist:x");
+        assert_eq!(parse(b"36 35 98:0 / /mnt rw"), None);
+        assert!(read().unwrap().iter().any(|e| e.mountpoint == PathBuf::from("/")));
+    }
+}

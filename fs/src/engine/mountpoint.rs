@@ -1,0 +1,171 @@
+//! Mountpoints: what the mount table says about them, clearing dead ones, unmounting.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode, percent_encode};
+use rustix::mount::{UnmountFlags, unmount as sys_unmount};
+
+use super::mount::MountError;
+use super::mountinfo::{self, Entry};
+
+/// Begins what the mount table shows as the source of our mounts: `flist:CID@CACHE`, from which any process finds the
+/// daemon. The cache's path is percent-encoded, since mount options end at a comma.
+const SOURCE_PREFIX: &[u8] = b"flist:";
+const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'.').remove(b'-').remove(b'_');
+
+/// One of our mounts as the mount table shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnMount {
+    /// Where.
+    pub mountpoint: PathBuf,
+    /// CID of the flist.
+    pub reference: String,
+    /// Folder of the cache whose daemon serves it.
+    pub cache: PathBuf,
+}
+
+/// The source that the mount table is to show.
+pub(super) fn source(reference: &str, cache: &Path) -> String {
+    format!("flist:{reference}@{}", percent_encode(cache.as_os_str().as_bytes(), PLAIN))
+}
+
+/// All our mounts that this process can see, in the order in which they were made.
+pub fn own_mounts() -> io::Result<Vec<OwnMount>> {
+    Ok(mountinfo::read()?.iter().filter_map(own).collect())
+}
+
+fn own(entry: &Entry) -> Option<OwnMount> {
+    let rest = entry.source.strip_prefix(SOURCE_PREFIX)?;
+    if entry.fs_type != "fuse.flist" {
+        return None;
+    }
+    let at = rest.iter().position(|b| *b == b'@')?;
+    Some(OwnMount {
+        mountpoint: entry.mountpoint.clone(),
+        reference: String::from_utf8_lossy(&rest[..at]).into_owned(),
+        cache: OsString::from_vec(percent_decode(&rest[at + 1..]).collect()).into(),
+    })
+}
+
+/// Device number of the topmost mount on `mountpoint`.
+pub(super) fn device(mountpoint: &Path) -> io::Result<String> {
+    let entry = mountinfo::read()?.into_iter().rev().find(|e| e.mountpoint == mountpoint);
+    entry.map(|e| e.device).ok_or_else(|| io::ErrorKind::NotFound.into())
+}
+
+/// `path` without symlinks above its last component, which is not touched: it may be a dead mount.
+pub fn resolve(path: &Path) -> io::Result<PathBuf> {
+    let path = std::path::absolute(path)?;
+    match (path.parent(), path.file_name()) {
+        (Some(parent), Some(name)) => Ok(parent.canonicalize()?.join(name)),
+        _ => Ok(path),
+    }
+}
+
+/// Whether the daemon behind a mount has gone, so that every use of it fails with ENOTCONN.
+pub fn is_dead(mountpoint: &Path) -> bool {
+    let error = std::fs::symlink_metadata(mountpoint).err();
+    error.is_some_and(|e| e.raw_os_error() == Some(libc::ENOTCONN))
+}
+
+/// Checks that something can be mounted on `path` and returns it without symlinks. A dead mount of ours there is cleared.
+pub fn prepare(path: &Path) -> Result<PathBuf, MountError> {
+    let path = &resolve(path).map_err(|_| MountError::Missing(path.to_owned()))?;
+    while is_dead(path) {
+        let ours = own_mounts().map_err(MountError::io("reading the mount table for", path))?;
+        if !ours.iter().any(|m| m.mountpoint == *path) {
+            return Err(MountError::io("using", path)(io::Error::from_raw_os_error(libc::ENOTCONN)));
+        }
+        tracing::warn!(mountpoint = %path.display(), "clearing a mount whose daemon has gone");
+        unmount(path, true)?;
+    }
+    let resolved = path.canonicalize().map_err(|e| match e.kind() {
+        io::ErrorKind::NotFound => MountError::Missing(path.to_owned()),
+        _ => MountError::io("opening mountpoint", path)(e),
+    })?;
+    if !resolved.is_dir() {
+        return Err(MountError::NotADirectory(path.to_owned()));
+    }
+    let top = mountinfo::read().map_err(MountError::io("reading the mount table for", path))?;
+    match top.iter().rev().find(|e| e.mountpoint == resolved).and_then(own) {
+        Some(_) => Err(MountError::Busy(resolved)),
+        None => Ok(resolved),
+    }
+}
+
+/// Unmounts what is on top of `mountpoint`: by ourselves, or through fusermount3 where that is not allowed.
+pub fn unmount(mountpoint: &Path, lazy: bool) -> Result<(), MountError> {
+    let flags = if lazy { UnmountFlags::DETACH } else { UnmountFlags::empty() };
+    match sys_unmount(mountpoint, flags | UnmountFlags::NOFOLLOW) {
+        Ok(()) => Ok(()),
+        Err(rustix::io::Errno::BUSY) => Err(MountError::InUse(mountpoint.to_owned())),
+        Err(rustix::io::Errno::PERM) => fusermount(mountpoint, lazy),
+        // It went in the meantime.
+        Err(rustix::io::Errno::INVAL) => Ok(()),
+        Err(e) => Err(MountError::io("unmounting", mountpoint)(e.into())),
+    }
+}
+
+fn fusermount(mountpoint: &Path, lazy: bool) -> Result<(), MountError> {
+    let mut command = std::process::Command::new("fusermount3");
+    command.arg("-u").args(lazy.then_some("-z")).arg("--").arg(mountpoint);
+    let output = command.output().map_err(MountError::io("running fusermount3 for", mountpoint))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    if said.contains("busy") {
+        return Err(MountError::InUse(mountpoint.to_owned()));
+    }
+    Err(MountError::io("unmounting", mountpoint)(io::Error::other(said)))
+}
+
+/// Where our mounts are, to keep cache and stores off them.
+pub(super) struct PathRules {
+    own: Vec<OwnMount>,
+    table: Vec<Entry>,
+}
+
+impl PathRules {
+    pub(super) fn read() -> Result<Self, MountError> {
+        let table = mountinfo::read().map_err(MountError::io("reading the mount table", Path::new("/proc/self/mountinfo")))?;
+        Ok(PathRules { own: table.iter().filter_map(own).collect(), table })
+    }
+
+    /// Refuses a path that lies on one of our mounts.
+    pub(super) fn refuse_own(&self, what: &'static str, path: &Path) -> Result<(), MountError> {
+        if self.own.is_empty() {
+            return Ok(());
+        }
+        let existing = path.ancestors().find_map(|p| p.canonicalize().ok()).unwrap_or_else(|| path.to_owned());
+        let holder = self
+            .table
+            .iter()
+            .filter(|e| existing.starts_with(&e.mountpoint))
+            .max_by_key(|e| e.mountpoint.components().count());
+        match holder.and_then(own) {
+            Some(mount) => {
+                Err(MountError::OwnMount { what, path: path.to_owned(), mountpoint: mount.mountpoint })
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses a mountpoint at or above a path that is needed to serve the mount.
+    pub(super) fn refuse_hiding(
+        &self,
+        what: &'static str,
+        path: &Path,
+        mountpoint: &Path,
+    ) -> Result<(), MountError> {
+        let resolve = |p: &Path| p.canonicalize().unwrap_or_else(|_| p.to_owned());
+        if resolve(path).starts_with(resolve(mountpoint)) {
+            let (path, mountpoint) = (path.to_owned(), mountpoint.to_owned());
+            return Err(MountError::Hides { what, path, mountpoint });
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,378 @@
+//! The lazy filesystem: POSIX answers about one image. It knows no FUSE; `fuse` is its edge to the kernel.
+//!
+//! Metadata comes from the tree at once. Contents come frame by frame from the cache: what is there is answered at
+//! once ([`Filesystem::read_now`]), what is missing is waited for ([`Filesystem::read`]), never both in one call, so
+//! a thread of the kernel's queue never sleeps for a source.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures::stream::{self, StreamExt, TryStreamExt};
+use g8_cache::{Cache, GetError, Hit, PlainFrame, Sources};
+use tokio::sync::Semaphore;
+
+use crate::erofs::{self, Inode, Nid, TreeError};
+use crate::format::{Part, Place};
+use crate::image::Image;
+
+/// Frames of one read that are fetched at the same time.
+const PARALLEL: usize = 8;
+/// Reads of one mount that may wait for sources at the same time; further ones queue without holding memory.
+const MAX_WAITING: usize = 128;
+
+/// Why a question about the filesystem has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum FsError {
+    /// No such name.
+    #[error("no such file")]
+    NotFound,
+    /// A component of the path is not a directory.
+    #[error("not a directory")]
+    NotADirectory,
+    /// Only regular files have contents.
+    #[error("is a directory")]
+    IsADirectory,
+    /// Neither a directory nor a regular file.
+    #[error("not a regular file")]
+    NotAFile,
+    /// The file has no such attribute.
+    #[error("no such attribute")]
+    NoAttribute,
+    /// A symlink loop, or a chain longer than any sane one.
+    #[error("too many symbolic links")]
+    Loop,
+    /// The tree is not what the validator accepted, or the kernel asks for an inode it never got.
+    #[error("the tree is damaged")]
+    Tree(#[from] TreeError),
+    /// The contents cannot be had.
+    #[error(transparent)]
+    Get(#[from] GetError),
+}
+
+/// What a mount has done so far.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Read requests answered, by whatever outcome.
+    pub requests: AtomicU64,
+    /// Bytes of contents handed out.
+    pub bytes_read: AtomicU64,
+    /// Frames found in memory.
+    pub memory_hits: AtomicU64,
+    /// Frames found in the disk tier.
+    pub disk_hits: AtomicU64,
+    /// Reads that ended in an error.
+    pub errors: AtomicU64,
+}
+
+/// Contents that answer a read: a part of one frame as it is, or several parts joined.
+#[derive(Debug)]
+pub struct Contents(Bytes);
+
+impl AsRef<[u8]> for Contents {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// One image, where its blocks come from, and how long a read may wait.
+pub struct Filesystem {
+    image: Arc<Image>,
+    cache: Cache,
+    sources: Sources,
+    deadline: Duration,
+    waiting: Semaphore,
+    counters: Counters,
+}
+
+/// Where a piece of a read comes from.
+enum Piece<'a> {
+    Zero(u64),
+    Inline(&'a [u8]),
+    Frame { block: u32, frame: usize, from: usize, len: usize },
+}
+
+impl Filesystem {
+    /// `deadline` is how long one read may take, whatever the sources do.
+    pub fn new(image: Arc<Image>, cache: Cache, sources: Sources, deadline: Duration) -> Self {
+        let waiting = Semaphore::new(MAX_WAITING);
+        Filesystem { image, cache, sources, deadline, waiting, counters: Counters::default() }
+    }
+
+    /// The image.
+    pub fn image(&self) -> &Arc<Image> {
+        &self.image
+    }
+
+    /// Its sources.
+    pub fn sources(&self) -> &Sources {
+        &self.sources
+    }
+
+    /// What was done so far.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Attributes of an inode.
+    pub fn inode(&self, nid: Nid) -> Result<Inode, FsError> {
+        Ok(self.image.tree.inode(nid)?)
+    }
+
+    /// The entry `name` of a directory.
+    pub fn lookup(&self, dir: Nid, name: &[u8]) -> Result<Option<Inode>, FsError> {
+        let dir = self.inode(dir)?;
+        if !dir.is_dir() {
+            return Err(FsError::NotADirectory);
+        }
+        match self.image.tree.lookup(&dir, name)? {
+            Some(nid) => Ok(Some(self.inode(nid)?)),
+            None => Ok(None),
+        }
+    }
+
+    /// Reads without waiting: `None` when something is neither in memory nor on the disk.
+    pub fn read_now(&self, nid: Nid, offset: u64, size: u32) -> Result<Option<Contents>, FsError> {
+        let (inode, len) = self.readable(nid, offset, size)?;
+        let mut gathered = Gather::new(len);
+        let mut missing = false;
+        self.pieces(&inode, offset, len, &mut |piece| match piece {
+            Piece::Frame { block, frame, from, len } => {
+                match self.cache.get_now(&self.image.map.block(block), frame) {
+                    Some((plain, hit)) => {
+                        self.count(hit);
+                        gathered.frame(&plain, from, len);
+                        true
+                    }
+                    None => {
+                        missing = true;
+                        false
+                    }
+                }
+            }
+            Piece::Zero(len) => gathered.zeros(len),
+            Piece::Inline(bytes) => gathered.bytes(bytes),
+        })?;
+        Ok((!missing).then(|| self.answer(gathered)))
+    }
+
+    /// Reads and waits for what is missing, at most as long as the deadline.
+    pub async fn read(&self, nid: Nid, offset: u64, size: u32) -> Result<Contents, FsError> {
+        let deadline = Instant::now() + self.deadline;
+        let _turn = self.waiting.acquire().await.expect("the semaphore is never closed");
+        let (inode, len) = self.readable(nid, offset, size)?;
+        let mut wanted = Vec::new();
+        self.pieces(&inode, offset, len, &mut |piece| {
+            if let Piece::Frame { block, frame, .. } = piece
+                && wanted.last() != Some(&(block, frame))
+            {
+                wanted.push((block, frame));
+            }
+            true
+        })?;
+        let fetches = wanted.into_iter().map(|(block, frame)| async move {
+            let desc = self.image.map.block(block);
+            let (plain, hit) = self.cache.get(&desc, frame, &self.sources, deadline).await?;
+            self.count(hit);
+            Ok::<_, GetError>(((block, frame), plain))
+        });
+        let frames: Vec<((u32, usize), PlainFrame)> =
+            stream::iter(fetches).buffered(PARALLEL).try_collect().await?;
+        let mut gathered = Gather::new(len);
+        let mut frames = frames.iter().peekable();
+        self.pieces(&inode, offset, len, &mut |piece| match piece {
+            Piece::Frame { block, frame, from, len } => {
+                while frames.peek().is_some_and(|(key, _)| *key != (block, frame)) {
+                    frames.next();
+                }
+                let (_, plain) = frames.peek().expect("the same pieces in the same order were fetched");
+                gathered.frame(plain, from, len);
+                true
+            }
+            Piece::Zero(len) => gathered.zeros(len),
+            Piece::Inline(bytes) => gathered.bytes(bytes),
+        })?;
+        Ok(self.answer(gathered))
+    }
+
+    /// Bytes of a data space itself, for tools that look below files.
+    pub async fn read_space(&self, device: erofs::Device, address: u64, len: u32) -> Result<Contents, FsError> {
+        let deadline = Instant::now() + self.deadline;
+        let mut joined = Vec::with_capacity(len as usize);
+        let mut pieces = Vec::new();
+        for part in self.image.map.parts(device, address, len.into()) {
+            self.frames(part, &mut |piece| {
+                pieces.push(piece);
+                true
+            });
+        }
+        for piece in pieces {
+            match piece {
+                Piece::Zero(len) => joined.resize(joined.len() + len as usize, 0),
+                Piece::Inline(bytes) => joined.extend_from_slice(bytes),
+                Piece::Frame { block, frame, from, len } => {
+                    let desc = self.image.map.block(block);
+                    let (plain, _) = self.cache.get(&desc, frame, &self.sources, deadline).await?;
+                    joined.extend_from_slice(&plain[from..from + len]);
+                }
+            }
+        }
+        Ok(Contents(joined.into()))
+    }
+
+    /// The range of a file around `offset` that decoding its frame yields anyway, limited to the frame's extent.
+    pub fn frame_range(&self, nid: Nid, offset: u64) -> Result<std::ops::Range<u64>, FsError> {
+        let (inode, len) = self.readable(nid, offset, 1)?;
+        let none = Ok(offset..offset);
+        if len == 0 {
+            return none;
+        }
+        let erofs::Place::Device { device, address } = self.image.tree.map(&inode, offset)?.place else {
+            return none;
+        };
+        let map = &self.image.map;
+        let extents = map.extents(device);
+        let Some(extent) = extents.get(extents.partition_point(|e| e.end() <= address)) else { return none };
+        if extent.start > address {
+            return none;
+        }
+        let in_block = u64::from(extent.offset) + (address - extent.start);
+        let frame = u64::from(map.frame_len());
+        let frame_start = in_block / frame * frame;
+        let before = (in_block - frame_start).min(address - extent.start).min(offset);
+        let after = (frame_start + frame - in_block).min(extent.end() - address).min(inode.size - offset);
+        Ok(offset - before..offset + after)
+    }
+
+    /// What is left of a read after the end of file is taken into account.
+    fn readable(&self, nid: Nid, offset: u64, size: u32) -> Result<(Inode, u64), FsError> {
+        let inode = self.inode(nid)?;
+        if inode.is_dir() {
+            return Err(FsError::IsADirectory);
+        }
+        if !inode.is_file() {
+            return Err(FsError::NotAFile);
+        }
+        Ok((inode, u64::from(size).min(inode.size.saturating_sub(offset))))
+    }
+
+    /// Calls `visit` with the pieces of a range in order, until it returns false.
+    fn pieces<'a>(
+        &'a self,
+        inode: &Inode,
+        offset: u64,
+        len: u64,
+        visit: &mut dyn FnMut(Piece<'a>) -> bool,
+    ) -> Result<(), FsError> {
+        let end = offset + len;
+        let mut at = offset;
+        while at < end {
+            let mapping = self.image.tree.map(inode, at)?;
+            let run = mapping.len.min(end - at);
+            let go_on = match mapping.place {
+                erofs::Place::Hole => visit(Piece::Zero(run)),
+                erofs::Place::Inline(bytes) => visit(Piece::Inline(&bytes[..run as usize])),
+                erofs::Place::Device { device, address } => {
+                    let mut parts = self.image.map.parts(device, address, run);
+                    parts.all(|part| self.frames(part, visit))
+                }
+            };
+            if !go_on {
+                return Ok(());
+            }
+            at += run;
+        }
+        Ok(())
+    }
+
+    /// Splits a part at frame borders.
+    fn frames<'a>(&'a self, part: Part, visit: &mut dyn FnMut(Piece<'a>) -> bool) -> bool {
+        let Place::Block { block, offset } = part.place else { return visit(Piece::Zero(part.len)) };
+        let frame_len = u64::from(self.image.map.frame_len());
+        let mut at = u64::from(offset);
+        let end = at + part.len;
+        while at < end {
+            let frame = at / frame_len;
+            let len = ((frame + 1) * frame_len).min(end) - at;
+            let from = at - frame * frame_len;
+            if !visit(Piece::Frame { block, frame: frame as usize, from: from as usize, len: len as usize }) {
+                return false;
+            }
+            at += len;
+        }
+        true
+    }
+
+    fn count(&self, hit: Hit) {
+        match hit {
+            Hit::Memory => self.counters.memory_hits.fetch_add(1, Ordering::Relaxed),
+            Hit::Disk => self.counters.disk_hits.fetch_add(1, Ordering::Relaxed),
+            Hit::Source => 0,
+        };
+    }
+
+    fn answer(&self, gathered: Gather) -> Contents {
+        let contents = gathered.finish();
+        self.counters.bytes_read.fetch_add(contents.0.len() as u64, Ordering::Relaxed);
+        contents
+    }
+}
+
+/// Joins the pieces of a read; a read that lies in one frame is not copied.
+enum Gather {
+    Empty(u64),
+    One(Bytes, u64),
+    Joined(Vec<u8>),
+}
+
+impl Gather {
+    fn new(len: u64) -> Self {
+        Gather::Empty(len)
+    }
+
+    fn frame(&mut self, plain: &PlainFrame, from: usize, len: usize) -> bool {
+        match self {
+            Gather::Empty(total) if *total == len as u64 => {
+                *self = Gather::One(plain.bytes().slice(from..from + len), *total);
+                true
+            }
+            Gather::Empty(_) | Gather::One(..) | Gather::Joined(_) => self.bytes(&plain.bytes()[from..from + len]),
+        }
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) -> bool {
+        self.joined().extend_from_slice(bytes);
+        true
+    }
+
+    fn zeros(&mut self, len: u64) -> bool {
+        let joined = self.joined();
+        joined.resize(joined.len() + len as usize, 0);
+        true
+    }
+
+    fn joined(&mut self) -> &mut Vec<u8> {
+        match self {
+            Gather::Empty(total) => *self = Gather::Joined(Vec::with_capacity(*total as usize)),
+            Gather::One(bytes, total) => {
+                let mut joined = Vec::with_capacity(*total as usize);
+                joined.extend_from_slice(bytes);
+                *self = Gather::Joined(joined);
+            }
+            Gather::Joined(_) => {}
+        }
+        match self {
+            Gather::Joined(joined) => joined,
+            Gather::Empty(_) | Gather::One(..) => unreachable!("just made"),
+        }
+    }
+
+    fn finish(self) -> Contents {
+        Contents(match self {
+            Gather::Empty(_) => Bytes::new(),
+            Gather::One(bytes, _) => bytes,
+            Gather::Joined(joined) => joined.into(),
+        })
+    }
+}

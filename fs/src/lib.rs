@@ -1,0 +1,19 @@
+//! The flist engine: container root filesystems that start before they are downloaded.
+//!
+//! Read a cold read in this order: [`fuse`] (the kernel's request), [`filesystem`] (what it means), [`erofs`] (where
+//! the bytes are in a data space), [`format::map`] (in which block), then the cache crate, then [`source`].
+//! Read a pack in this order: [`pack`], `pack/walk.rs`, `read.rs`, `segment.rs`, `layout.rs`, `encode.rs`, `finish.rs`.
+
+mod beneath;
+pub mod check;
+pub mod daemon;
+pub mod engine;
+pub mod erofs;
+pub mod filesystem;
+pub mod format;
+pub mod fuse;
+pub mod image;
+pub mod pack;
+pub mod paths;
+pub mod source;
+pub mod unpack;

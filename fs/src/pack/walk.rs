@@ -1,0 +1,279 @@
+//! The walk: every inode of a tree, in the order it gets in the image.
+//!
+//! A directory, then all its entries side by side, then the subtrees: what is listed together lies together. Names are
+//! sorted bytewise, so the order does not depend on the file system. Directories are opened below the root without
+//! following symlinks, so a tree that changes under us cannot lead outside, and paths may be longer than `PATH_MAX`.
+
+use std::collections::HashMap;
+use std::ffi::{CStr, OsStr};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, Stat};
+
+use super::{PackError, PackOptions, Progress};
+use crate::beneath;
+use crate::erofs::{Mtime, Xattr, check_xattrs};
+
+/// Longest xattr list or value the kernel hands out.
+const XATTR_MAX: usize = 65536;
+
+/// An inode of the source tree.
+#[derive(Debug)]
+pub(super) struct Entry {
+    /// The directory in which it was first met; its own index for the root.
+    pub parent: u32,
+    /// Its name there.
+    pub name: Vec<u8>,
+    /// The entry below the root that it is or lies in; 0 for the root.
+    pub top: u32,
+    pub stat: Stat,
+    pub xattrs: Vec<Xattr>,
+    pub kind: Kind,
+}
+
+#[derive(Debug)]
+pub(super) enum Kind {
+    /// Names and entry indexes, in order; hardlinks point to where the inode was first met.
+    Directory(Vec<(Vec<u8>, u32)>),
+    Regular,
+    Symlink(Vec<u8>),
+    CharDevice,
+    BlockDevice,
+    Fifo,
+    Socket,
+}
+
+/// The walked tree.
+#[derive(Debug)]
+pub(super) struct Tree {
+    root: OwnedFd,
+    path: PathBuf,
+    pub entries: Vec<Entry>,
+}
+
+impl Tree {
+    /// Path of an entry below the root, for the kernel.
+    fn relative(&self, index: u32) -> Vec<u8> {
+        relative(&self.entries, index)
+    }
+
+    /// Path of an entry as the user knows it.
+    pub fn display(&self, index: u32) -> PathBuf {
+        self.path.join(OsStr::from_bytes(&self.relative(index)))
+    }
+
+    /// Opens a regular file of the tree for reading.
+    pub fn open(&self, index: u32) -> io::Result<std::fs::File> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
+        Ok(beneath::open(self.root.as_fd(), &self.relative(index), flags)?.into())
+    }
+}
+
+fn relative(entries: &[Entry], mut index: u32) -> Vec<u8> {
+    let mut names = Vec::new();
+    while index != 0 {
+        let entry = &entries[index as usize];
+        names.push(entry.name.as_slice());
+        index = entry.parent;
+    }
+    names.reverse();
+    names.join(&b'/')
+}
+
+/// Walks the tree below `dir`.
+pub(super) fn walk(
+    dir: &Path,
+    options: &PackOptions,
+    progress: &Progress,
+    cancel: &AtomicBool,
+) -> Result<Tree, PackError> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let open = || -> io::Result<(OwnedFd, Stat)> {
+        let root = fs::open(dir, flags, Mode::empty())?;
+        let stat = fs::fstat(&root)?;
+        Ok((root, stat))
+    };
+    let (root, stat) = open().map_err(PackError::io(dir, "opening the tree to pack"))?;
+    let mut walker = Walker {
+        root_dev: stat.st_dev,
+        tree: Tree { root, path: dir.to_owned(), entries: Vec::new() },
+        seen: HashMap::new(),
+        options,
+        progress,
+    };
+    let xattrs = walker.xattrs(0, &format!("/proc/self/fd/{}/.", walker.tree.root.as_raw_fd()))?;
+    walker.tree.entries.push(Entry {
+        parent: 0,
+        name: Vec::new(),
+        top: 0,
+        stat,
+        xattrs,
+        kind: Kind::Directory(Vec::new()),
+    });
+    let mut pending = vec![0];
+    while let Some(index) = pending.pop() {
+        if cancel.load(Ordering::Relaxed) {
+            return Err(PackError::Cancelled);
+        }
+        let mut below = walker.directory(index)?;
+        below.reverse();
+        pending.append(&mut below);
+    }
+    Ok(walker.tree)
+}
+
+struct Walker<'a> {
+    root_dev: u64,
+    tree: Tree,
+    /// Inodes with several names, by device and inode number.
+    seen: HashMap<(u64, u64), u32>,
+    options: &'a PackOptions,
+    progress: &'a Progress,
+}
+
+impl Walker<'_> {
+    /// Adds the entries of directory `index`; returns the directories among them.
+    fn directory(&mut self, index: u32) -> Result<Vec<u32>, PackError> {
+        let relative = self.tree.relative(index);
+        let fail = |action| PackError::io(self.tree.display(index), action);
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
+        let dir = beneath::open(self.tree.root.as_fd(), &relative, flags).map_err(fail("opening the directory"))?;
+        let mut names = read_names(&dir).map_err(fail("listing the directory"))?;
+        names.sort_unstable();
+        let mut below = Vec::new();
+        let mut list = Vec::with_capacity(names.len());
+        for name in names {
+            let path = beneath::join(&relative, &name);
+            if self.options.filter.excludes(Path::new(OsStr::from_bytes(&path))) {
+                continue;
+            }
+            let entry = self.entry(index, &dir, &name)?;
+            if matches!(self.tree.entries[entry as usize].kind, Kind::Directory(_)) {
+                let foreign = self.tree.entries[entry as usize].stat.st_dev != self.root_dev;
+                if !(self.options.one_file_system && foreign) {
+                    below.push(entry);
+                }
+            }
+            list.push((name, entry));
+        }
+        self.tree.entries[index as usize].kind = Kind::Directory(list);
+        Ok(below)
+    }
+
+    /// The entry for `name` in the open directory `dir`, which is a new one unless it is a further hardlink.
+    fn entry(&mut self, parent: u32, dir: &OwnedFd, name: &[u8]) -> Result<u32, PackError> {
+        let path = || self.tree.display(parent).join(OsStr::from_bytes(name));
+        let stat = fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).map_err(|e| match e {
+            rustix::io::Errno::NOENT => PackError::Changed(path()),
+            other => PackError::io(path(), "reading its attributes")(other.into()),
+        })?;
+        let kind = match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Directory => Kind::Directory(Vec::new()),
+            FileType::RegularFile => Kind::Regular,
+            FileType::Symlink => {
+                let target = fs::readlinkat(dir, name, Vec::new());
+                Kind::Symlink(
+                    target.map_err(|e| PackError::io(path(), "reading the symlink")(e.into()))?.into_bytes(),
+                )
+            }
+            FileType::CharacterDevice => Kind::CharDevice,
+            FileType::BlockDevice => Kind::BlockDevice,
+            FileType::Fifo => Kind::Fifo,
+            FileType::Socket => Kind::Socket,
+            FileType::Unknown => {
+                let reason = format!("is of an unknown kind (mode {:o})", stat.st_mode);
+                return Err(PackError::Unrepresentable { path: path(), reason });
+            }
+        };
+        let linked = stat.st_nlink > 1 && !matches!(kind, Kind::Directory(_));
+        let key = (stat.st_dev, stat.st_ino);
+        if linked && let Some(index) = self.seen.get(&key) {
+            return Ok(*index);
+        }
+        let index = u32::try_from(self.tree.entries.len())
+            .map_err(|_| PackError::TooLarge("it has more than 2^32 inodes".into()))?;
+        if linked {
+            self.seen.insert(key, index);
+        }
+        self.progress.entries.fetch_add(1, Ordering::Relaxed);
+        if matches!(kind, Kind::Regular) {
+            self.progress.bytes_found.fetch_add(stat.st_size as u64, Ordering::Relaxed);
+        }
+        let top = if parent == 0 { index } else { self.tree.entries[parent as usize].top };
+        self.tree.entries.push(Entry { parent, name: name.to_vec(), top, stat, xattrs: Vec::new(), kind });
+        // Through /proc, since there is no call that reads the xattrs of a symlink or device by descriptor and name.
+        let mut through = format!("/proc/self/fd/{}/", dir.as_raw_fd()).into_bytes();
+        through.extend_from_slice(name);
+        self.tree.entries[index as usize].xattrs = self.xattrs(index, OsStr::from_bytes(&through))?;
+        Ok(index)
+    }
+
+    fn xattrs(&self, index: u32, path: impl AsRef<OsStr>) -> Result<Vec<Xattr>, PackError> {
+        let path = Path::new(path.as_ref());
+        let list = read_xattrs(path)
+            .map_err(|e| PackError::io(self.tree.display(index), "reading its extended attributes")(e.into()))?;
+        check_xattrs(&list).map_err(|e| PackError::Unrepresentable {
+            path: self.tree.display(index),
+            reason: e.to_string(),
+        })?;
+        Ok(list)
+    }
+}
+
+fn read_names(dir: &OwnedFd) -> io::Result<Vec<Vec<u8>>> {
+    let mut names = Vec::new();
+    for entry in fs::Dir::read_from(dir)? {
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        if name != b"." && name != b".." {
+            names.push(name.to_vec());
+        }
+    }
+    Ok(names)
+}
+
+/// All xattrs of `path` itself, sorted by name; none where the file system has none.
+fn read_xattrs(path: &Path) -> rustix::io::Result<Vec<Xattr>> {
+    let names = match sized(|buf| fs::llistxattr(path, buf)) {
+        Err(rustix::io::Errno::OPNOTSUPP) => return Ok(Vec::new()),
+        other => other?,
+    };
+    let mut list = Vec::new();
+    for name in names.split_inclusive(|b| *b == 0) {
+        let name = CStr::from_bytes_with_nul(name).map_err(|_| rustix::io::Errno::INVAL)?;
+        match sized(|buf| fs::lgetxattr(path, name, buf)) {
+            Ok(value) => list.push(Xattr { name: name.to_bytes().to_vec(), value }),
+            // Removed since it was listed.
+            Err(rustix::io::Errno::NODATA) => {}
+            Err(e) => return Err(e),
+        }
+    }
+    list.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(list)
+}
+
+/// Calls `read` with a buffer that is large enough, trying a small one first.
+fn sized(mut read: impl FnMut(&mut [u8]) -> rustix::io::Result<usize>) -> rustix::io::Result<Vec<u8>> {
+    let mut small = [0; 512];
+    match read(&mut small) {
+        Ok(len) => return Ok(small[..len].to_vec()),
+        Err(rustix::io::Errno::RANGE) => {}
+        Err(e) => return Err(e),
+    }
+    let mut large = vec![0; XATTR_MAX];
+    let len = read(&mut large)?;
+    large.truncate(len);
+    Ok(large)
+}
+
+/// The time an entry gets in the image.
+pub(super) fn mtime(stat: &Stat, clamp: Option<i64>) -> Mtime {
+    match clamp {
+        Some(latest) if stat.st_mtime >= latest => Mtime { secs: latest, nanos: 0 },
+        _ => Mtime { secs: stat.st_mtime, nanos: stat.st_mtime_nsec as u32 },
+    }
+}

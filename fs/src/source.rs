@@ -1,0 +1,11 @@
+//! Sources and sinks: where blocks come from and go to, named by spec strings that every command shares.
+//!
+//! | spec | what | read | write |
+//! |---|---|---|---|
+//! | `dir:PATH` | a folder with one file per block | yes | yes |
+
+mod dir;
+mod spec;
+
+pub use dir::{DirStore, Put, StoreError};
+pub use spec::{SourceOptions, Spec, SpecError, default_store, open_sources};

@@ -1,0 +1,303 @@
+//! `dir:PATH`, the embedded store: one file per object, named by its CID.
+//!
+//! An object lies in a folder named by the two characters before the last of its CID, as in IPFS's flatfs, so that
+//! no folder grows past a few thousand entries. It is written to a temporary name, synced and renamed: a reader or a
+//! crash sees a whole object or none. Syncing is done for many objects at once, by syncfs(2): one journal commit
+//! instead of one per object, which made a pack ten times slower. Names that begin with a dot are not objects. What is
+//! read is never trusted: the cache proves every object against its name.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use g8_cache::{BlockId, FetchError, MAX_STORED, Origin, StoredBlock};
+use parking_lot::Mutex;
+
+/// Why a store cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The folder is not there.
+    #[error("there is no store in {0}: pack something into it with `flist pack DIR --to dir:{0}`, or name another with --from")]
+    Missing(PathBuf),
+    /// The path is something else.
+    #[error("{0} is not a folder")]
+    NotAFolder(PathBuf),
+    /// The system refused.
+    #[error("store {path}: {action}")]
+    Io {
+        /// Where.
+        path: PathBuf,
+        /// What was tried.
+        action: &'static str,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl StoreError {
+    fn io(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> StoreError {
+        move |source| StoreError::Io { path: path.to_owned(), action, source }
+    }
+}
+
+/// What [`DirStore::put`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Put {
+    /// The object is new in the store.
+    New,
+    /// It was there and its bytes are right.
+    Present,
+    /// It was there with wrong bytes and has been replaced.
+    Repaired,
+}
+
+/// Objects and bytes that may wait for the next sync.
+const MAX_PENDING: usize = 1024;
+const MAX_PENDING_BYTES: usize = 256 << 20;
+
+/// A folder of objects.
+#[derive(Debug)]
+pub struct DirStore {
+    root: PathBuf,
+    pending: Mutex<Pending>,
+}
+
+/// Written objects that do not have their names yet.
+#[derive(Debug, Default)]
+struct Pending {
+    renames: Vec<(PathBuf, PathBuf)>,
+    bytes: usize,
+}
+
+/// Makes temporary names unique within this process.
+static NEXT_TEMPORARY: AtomicU64 = AtomicU64::new(0);
+
+impl DirStore {
+    /// Opens an existing store for reading.
+    pub fn open(root: &Path) -> Result<Self, StoreError> {
+        match fs::metadata(root) {
+            Ok(meta) if meta.is_dir() => {}
+            Ok(_) => return Err(StoreError::NotAFolder(root.to_owned())),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                return Err(StoreError::Missing(root.to_owned()));
+            }
+            Err(e) => return Err(StoreError::io(root, "looking for it")(e)),
+        }
+        fs::read_dir(root).map_err(StoreError::io(root, "opening it"))?;
+        Ok(DirStore { root: root.to_owned(), pending: Mutex::default() })
+    }
+
+    /// Opens a store for writing, creating it when it is missing.
+    pub fn create(root: &Path) -> Result<Self, StoreError> {
+        fs::create_dir_all(root).map_err(StoreError::io(root, "creating it"))?;
+        let store = Self::open(root)?;
+        store.sweep().map_err(StoreError::io(root, "removing what an interrupted run left"))?;
+        Ok(store)
+    }
+
+    /// Its folder.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Where the object `id` is or would be.
+    pub fn path(&self, id: &BlockId) -> PathBuf {
+        let name = id.to_string();
+        self.root.join(&name[name.len() - 3..name.len() - 1]).join(name)
+    }
+
+    /// The bytes under the name of `id`, unproven; `None` when there are none. Refuses more than [`MAX_STORED`].
+    pub fn get(&self, id: &BlockId) -> io::Result<Option<Vec<u8>>> {
+        match File::open(self.path(id)) {
+            Ok(file) => read_bounded(file).map(Some),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Stores an object unless it is there already. `bytes` are those `id` names. It is there for others, and durable,
+    /// after the next [`DirStore::sync`].
+    pub fn put(&self, id: &BlockId, bytes: &[u8]) -> Result<Put, StoreError> {
+        let path = self.path(id);
+        let state = match self.get(id) {
+            Ok(Some(there)) if there == bytes => return Ok(Put::Present),
+            Ok(None) => Put::New,
+            // Too long, unreadable or different: whatever it is, it is not this object.
+            Ok(Some(_)) | Err(_) => Put::Repaired,
+        };
+        let full = {
+            let temporary = self.write(bytes).map_err(StoreError::io(&path, "writing an object"))?;
+            let mut pending = self.pending.lock();
+            pending.renames.push((temporary, path));
+            pending.bytes += bytes.len();
+            pending.renames.len() >= MAX_PENDING || pending.bytes >= MAX_PENDING_BYTES
+        };
+        if full {
+            self.sync()?;
+        }
+        Ok(state)
+    }
+
+    /// Makes every object put so far durable, then gives it its name, durably too.
+    pub fn sync(&self) -> Result<(), StoreError> {
+        let pending = std::mem::take(&mut *self.pending.lock());
+        if pending.renames.is_empty() {
+            return Ok(());
+        }
+        let sync = || -> io::Result<()> {
+            let root = File::open(&self.root)?;
+            rustix::fs::syncfs(&root)?;
+            for (temporary, path) in &pending.renames {
+                match fs::rename(temporary, path) {
+                    Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                        fs::create_dir_all(path.parent().expect("an object lies in a folder"))?;
+                        fs::rename(temporary, path)?;
+                    }
+                    other => other?,
+                }
+            }
+            Ok(rustix::fs::syncfs(&root)?)
+        };
+        sync().map_err(StoreError::io(&self.root, "syncing it"))
+    }
+
+    fn write(&self, bytes: &[u8]) -> io::Result<PathBuf> {
+        let temporary = self.root.join(format!(
+            ".tmp-{}-{}",
+            std::process::id(),
+            NEXT_TEMPORARY.fetch_add(1, Ordering::Relaxed)
+        ));
+        let written = (|| {
+            let mut file = OpenOptions::new().write(true).create_new(true).open(&temporary)?;
+            file.write_all(bytes)
+        })();
+        match written {
+            Ok(()) => Ok(temporary),
+            Err(e) => {
+                // The first error is the one to tell; a leftover is swept when the store is next written to.
+                let _ = fs::remove_file(&temporary);
+                Err(e)
+            }
+        }
+    }
+
+    /// Removes temporary files of processes that are gone.
+    fn sweep(&self) -> io::Result<()> {
+        for entry in fs::read_dir(&self.root)? {
+            let name = entry?.file_name();
+            let Some(text) = name.to_str() else { continue };
+            let Some(pid) = text.strip_prefix(".tmp-").and_then(|rest| rest.split('-').next()) else { continue };
+            let alive = pid.parse::<u32>().is_ok_and(|pid| Path::new(&format!("/proc/{pid}")).exists());
+            if !alive {
+                match fs::remove_file(self.root.join(&name)) {
+                    Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+                    _ => {}
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn read_bounded(file: File) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::with_capacity((file.metadata()?.len() as usize).min(MAX_STORED) + 1);
+    file.take(MAX_STORED as u64 + 1).read_to_end(&mut bytes)?;
+    if bytes.len() > MAX_STORED {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "the object is larger than any block"));
+    }
+    Ok(bytes)
+}
+
+impl Drop for DirStore {
+    /// What never got its name is of no use to anybody.
+    fn drop(&mut self) {
+        for (temporary, _) in self.pending.get_mut().renames.drain(..) {
+            // A leftover is swept when the store is next written to.
+            let _ = fs::remove_file(temporary);
+        }
+    }
+}
+
+/// A store as one of the sources of a mount.
+#[derive(Debug)]
+pub(super) struct DirSource {
+    spec: String,
+    store: std::sync::Arc<DirStore>,
+    keep: bool,
+}
+
+impl DirSource {
+    pub(super) fn new(spec: String, store: DirStore, keep: bool) -> Self {
+        DirSource { spec, store: std::sync::Arc::new(store), keep }
+    }
+}
+
+#[async_trait]
+impl Origin for DirSource {
+    fn spec(&self) -> &str {
+        &self.spec
+    }
+
+    fn keep(&self) -> bool {
+        self.keep
+    }
+
+    async fn fetch(&self, id: &BlockId) -> Result<StoredBlock, FetchError> {
+        let (store, id) = (self.store.clone(), *id);
+        let read = tokio::task::spawn_blocking(move || store.get(&id)).await;
+        match read.map_err(FetchError::unavailable)? {
+            Ok(Some(bytes)) => Ok(StoredBlock::new(id, Bytes::from(bytes))?),
+            Ok(None) => Err(FetchError::NotFound),
+            Err(e) => Err(FetchError::from(e)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use g8_cache::Codec;
+
+    use super::*;
+
+    #[test]
+    fn objects_are_kept_once_and_repaired() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = DirStore::create(&dir.path().join("s")).unwrap();
+        let id = BlockId::of(Codec::Raw, b"hello");
+        assert_eq!(store.get(&id).unwrap(), None);
+        assert_eq!(store.put(&id, b"hello").unwrap(), Put::New);
+        assert_eq!(store.get(&id).unwrap(), None, "it has no name before it is durable");
+        store.sync().unwrap();
+        assert_eq!(store.put(&id, b"hello").unwrap(), Put::Present);
+        fs::write(store.path(&id), b"hellx").unwrap();
+        assert_eq!(store.put(&id, b"hello").unwrap(), Put::Repaired);
+        store.sync().unwrap();
+        assert_eq!(store.get(&id).unwrap().unwrap(), b"hello");
+    }
+
+    #[test]
+    fn leftovers_of_dead_processes_go_and_those_of_live_ones_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        let dead = dir.path().join(".tmp-4294967294-0");
+        let live = dir.path().join(format!(".tmp-{}-77", std::process::id()));
+        fs::write(&dead, b"x").unwrap();
+        fs::write(&live, b"x").unwrap();
+        DirStore::create(dir.path()).unwrap();
+        assert!(!dead.exists() && live.exists());
+    }
+
+    #[test]
+    fn an_endless_object_is_not_read_to_its_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = DirStore::create(dir.path()).unwrap();
+        let id = BlockId::of(Codec::Raw, b"");
+        let path = store.path(&id);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        File::create(&path).unwrap().set_len(1 << 40).unwrap();
+        store.get(&id).unwrap_err();
+    }
+}

@@ -1,0 +1,38 @@
+//! What every integration test stands on: trees to pack, a runner of the binary, and judges of the result.
+//!
+//! The tests are black boxes: they know the command line, the layout of a `dir:` store, and the kernel, and no crate of ours.
+
+pub mod cid;
+pub mod compare;
+pub mod debian;
+pub mod flist;
+pub mod idmap;
+pub mod kernel_mount;
+pub mod mount_table;
+pub mod mounted;
+pub mod oddities;
+pub mod place;
+pub mod prng;
+pub mod process;
+pub mod random_tree;
+pub mod rootfs;
+pub mod skip;
+pub mod status;
+pub mod store;
+pub mod synthetic;
+pub mod tmpfs;
+pub mod tree;
+pub mod wait;
+pub mod walk;
+
+pub use flist::Flist;
+pub use mounted::Mounted;
+pub use place::Place;
+pub use prng::SplitMix64;
+pub use process::Outcome;
+
+/// Arguments of mixed string kinds as one list.
+#[macro_export]
+macro_rules! args {
+    ($($arg:expr),* $(,)?) => { vec![$(std::ffi::OsString::from(AsRef::<std::ffi::OsStr>::as_ref(&$arg))),*] };
+}

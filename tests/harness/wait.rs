@@ -1,0 +1,34 @@
+//! Waiting for what happens in another process, always with a limit.
+
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+/// Polls `done` until it holds; panics with `what` after `limit`.
+pub fn until(what: &str, limit: Duration, mut done: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !done() {
+        assert!(start.elapsed() < limit, "not within {limit:?}: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Whether process `pid` ends within `limit`. A process that is gone already counts as ended.
+pub fn ends(pid: i32, limit: Duration) -> bool {
+    let Some(pid) = Pid::from_raw(pid) else { return true };
+    let Ok(fd) = pidfd_open(pid, PidfdFlags::empty()) else { return true };
+    let limit = Timespec::try_from(limit).expect("a limit of seconds fits");
+    let mut fds = [PollFd::new(&fd, PollFlags::IN)];
+    matches!(poll(&mut fds, Some(&limit)), Ok(n) if n > 0)
+}
+
+/// Panics unless process `pid` ends within `limit`.
+pub fn for_the_end_of(pid: i32, limit: Duration) {
+    assert!(ends(pid, limit), "process {pid} still runs after {limit:?}");
+}
+
+/// Whether process `pid` runs (a zombie does not).
+pub fn runs(pid: i32) -> bool {
+    !ends(pid, Duration::ZERO)
+}

@@ -1,0 +1,262 @@
+//! Mounts and daemons come and go: by our own commands, by `umount`, by signals, in any order, and nothing is left behind.
+
+use std::fs;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use harness::{Flist, Mounted, args, mount_table, process, store, synthetic, wait};
+use rustix::process::{Pid, Signal, kill_process};
+
+const SOON: Duration = Duration::from_secs(10);
+
+fn packed() -> (Flist, String) {
+    let flist = Flist::new();
+    let source = flist.home().join("source");
+    synthetic::tiny(&source);
+    let cid = flist.pack(&source);
+    (flist, cid)
+}
+
+fn kill(pid: i32, signal: Signal) {
+    kill_process(Pid::from_raw(pid).expect("a daemon has a pid"), signal).expect("the daemon runs");
+}
+
+fn assert_serves(mounted: &Mounted<'_>) {
+    assert_eq!(fs::read(mounted.join("hello")).unwrap(), b"hello, world\n");
+}
+
+#[test]
+fn the_daemon_ends_with_its_last_mount() {
+    let (flist, cid) = packed();
+    let (first, second) = (flist.mount(&cid), flist.mount(&cid));
+    let pid = first.pid();
+    assert_eq!(pid, second.pid(), "one daemon for one cache");
+    first.umount();
+    assert_serves(&second);
+    assert!(wait::runs(pid));
+    second.umount();
+    wait::for_the_end_of(pid, SOON);
+    assert!(flist.mounts().is_empty());
+    mount_table::assert_none_under(flist.home().path());
+}
+
+#[test]
+fn an_external_umount_ends_the_mount_and_the_daemon() {
+    let (flist, cid) = packed();
+    let (first, second) = (flist.mount(&cid), flist.mount(&cid));
+    let pid = first.pid();
+    process::tool("umount", args![first.path()]);
+    wait::until("the mount is off the list", SOON, || flist.mounts().len() == 1);
+    assert_serves(&second);
+    process::tool("umount", args!["-l", second.path()]);
+    wait::for_the_end_of(pid, SOON);
+    assert!(flist.mounts().is_empty());
+    assert_serves(&flist.mount(&cid));
+}
+
+#[test]
+fn sigterm_unmounts_everything_and_ends_the_daemon() {
+    let (flist, cid) = packed();
+    for signal in [Signal::TERM, Signal::INT] {
+        let (first, second) = (flist.mount(&cid), flist.mount(&cid));
+        kill(first.pid(), signal);
+        wait::for_the_end_of(first.pid(), SOON);
+        mount_table::assert_none_under(flist.home().path());
+        drop((first, second));
+    }
+    assert_serves(&flist.mount(&cid));
+}
+
+#[test]
+fn after_kill_9_the_same_mountpoint_mounts_again() {
+    let (flist, cid) = packed();
+    let dir = flist.mountpoint();
+    for _ in 0..3 {
+        let mounted = flist.mount_at(&cid, &dir, &[]);
+        assert_serves(&mounted);
+        kill(mounted.pid(), Signal::KILL);
+        wait::for_the_end_of(mounted.pid(), SOON);
+        let error = fs::read(mounted.join("dir/noise")).expect_err("its daemon is dead");
+        assert!(
+            matches!(error.raw_os_error(), Some(libc::ENOTCONN | libc::ECONNABORTED | libc::EIO)),
+            "{error}"
+        );
+        let again = flist.mount_at(&cid, &dir, &[]);
+        assert_serves(&again);
+        assert_eq!(mount_table::under(&dir).len(), 1, "the dead mount was cleared, not covered");
+        again.umount();
+        std::mem::forget(mounted);
+    }
+    mount_table::assert_none_under(flist.home().path());
+}
+
+#[test]
+fn umount_clears_a_mount_whose_daemon_is_dead() {
+    let (flist, cid) = packed();
+    let mounted = flist.mount(&cid);
+    kill(mounted.pid(), Signal::KILL);
+    wait::for_the_end_of(mounted.pid(), SOON);
+    mounted.umount();
+}
+
+/// What one daemon leaves at kill -9 must not stop the mounts of the next one, nor its list.
+#[test]
+fn dead_mounts_do_not_disturb_living_ones() {
+    let (flist, cid) = packed();
+    let dead = flist.mount(&cid);
+    kill(dead.pid(), Signal::KILL);
+    wait::for_the_end_of(dead.pid(), SOON);
+    let living = flist.mount(&cid);
+    assert_serves(&living);
+    let listed = process::run(&mut flist.command(args!["mounts", "--json"]), SOON).ok();
+    assert!(listed.text().contains(&living.path().display().to_string()));
+    living.umount();
+}
+
+#[test]
+fn a_mount_that_races_with_the_last_umount_succeeds() {
+    let (flist, cid) = packed();
+    let dirs = [flist.mountpoint(), flist.mountpoint()];
+    std::thread::scope(|scope| {
+        for dir in &dirs {
+            scope.spawn(|| {
+                for _ in 0..20 {
+                    let mounted = flist.mount_at(&cid, dir, &[]);
+                    assert_serves(&mounted);
+                    mounted.umount();
+                }
+            });
+        }
+    });
+    mount_table::assert_none_under(flist.home().path());
+}
+
+#[test]
+fn a_busy_mount_is_not_torn_away() {
+    let (flist, cid) = packed();
+    let mounted = flist.mount(&cid);
+    let mut sitting = Command::new("sleep").arg("300").current_dir(mounted.join("dir")).spawn().unwrap();
+    let outcome = flist.run_within(SOON, args!["umount", mounted.path()]);
+    let still_mounted = mount_table::at(mounted.path()).is_some();
+    let still_reads = fs::read(mounted.join("hello"));
+    sitting.kill().unwrap();
+    sitting.wait().unwrap();
+    assert_eq!(outcome.code, 1, "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("busy") || outcome.stderr.contains("in use"), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains(&mounted.path().display().to_string()), "{}", outcome.stderr);
+    assert!(still_mounted, "a refused umount changes nothing");
+    assert_eq!(still_reads.unwrap(), b"hello, world\n");
+    mounted.umount();
+}
+
+#[test]
+fn each_cache_has_a_daemon_of_its_own() {
+    let (flist, cid) = packed();
+    let other = Flist::beside(&flist);
+    let (a, b) = (flist.mount(&cid), other.mount(&cid));
+    assert_ne!(a.pid(), b.pid());
+    assert_eq!(a.status().cache, flist.cache());
+    assert_eq!(b.status().cache, other.cache());
+    // The daemon of a mount is found from the mount, whatever cache the caller has.
+    other.ok(args!["umount", a.path()]);
+    wait::for_the_end_of(a.pid(), SOON);
+    assert_serves(&b);
+}
+
+#[test]
+fn mounts_tells_what_is_mounted_where() {
+    let (flist, cid) = packed();
+    let mounted = flist.mount_with(&cid, &["--mode", "fuse"]);
+    fs::read(mounted.join("dir/noise")).unwrap();
+    let status = mounted.status();
+    assert!(status.reference.contains(&cid) && status.mode == "fuse", "{status:#?}");
+    assert!(status.bytes_read >= 100_000 && status.requests > 0, "{status:#?}");
+    assert!(
+        status.bytes_fetched > 0 && status.bytes_fetched <= 2 * store::size(flist.store()),
+        "{status:#?}"
+    );
+    assert_eq!(status.wrong, 0);
+    let listed = flist.ok(args!["mounts"]).text();
+    assert!(listed.contains(&mounted.path().display().to_string()), "{listed}");
+    let line = mount_table::at(mounted.path()).unwrap();
+    assert!(line.options.split(',').any(|o| o == "ro"), "{line:?}");
+    for option in ["nosuid", "nodev"] {
+        assert!(line.options.contains(option), "{option} by default: {line:?}");
+    }
+}
+
+/// A pipe ends when its last writer closes it, and the daemon lives on.
+#[test]
+fn mount_in_a_pipe_returns_although_its_daemon_lives_on() {
+    let (flist, cid) = packed();
+    let dir = flist.mountpoint();
+    let mut child = flist
+        .command(args!["mount", cid, dir])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let pipes = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
+    let reader =
+        std::thread::spawn(move || (std::io::read_to_string(pipes.0), std::io::read_to_string(pipes.1)));
+    assert!(child.wait().unwrap().success());
+    let mounted = flist.adopt(&dir);
+    wait::until("both pipes are closed", SOON, || reader.is_finished());
+    assert_serves(&mounted);
+}
+
+/// It must not hold the shell's directory busy, nor die with its terminal.
+#[test]
+fn the_daemon_is_detached_from_its_caller() {
+    let (flist, cid) = packed();
+    let mounted = flist.mount(&cid);
+    let pid = mounted.pid();
+    assert_eq!(fs::read_link(format!("/proc/{pid}/cwd")).unwrap().to_str(), Some("/"));
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let session: i32 = stat.rsplit(')').next().unwrap().split_whitespace().nth(3).unwrap().parse().unwrap();
+    assert_ne!(session, rustix::process::getsid(None).unwrap().as_raw_nonzero().get(), "its own session");
+}
+
+#[test]
+fn an_ordinary_user_can_pack_mount_and_umount() {
+    use std::os::unix::fs::chown;
+    use std::os::unix::process::CommandExt;
+    if !std::path::Path::new("/usr/bin/fusermount3").exists() {
+        return harness::skip::skip("fusermount3 is not installed");
+    }
+    const NOBODY: u32 = 65_534;
+    let flist = Flist::new();
+    let bin = flist.home().join("flist-for-nobody");
+    fs::copy(flist.bin(), &bin).unwrap();
+    let home = flist.home().dir("nobody");
+    chown(&home, Some(NOBODY), Some(NOBODY)).unwrap();
+    let run = |args: Vec<std::ffi::OsString>| {
+        let mut command = Command::new(&bin);
+        flist.environment(&mut command);
+        command
+            .args(args)
+            .uid(NOBODY)
+            .gid(NOBODY)
+            .current_dir(&home)
+            .env("HOME", &home)
+            .env("XDG_DATA_HOME", home.join("data"));
+        command.env("G8_TO", format!("dir:{}", home.join("store").display()));
+        command
+            .env("G8_FROM", format!("dir:{}", home.join("store").display()))
+            .env("G8_CACHE", home.join("cache"));
+        process::run(&mut command, process::PATIENCE)
+    };
+    let (source, dir) = (home.join("source"), home.join("mnt"));
+    synthetic::tiny(&source);
+    fs::create_dir(&dir).unwrap();
+    process::tool("chown", args!["-hR", "65534:65534", home]);
+    let cid = run(args!["pack", source]).ok().text();
+    run(args!["mount", cid, dir]).ok();
+    let read = process::run(Command::new("cat").arg(dir.join("hello")).uid(NOBODY).gid(NOBODY), SOON);
+    let listed = run(args!["mounts", "--json"]).ok().json();
+    run(args!["umount", dir]).ok();
+    assert_eq!(read.ok().text(), "hello, world");
+    let pid = listed[0]["pid"].as_i64().unwrap_or_else(|| panic!("{listed:#}"));
+    wait::for_the_end_of(pid as i32, SOON);
+    mount_table::assert_none_under(flist.home().path());
+}
