@@ -89,7 +89,8 @@ impl Run<'_> {
 
     async fn below(&mut self, root: &Root) {
         let id = self.report.cid;
-        let (Ok(shards), Ok(tree), Ok(map)) = (root.shard_ids(), root.tree_pieces(), root.map_pieces()) else {
+        let (Ok(shards), Ok(tree), Ok(map)) = (root.shard_ids(), root.tree_pieces(), root.map_pieces())
+        else {
             return self.problem(id, "root", "has links of the wrong kind");
         };
         let metadata = 1 + shards.len() + tree.len() + map.len();
@@ -116,10 +117,12 @@ impl Run<'_> {
         let mut links = Some(Vec::new());
         for (id, bytes) in ids.iter().zip(objects) {
             match bytes.map(|b| shard::decode(&b)) {
-                Some(Ok(mut list)) => links = links.map(|mut all| {
-                    all.append(&mut list);
-                    all
-                }),
+                Some(Ok(mut list)) => {
+                    links = links.map(|mut all| {
+                        all.append(&mut list);
+                        all
+                    })
+                }
                 Some(Err(e)) => {
                     self.problem(*id, "shard", e);
                     links = None;
@@ -143,12 +146,7 @@ impl Run<'_> {
         Some(tree)
     }
 
-    async fn map(
-        &mut self,
-        root: &Root,
-        ids: &[BlockId],
-        tree: Option<&Tree<Vec<u8>>>,
-    ) -> Option<BlockMap> {
+    async fn map(&mut self, root: &Root, ids: &[BlockId], tree: Option<&Tree<Vec<u8>>>) -> Option<BlockMap> {
         let pieces: Vec<Bytes> = self.objects("map", ids).await.into_iter().collect::<Option<_>>()?;
         let id = self.report.cid;
         let bytes = piece::decode("map", &pieces, root.map_bytes);

@@ -9,8 +9,9 @@ mod mountinfo;
 pub mod mountpoint;
 
 use std::collections::HashMap;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use g8_cache::{BlockId, Cache, CacheConfig};
@@ -46,14 +47,31 @@ enum Slot {
     Live(Arc<Mount>),
 }
 
-type Slots = Arc<(Mutex<HashMap<PathBuf, Slot>>, Condvar)>;
+/// The mounts of an engine, and who wants to know when one ends.
+#[derive(Default)]
+struct Slots {
+    map: Mutex<HashMap<PathBuf, Slot>>,
+    changed: Condvar,
+    on_end: OnceLock<Box<dyn Fn() + Send + Sync>>,
+}
+
+impl Slots {
+    fn remove(&self, mountpoint: &Path) {
+        self.map.lock().remove(mountpoint);
+        self.changed.notify_all();
+        if let Some(wake) = self.on_end.get() {
+            wake();
+        }
+    }
+}
 
 /// See the module's text.
 pub struct Engine {
     cache: Cache,
     cache_dir: PathBuf,
-    runtime: tokio::runtime::Runtime,
-    mounts: Slots,
+    /// `Some` until the engine is dropped.
+    runtime: Option<tokio::runtime::Runtime>,
+    mounts: Arc<Slots>,
 }
 
 /// Why an engine does not start.
@@ -68,6 +86,9 @@ pub enum EngineError {
     /// The cache lies where reading it would wait for ourselves.
     #[error(transparent)]
     Path(#[from] MountError),
+    /// Somebody else could put symlinks and blocks into the cache folder.
+    #[error("cache {0} belongs to another user or can be written by others: use a --cache of your own")]
+    Foreign(PathBuf),
 }
 
 impl Engine {
@@ -75,6 +96,7 @@ impl Engine {
     pub fn start(config: EngineConfig) -> Result<Self, EngineError> {
         let cache_dir = std::path::absolute(&config.cache_dir).map_err(EngineError::Runtime)?;
         PathRules::read()?.refuse_own("cache", &cache_dir)?;
+        refuse_foreign(&cache_dir)?;
         let cache = Cache::open(CacheConfig {
             dir: Some(cache_dir.clone()),
             disk_budget: config.disk_budget,
@@ -87,7 +109,7 @@ impl Engine {
             .enable_all()
             .build()
             .map_err(EngineError::Runtime)?;
-        Ok(Engine { cache, cache_dir, runtime, mounts: Slots::default() })
+        Ok(Engine { cache, cache_dir, runtime: Some(runtime), mounts: Arc::default() })
     }
 
     /// The cache.
@@ -111,10 +133,11 @@ impl Engine {
         let reserved = Reserved::new(&self.mounts, &mountpoint)?;
         let deadline = Instant::now() + spec.deadline;
         let opened = Image::open(id, &self.cache, &sources, Some(&self.cache_dir), deadline);
-        let image = Arc::new(self.runtime.block_on(opened)?);
-        let fs = Arc::new(Filesystem::new(image, self.cache.clone(), sources, spec.deadline));
-        let mount = Mount::start(spec, &mountpoint, fs, &self.cache_dir, self.runtime.handle())?;
-        let mount = reserved.fill(mount);
+        let image = Arc::new(self.runtime().block_on(opened)?);
+        // A failed read-ahead is asked for once more as a plain read before the reader sees the error.
+        let fs = Arc::new(Filesystem::new(image, self.cache.clone(), sources, spec.deadline / 2));
+        let mount = Mount::start(spec, &mountpoint, fs, &self.cache_dir, self.runtime().handle())?;
+        let mount = reserved.fill(mount)?;
         Ok(mount.status(&self.cache_dir))
     }
 
@@ -137,21 +160,14 @@ impl Engine {
 
     /// Whether nothing is mounted nor being mounted.
     pub fn is_idle(&self) -> bool {
-        self.mounts.0.lock().is_empty()
+        self.mounts.map.lock().is_empty()
     }
 
-    /// Calls `wake` whenever a mount has ended, until the engine is gone.
-    pub fn on_mount_end(&self, wake: impl Fn() + Send + 'static) -> std::io::Result<()> {
-        let mounts = Arc::downgrade(&self.mounts);
-        let watch = move || {
-            while let Some(mounts) = mounts.upgrade() {
-                let mut slots = mounts.0.lock();
-                mounts.1.wait_for(&mut slots, Duration::from_secs(60));
-                drop(slots);
-                wake();
-            }
-        };
-        std::thread::Builder::new().name("g8-idle".into()).spawn(watch).map(drop)
+    /// Calls `wake` whenever a mount has ended. Set once.
+    pub fn on_mount_end(&self, wake: impl Fn() + Send + Sync + 'static) {
+        if self.mounts.on_end.set(Box::new(wake)).is_err() {
+            tracing::error!("somebody else is told of ended mounts already");
+        }
     }
 
     /// Ends every mount: the free ones properly, the busy ones by detaching them.
@@ -172,13 +188,17 @@ impl Engine {
         self.cache.flush();
     }
 
+    fn runtime(&self) -> &tokio::runtime::Runtime {
+        self.runtime.as_ref().expect("it is taken only by drop")
+    }
+
     fn live(&self) -> Vec<Arc<Mount>> {
-        let slots = self.mounts.0.lock();
+        let slots = self.mounts.map.lock();
         slots.values().filter_map(|s| if let Slot::Live(m) = s { Some(m.clone()) } else { None }).collect()
     }
 
     fn find(&self, mountpoint: &Path) -> Option<Arc<Mount>> {
-        match self.mounts.0.lock().get(mountpoint)? {
+        match self.mounts.map.lock().get(mountpoint)? {
             Slot::Live(mount) => Some(mount.clone()),
             Slot::Making => None,
         }
@@ -186,21 +206,42 @@ impl Engine {
 
     fn wait_gone(&self, mountpoint: &Path, limit: Duration) {
         let end = Instant::now() + limit;
-        let mut slots = self.mounts.0.lock();
-        while slots.contains_key(mountpoint) && !self.mounts.1.wait_until(&mut slots, end).timed_out() {}
+        let mut slots = self.mounts.map.lock();
+        while slots.contains_key(mountpoint) && !self.mounts.changed.wait_until(&mut slots, end).timed_out() {
+        }
+    }
+}
+
+impl Drop for Engine {
+    /// A source that hangs in a system call must not keep the process alive.
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// Whoever may write into the folder decides what we open there.
+fn refuse_foreign(cache_dir: &Path) -> Result<(), EngineError> {
+    match std::fs::metadata(cache_dir) {
+        Ok(meta) if meta.uid() != rustix::process::geteuid().as_raw() || meta.mode() & 0o022 != 0 => {
+            Err(EngineError::Foreign(cache_dir.to_owned()))
+        }
+        // It is not there yet, or opening the cache says better what is wrong.
+        Ok(_) | Err(_) => Ok(()),
     }
 }
 
 /// A mountpoint that nobody else may take while an image is opened for it. Given back when making the mount fails.
 struct Reserved {
-    slots: Slots,
+    slots: Arc<Slots>,
     mountpoint: PathBuf,
     filled: bool,
 }
 
 impl Reserved {
-    fn new(slots: &Slots, mountpoint: &Path) -> Result<Self, MountError> {
-        let mut map = slots.0.lock();
+    fn new(slots: &Arc<Slots>, mountpoint: &Path) -> Result<Self, MountError> {
+        let mut map = slots.map.lock();
         if map.contains_key(mountpoint) {
             return Err(MountError::Busy(mountpoint.to_owned()));
         }
@@ -208,25 +249,21 @@ impl Reserved {
         Ok(Reserved { slots: slots.clone(), mountpoint: mountpoint.to_owned(), filled: false })
     }
 
-    /// Puts the mount in its place and sees to it that the place is free again when the session ends.
-    fn fill(mut self, mount: Mount) -> Arc<Mount> {
+    /// Puts the mount in its place, serves it, and sees to it that the place is free again when the session ends.
+    fn fill(mut self, mount: Mount) -> Result<Arc<Mount>, MountError> {
         let mount = Arc::new(mount);
         let (slots, mountpoint) = (self.slots.clone(), self.mountpoint.clone());
-        self.slots.0.lock().insert(self.mountpoint.clone(), Slot::Live(mount.clone()));
+        self.slots.map.lock().insert(self.mountpoint.clone(), Slot::Live(mount.clone()));
+        mount.serve(move || slots.remove(&mountpoint))?;
         self.filled = true;
-        mount.when_ended(move || {
-            slots.0.lock().remove(&mountpoint);
-            slots.1.notify_all();
-        });
-        mount
+        Ok(mount)
     }
 }
 
 impl Drop for Reserved {
     fn drop(&mut self) {
         if !self.filled {
-            self.slots.0.lock().remove(&self.mountpoint);
-            self.slots.1.notify_all();
+            self.slots.remove(&self.mountpoint);
         }
     }
 }

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use g8_cache::{Cache, GetError, Hit, PlainFrame, Sources};
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 use crate::erofs::{self, Inode, Nid, TreeError};
@@ -21,6 +22,10 @@ use crate::image::Image;
 const PARALLEL: usize = 8;
 /// Reads of one mount that may wait for sources at the same time; further ones queue without holding memory.
 const MAX_WAITING: usize = 128;
+
+/// Failures of one mount that are logged in each window; all of them are counted.
+const LOGGED_PER_WINDOW: u32 = 20;
+const LOG_WINDOW: Duration = Duration::from_secs(60);
 
 /// Why a question about the filesystem has no answer.
 #[derive(Debug, thiserror::Error)]
@@ -84,6 +89,7 @@ pub struct Filesystem {
     deadline: Duration,
     waiting: Semaphore,
     counters: Counters,
+    logged: Mutex<(Instant, u32)>,
 }
 
 /// Where a piece of a read comes from.
@@ -97,7 +103,8 @@ impl Filesystem {
     /// `deadline` is how long one read may take, whatever the sources do.
     pub fn new(image: Arc<Image>, cache: Cache, sources: Sources, deadline: Duration) -> Self {
         let waiting = Semaphore::new(MAX_WAITING);
-        Filesystem { image, cache, sources, deadline, waiting, counters: Counters::default() }
+        let logged = Mutex::new((Instant::now(), 0));
+        Filesystem { image, cache, sources, deadline, waiting, counters: Counters::default(), logged }
     }
 
     /// The image.
@@ -113,6 +120,16 @@ impl Filesystem {
     /// What was done so far.
     pub fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    /// Whether one more failure may be logged: a process that reads a broken file in a loop must not fill a disk.
+    pub(crate) fn may_log(&self) -> bool {
+        let mut logged = self.logged.lock();
+        if logged.0.elapsed() >= LOG_WINDOW {
+            *logged = (Instant::now(), 0);
+        }
+        logged.1 += 1;
+        logged.1 <= LOGGED_PER_WINDOW
     }
 
     /// Attributes of an inode.
@@ -197,7 +214,12 @@ impl Filesystem {
     }
 
     /// Bytes of a data space itself, for tools that look below files.
-    pub async fn read_space(&self, device: erofs::Device, address: u64, len: u32) -> Result<Contents, FsError> {
+    pub async fn read_space(
+        &self,
+        device: erofs::Device,
+        address: u64,
+        len: u32,
+    ) -> Result<Contents, FsError> {
         let deadline = Instant::now() + self.deadline;
         let mut joined = Vec::with_capacity(len as usize);
         let mut pieces = Vec::new();
@@ -337,7 +359,9 @@ impl Gather {
                 *self = Gather::One(plain.bytes().slice(from..from + len), *total);
                 true
             }
-            Gather::Empty(_) | Gather::One(..) | Gather::Joined(_) => self.bytes(&plain.bytes()[from..from + len]),
+            Gather::Empty(_) | Gather::One(..) | Gather::Joined(_) => {
+                self.bytes(&plain.bytes()[from..from + len])
+            }
         }
     }
 

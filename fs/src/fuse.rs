@@ -19,9 +19,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use fuser::{
-    AccessFlags, Errno, FileHandle, Generation, INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenFlags, ReplyAttr,
-    ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs,
-    ReplyXattr, Request,
+    AccessFlags, Errno, FileHandle, Generation, INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner,
+    OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl,
+    ReplyLseek, ReplyOpen, ReplyStatfs, ReplyXattr, Request,
 };
 use g8_cache::GetError;
 
@@ -125,12 +125,14 @@ pub fn errno(error: &FsError) -> i32 {
     }
 }
 
-/// The errno of a failure, which is logged here, once, with an id that a later look at the log can find.
+/// The errno of a failure, which is logged here, once, with a number that a later look at the log can find.
 fn failed(fs: &Filesystem, nid: Nid, offset: u64, error: &FsError) -> Errno {
     let id = fs.counters().errors.fetch_add(1, Ordering::Relaxed) + 1;
-    let cid = fs.image().id;
-    let cause = chain(error);
-    tracing::error!(%cid, id, inode = nid.0, offset, cause, "read failed");
+    if fs.may_log() {
+        let cid = fs.image().id;
+        let cause = chain(error);
+        tracing::error!(%cid, id, inode = nid.0, offset, cause, "request failed");
+    }
     Errno::from_i32(errno(error))
 }
 
@@ -295,7 +297,14 @@ impl fuser::Filesystem for Edge {
         }
     }
 
-    fn readdirplus(&self, _: &Request, ino: INodeNo, _: FileHandle, offset: u64, mut reply: ReplyDirectoryPlus) {
+    fn readdirplus(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        _: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectoryPlus,
+    ) {
         let listed = self.list(ino, offset, |entry| {
             let name = OsStr::from_bytes(entry.name);
             let attr = self.attr(&self.fs.inode(entry.nid)?);
@@ -310,7 +319,16 @@ impl fuser::Filesystem for Edge {
     fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
         let root = &self.fs.image().root;
         let block = erofs::BLOCK_SIZE;
-        reply.statfs(root.content_bytes.div_ceil(block), 0, 0, root.inodes, 0, block as u32, 255, block as u32);
+        reply.statfs(
+            root.content_bytes.div_ceil(block),
+            0,
+            0,
+            root.inodes,
+            0,
+            block as u32,
+            255,
+            block as u32,
+        );
     }
 
     fn getxattr(&self, _: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {

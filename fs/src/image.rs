@@ -37,9 +37,6 @@ pub enum OpenError {
     /// The tree in it is not one.
     #[error("the tree of {0} is not valid")]
     Tree(BlockId, #[source] TreeError),
-    /// The tree could not be put where it is read from.
-    #[error("keeping the tree of {0}")]
-    Scratch(BlockId, #[source] io::Error),
 }
 
 /// The bytes of a tree: on the heap, or a private file that the kernel may drop from memory and read again.
@@ -103,8 +100,7 @@ impl Image {
         )?;
         let tree = piece::decode("tree", &tree, root.tree_bytes).map_err(invalid)?;
         let map = piece::decode("map", &map, root.map_bytes).map_err(invalid)?;
-        let tree = scratch_tree(tree, scratch).map_err(|e| OpenError::Scratch(id, e))?;
-        let tree = Tree::open(tree).map_err(|e| OpenError::Tree(id, e))?;
+        let tree = Tree::open(place_tree(tree, scratch)).map_err(|e| OpenError::Tree(id, e))?;
         let summary = erofs::validate(&tree).map_err(|e| OpenError::Tree(id, e))?;
         let map = format::map::decode(&map, tree.devices()).map_err(invalid)?;
         let image = Image { id, root, tree, summary, map };
@@ -139,18 +135,27 @@ impl Image {
         for shard in self.root.shard_ids().map_err(|e| OpenError::Format(self.id, e))? {
             let object = cache.get_object(shard, sources, deadline).await;
             let bytes = object.map_err(|source| OpenError::Get { what: "shard", source })?;
-            links.extend(
-                format::shard::decode(bytes.bytes()).map_err(|e| OpenError::Format(self.id, e))?,
-            );
+            links.extend(format::shard::decode(bytes.bytes()).map_err(|e| OpenError::Format(self.id, e))?);
         }
         Ok(links)
     }
 }
 
-fn scratch_tree(tree: Vec<u8>, folder: Option<&Path>) -> io::Result<TreeBytes> {
-    let Some(folder) = folder else { return Ok(TreeBytes::Heap(tree)) };
+/// Puts the tree into a private file where that works; a full disk only costs memory.
+fn place_tree(tree: Vec<u8>, folder: Option<&Path>) -> TreeBytes {
+    let Some(folder) = folder else { return TreeBytes::Heap(tree) };
+    match map_tree(&tree, folder) {
+        Ok(map) => TreeBytes::Mapped(map),
+        Err(error) => {
+            tracing::warn!(folder = %folder.display(), %error, "the tree stays on the heap");
+            TreeBytes::Heap(tree)
+        }
+    }
+}
+
+fn map_tree(tree: &[u8], folder: &Path) -> io::Result<Mmap> {
     let mut file: File = tempfile::tempfile_in(folder)?;
-    file.write_all(&tree)?;
+    file.write_all(tree)?;
     // SAFETY: the file has no name and its only descriptor ends here, so nobody can change it under the map.
-    Ok(TreeBytes::Mapped(unsafe { Mmap::map(&file)? }))
+    unsafe { Mmap::map(&file) }
 }

@@ -49,7 +49,9 @@ pub enum PackError {
         reason: String,
     },
     /// A file was written, replaced or removed while it was read.
-    #[error("{0} changed while it was read: pack a snapshot, stop the writer, or leave such files out with --skip-changed")]
+    #[error(
+        "{0} changed while it was read: pack a snapshot, stop the writer, or leave such files out with --skip-changed"
+    )]
     Changed(PathBuf),
     /// The sink lies in the tree.
     #[error("the store {store} lies inside {tree}: name another with --to, or leave it out with --exclude")]
@@ -134,6 +136,8 @@ pub fn pack(
     progress: &Progress,
     cancel: &AtomicBool,
 ) -> Result<Report, PackError> {
+    // Without a worker nothing would be read, and every file be empty.
+    let options = &PackOptions { threads: options.threads.max(1), ..options.clone() };
     refuse_store_inside(dir, options, store)?;
     let mut tree = walk::walk(dir, options, progress, cancel)?;
     progress.walked.store(true, Ordering::Relaxed);

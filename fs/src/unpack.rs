@@ -76,9 +76,8 @@ pub fn unpack(
     written: &AtomicU64,
     cancel: &AtomicBool,
 ) -> Result<UnpackReport, UnpackError> {
-    let io_error = |action| {
-        move |source: io::Error| UnpackError::Io { path: target.to_owned(), action, source }
-    };
+    let io_error =
+        |action| move |source: io::Error| UnpackError::Io { path: target.to_owned(), action, source };
     std::fs::create_dir_all(target).map_err(io_error("making the directory"))?;
     if std::fs::read_dir(target).map_err(io_error("listing it"))?.next().is_some() {
         return Err(UnpackError::NotEmpty(target.to_owned()));
@@ -206,7 +205,13 @@ impl Run<'_> {
         step("making the node", fs::mknodat(dir, name, kind, Mode::RUSR, device))
     }
 
-    fn file(&mut self, dir: &OwnedFd, name: &[u8], inode: &Inode, path: &[u8]) -> Result<Step<()>, UnpackError> {
+    fn file(
+        &mut self,
+        dir: &OwnedFd,
+        name: &[u8],
+        inode: &Inode,
+        path: &[u8],
+    ) -> Result<Step<()>, UnpackError> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = match fs::openat(dir, name, flags, Mode::RUSR | Mode::WUSR) {
             Ok(fd) => File::from(fd),
@@ -229,10 +234,10 @@ impl Run<'_> {
                 Some(contents) => contents,
                 None => self.runtime.block_on(self.image.read(inode.nid, at, len as u32)).map_err(failed)?,
             };
-            if contents.as_ref().iter().any(|b| *b != 0) {
-                if let Err(e) = file.write_all_at(contents.as_ref(), at) {
-                    return Ok(Err(("writing the file", e)));
-                }
+            if contents.as_ref().iter().any(|b| *b != 0)
+                && let Err(e) = file.write_all_at(contents.as_ref(), at)
+            {
+                return Ok(Err(("writing the file", e)));
             }
             self.report.bytes += len;
             self.written.fetch_add(len, Ordering::Relaxed);

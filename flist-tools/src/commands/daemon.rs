@@ -12,6 +12,8 @@ pub fn run(global: &Global) -> anyhow::Result<()> {
     // A session of its own: what happens to the terminal of whoever mounted first is not the mounts' business.
     // It fails for a daemon that was started by hand as the leader of its group, which is fine.
     let _ = rustix::process::setsid();
+    let _ = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    close_inherited();
     raise_file_limit();
     let config = defaults::engine(global)?;
     let served = serve(config, || {
@@ -38,6 +40,15 @@ fn close_stdout() {
     let null = std::fs::File::options().write(true).open("/dev/null");
     if let Err(error) = null.and_then(|null| Ok(rustix::stdio::dup2_stdout(&null)?)) {
         tracing::error!(%error, "stdout stays open, and who started the daemon waits");
+    }
+}
+
+/// What a shell or a service manager left open (a lock, a pipe) must not stay open for as long as we run.
+fn close_inherited() {
+    // SAFETY: nothing of this process has opened a descriptor yet but the standard three.
+    let closed = unsafe { libc::close_range(3, libc::c_uint::MAX, 0) };
+    if closed != 0 {
+        tracing::warn!(error = %std::io::Error::last_os_error(), "inherited descriptors stay open");
     }
 }
 

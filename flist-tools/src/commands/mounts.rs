@@ -28,6 +28,10 @@ pub fn run(global: &Global) -> anyhow::Result<()> {
                     output::warn(format_args!("the daemon of {at} is gone: `flist umount {at}` clears it"));
                 }
             }
+            // Whose they are sees them.
+            Err(ClientError::Foreign(_)) => {
+                tracing::info!(cache = %cache.display(), "mounts of another user")
+            }
             Err(e) => output::warn(format_args!("{}: {e}", cache.display())),
         }
     }

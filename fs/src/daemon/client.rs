@@ -102,7 +102,10 @@ impl Client {
     ) -> Result<Option<Reply>, ClientError> {
         let io_error = |e| ClientError::Io(self.cache.clone(), e);
         let peer = rustix::net::sockopt::socket_peercred(stream).map_err(|e| io_error(e.into()))?;
-        if peer.uid != rustix::process::geteuid() && !peer.uid.is_root() && !rustix::process::geteuid().is_root() {
+        if peer.uid != rustix::process::geteuid()
+            && !peer.uid.is_root()
+            && !rustix::process::geteuid().is_root()
+        {
             return Err(ClientError::Foreign(self.cache.clone()));
         }
         stream.set_read_timeout(Some(limit)).map_err(io_error)?;
@@ -147,7 +150,11 @@ fn open_log(path: &Path) -> io::Result<std::fs::File> {
     let mut options = OpenOptions::new();
     options.create(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
     let too_long = std::fs::metadata(path).is_ok_and(|m| m.len() > MAX_LOG);
-    if too_long { options.write(true).truncate(true) } else { options.append(true) };
+    if too_long {
+        options.write(true).truncate(true)
+    } else {
+        options.append(true)
+    };
     options.open(path)
 }
 

@@ -119,7 +119,7 @@ impl Server {
         waker.set_nonblocking(true)?;
         let shared = Arc::new(Shared { clients: AtomicUsize::new(0), stop: AtomicBool::new(false), waker });
         let on_end = shared.clone();
-        engine.on_mount_end(move || on_end.wake())?;
+        engine.on_mount_end(move || on_end.wake());
         let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT, SIGHUP])?;
         let on_signal = shared.clone();
         thread::Builder::new().name("g8-signals".into()).spawn(move || {
@@ -145,7 +145,7 @@ impl Server {
                 return Ok(());
             }
             self.wait(clients < MAX_CLIENTS, had_client)?;
-            while clients < MAX_CLIENTS {
+            while self.shared.clients.load(Ordering::Acquire) < MAX_CLIENTS {
                 match self.listener.accept() {
                     Ok((stream, _)) => {
                         had_client = true;
@@ -272,7 +272,8 @@ fn same_namespace(peer: i32) -> Result<(), Refusal> {
     let of = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/mnt"));
     match (of("self"), of(&peer.to_string())) {
         (Ok(ours), Ok(theirs)) if ours != theirs => Err(Refusal {
-            message: "the daemon of this cache runs in another mount namespace: use another --cache here".into(),
+            message: "the daemon of this cache runs in another mount namespace: use another --cache here"
+                .into(),
         }),
         _ => Ok(()),
     }

@@ -20,6 +20,7 @@ use crate::fuse::{Edge, Pusher};
 use crate::image::OpenError;
 use crate::source::{SourceOptions, Spec, SpecError};
 
+const FUSE_DEVICE: &str = "/dev/fuse";
 /// Read-ahead of a mount whose sources are all on this machine, in KiB; measured, see ARCHITECTURE.md.
 const READ_AHEAD_LOCAL: u32 = 512;
 /// The same where blocks come from afar and each round trip is long.
@@ -114,7 +115,9 @@ pub enum MountError {
         mountpoint: PathBuf,
     },
     /// The machine has no FUSE.
-    #[error("/dev/fuse cannot be opened: load the kernel module `fuse`, or pass the device into the container")]
+    #[error(
+        "{FUSE_DEVICE} cannot be opened: load the kernel module `fuse`, or pass the device into the container"
+    )]
     NoFuse(#[source] io::Error),
     /// The system refused.
     #[error("{action} {path}")]
@@ -182,7 +185,7 @@ pub(super) struct Mount {
 }
 
 impl Mount {
-    /// Mounts `fs`; the kernel waits until [`Mount::when_ended`] starts to answer.
+    /// Mounts `fs`; the kernel waits until [`Mount::serve`] starts to answer.
     pub(super) fn start(
         spec: &MountSpec,
         mountpoint: &Path,
@@ -191,7 +194,8 @@ impl Mount {
         runtime: &tokio::runtime::Handle,
     ) -> Result<Mount, MountError> {
         let reference = fs.image().id.to_string();
-        let pusher = Pusher::start(fs.clone()).map_err(MountError::io("starting a thread for", mountpoint))?;
+        let pusher =
+            Pusher::start(fs.clone()).map_err(MountError::io("starting a thread for", mountpoint))?;
         let edge = Edge::new(fs.clone(), runtime.clone(), pusher.clone(), spec.allow_other);
         let source = super::mountpoint::source(&reference, cache_dir);
         let session = open_session(edge, spec, mountpoint, source)?;
@@ -203,8 +207,8 @@ impl Mount {
     }
 
     /// Runs the session on threads of its own and calls `ended` when somebody has unmounted it.
-    pub(super) fn when_ended(&self, ended: impl FnOnce() + Send + 'static) {
-        let Some(session) = self.session.lock().take() else { return };
+    pub(super) fn serve(&self, ended: impl FnOnce() + Send + 'static) -> Result<(), MountError> {
+        let Some(session) = self.session.lock().take() else { return Ok(()) };
         let mountpoint = self.mountpoint.clone();
         let serve = move || {
             if let Err(error) = session.run() {
@@ -212,10 +216,12 @@ impl Mount {
             }
             ended();
         };
-        std::thread::Builder::new()
-            .name("g8-session".into())
-            .spawn(serve)
-            .expect("a thread was just started for the same mount");
+        let thread = std::thread::Builder::new().name("g8-session".into()).spawn(serve);
+        thread.map(drop).map_err(|e| {
+            // Nobody will answer on it; the first error is the one to tell.
+            let _ = super::mountpoint::unmount(&self.mountpoint, true);
+            MountError::io("starting a thread for", &self.mountpoint)(e)
+        })
     }
 
     pub(super) fn status(&self, cache: &Path) -> MountStatus {
@@ -250,7 +256,6 @@ fn open_session(
     mountpoint: &Path,
     source: String,
 ) -> Result<Session<Edge>, MountError> {
-    let device = File::options().read(true).write(true).open("/dev/fuse").map_err(MountError::NoFuse)?;
     let failed = || MountError::io("mounting on", mountpoint);
     let acl = if spec.allow_other { SessionACL::All } else { SessionACL::Owner };
     let mut config = Config::default();
@@ -258,22 +263,29 @@ fn open_session(
     config.n_threads = Some(std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 8));
     config.clone_fd = true;
     if !rustix::process::geteuid().is_root() {
+        // The helper is setuid, but fuser opens the device itself before it asks the helper to mount.
+        File::options().read(true).write(true).open(FUSE_DEVICE).map_err(MountError::NoFuse)?;
         config.mount_options = helper_options(spec, source);
         return Session::new(edge, mountpoint, &config).map_err(failed());
     }
+    let device = File::options().read(true).write(true).open(FUSE_DEVICE).map_err(MountError::NoFuse)?;
     let mut flags = MountFlags::RDONLY | MountFlags::NOATIME;
     flags.set(MountFlags::NOSUID, !spec.suid);
     flags.set(MountFlags::NODEV, !spec.dev);
-    let mut data = format!(
-        "fd={},rootmode=40000,user_id=0,group_id=0,default_permissions",
-        device.as_raw_fd()
-    );
+    let mut data =
+        format!("fd={},rootmode=40000,user_id=0,group_id=0,default_permissions", device.as_raw_fd());
     if spec.allow_other {
         data.push_str(",allow_other");
     }
     let failed_mount = failed();
-    rustix::mount::mount(source, mountpoint, "fuse.flist", flags, &*CString::new(data).expect("it holds no NUL"))
-        .map_err(|e| failed_mount(e.into()))?;
+    rustix::mount::mount(
+        source,
+        mountpoint,
+        "fuse.flist",
+        flags,
+        &*CString::new(data).expect("it holds no NUL"),
+    )
+    .map_err(|e| failed_mount(e.into()))?;
     Session::from_fd(edge, device.into(), acl, config).map_err(|e| {
         // The first error is the one to tell; the mount is ours alone and nobody can be using it.
         let _ = super::mountpoint::unmount(mountpoint, true);

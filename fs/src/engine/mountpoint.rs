@@ -6,6 +6,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode, percent_encode};
+use rustix::fs::{AtFlags, StatxFlags};
 use rustix::mount::{UnmountFlags, unmount as sys_unmount};
 
 use super::mount::MountError;
@@ -66,9 +67,12 @@ pub fn resolve(path: &Path) -> io::Result<PathBuf> {
 }
 
 /// Whether the daemon behind a mount has gone, so that every use of it fails with ENOTCONN.
+///
+/// The kernel keeps attributes of an flist for years, so it is made to ask.
 pub fn is_dead(mountpoint: &Path) -> bool {
-    let error = std::fs::symlink_metadata(mountpoint).err();
-    error.is_some_and(|e| e.raw_os_error() == Some(libc::ENOTCONN))
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::STATX_FORCE_SYNC;
+    let asked = rustix::fs::statx(rustix::fs::CWD, mountpoint, flags, StatxFlags::BASIC_STATS);
+    matches!(asked, Err(rustix::io::Errno::NOTCONN | rustix::io::Errno::CONNABORTED))
 }
 
 /// Checks that something can be mounted on `path` and returns it without symlinks. A dead mount of ours there is cleared.
@@ -131,7 +135,8 @@ pub(super) struct PathRules {
 
 impl PathRules {
     pub(super) fn read() -> Result<Self, MountError> {
-        let table = mountinfo::read().map_err(MountError::io("reading the mount table", Path::new("/proc/self/mountinfo")))?;
+        let table = mountinfo::read()
+            .map_err(MountError::io("reading the mount table", Path::new("/proc/self/mountinfo")))?;
         Ok(PathRules { own: table.iter().filter_map(own).collect(), table })
     }
 
@@ -140,7 +145,8 @@ impl PathRules {
         if self.own.is_empty() {
             return Ok(());
         }
-        let existing = path.ancestors().find_map(|p| p.canonicalize().ok()).unwrap_or_else(|| path.to_owned());
+        let existing =
+            path.ancestors().find_map(|p| p.canonicalize().ok()).unwrap_or_else(|| path.to_owned());
         let holder = self
             .table
             .iter()

@@ -24,11 +24,7 @@ pub fn encode(bytes: &[u8]) -> std::io::Result<Vec<Vec<u8>>> {
 }
 
 /// Decodes the `stored` pieces, in order, into exactly `total` bytes.
-pub fn decode<S: AsRef<[u8]>>(
-    what: &'static str,
-    stored: &[S],
-    total: u64,
-) -> Result<Vec<u8>, FormatError> {
+pub fn decode<S: AsRef<[u8]>>(what: &'static str, stored: &[S], total: u64) -> Result<Vec<u8>, FormatError> {
     let fail = |n: usize, reason: String| FormatError::field(what, format!("piece {n}: {reason}"));
     let mut joined = Vec::new();
     for (n, piece) in stored.iter().enumerate() {

@@ -15,6 +15,8 @@ use super::{FormatError, piece, shard};
 pub const VERSION: u64 = 1;
 /// `kind` of the root, so that a foreign dag-cbor node is told apart by name.
 pub const KIND: &str = "flist";
+/// `os` of every root: the only system whose files an EROFS tree describes.
+pub const OS: &str = "linux";
 /// Most bytes a tree may have: 2^31 is 17 million inodes of 126 bytes, and keeps offsets far from overflow.
 pub const MAX_TREE_BYTES: u64 = 1 << 31;
 /// Most bytes a block map may have.
@@ -62,7 +64,7 @@ pub struct Root {
     pub map: Vec<Cid>,
     /// Length of the block map when its pieces are decoded and joined.
     pub map_bytes: u64,
-    /// Operating system, `linux`.
+    /// Operating system, always [`OS`].
     pub os: String,
     /// The flist this one was derived from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -148,9 +150,13 @@ impl Root {
                 format!("{} shards for {} blocks", self.shards.len(), self.blocks),
             ));
         }
+        if self.os != OS {
+            return Err(FormatError::field("os", format!("is {:?}, not {OS:?}", self.os)));
+        }
         self.tree_pieces()?;
         self.map_pieces()?;
         self.shard_ids()?;
+        links("parent", self.parent.as_slice(), Codec::DagCbor)?;
         Ok(())
     }
 }
@@ -189,7 +195,7 @@ mod tests {
             kind: KIND.into(),
             map: vec![raw],
             map_bytes: 30,
-            os: "linux".into(),
+            os: OS.into(),
             parent: None,
             shards: vec![BlockId::of(Codec::DagCbor, b"s").cid()],
             stored_bytes: 5,
@@ -214,6 +220,8 @@ mod tests {
             |r| r.tree_bytes = MAX_TREE_BYTES + 1,
             |r| r.tree.clear(),
             |r| r.shards = r.tree.clone(),
+            |r| r.os = "plan9".into(),
+            |r| r.parent = Some(r.tree[0]),
             |r| r.tree_bytes = 100 << 20,
         ] {
             let mut root = sample();

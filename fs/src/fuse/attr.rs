@@ -12,7 +12,8 @@ pub(super) fn file_attr(ino: INodeNo, inode: &Inode) -> FileAttr {
     FileAttr {
         ino,
         size: inode.size,
-        blocks: inode.size.div_ceil(512),
+        // As the kernel's own EROFS counts them: whole blocks, holes included.
+        blocks: inode.size.div_ceil(BLOCK_SIZE) * (BLOCK_SIZE / 512),
         atime: time,
         mtime: time,
         ctime: time,
@@ -65,8 +66,7 @@ pub(super) fn file_type(kind: FileKind) -> FileType {
 fn system_time(time: Mtime) -> SystemTime {
     let nanos = Duration::from_nanos(u64::from(time.nanos));
     let seconds = Duration::from_secs(time.secs.unsigned_abs());
-    let whole =
-        if time.secs < 0 { UNIX_EPOCH.checked_sub(seconds) } else { UNIX_EPOCH.checked_add(seconds) };
+    let whole = if time.secs < 0 { UNIX_EPOCH.checked_sub(seconds) } else { UNIX_EPOCH.checked_add(seconds) };
     whole.and_then(|t| t.checked_add(nanos)).unwrap_or(UNIX_EPOCH)
 }
 

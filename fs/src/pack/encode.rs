@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::Scope;
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
-use g8_cache::{BlockId, EncodeOptions, EncodeError, EncodedBlock, Encoder};
+use g8_cache::{BlockId, EncodeError, EncodeOptions, EncodedBlock, Encoder};
 
 use super::PackError;
 use super::options::PackOptions;

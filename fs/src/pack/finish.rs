@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use g8_cache::{BlockId, Codec};
+use g8_cache::{BlockId, Codec, MAX_STORED};
 
 use super::encode::Uploads;
 use super::layout::Laid;
@@ -40,7 +40,7 @@ pub(super) fn finish(
         kind: root::KIND.into(),
         map: objects.pieces(&map_bytes)?,
         map_bytes: map_bytes.len() as u64,
-        os: "linux".into(),
+        os: root::OS.into(),
         parent: None,
         shards,
         stored_bytes: map.stored_bytes(),
@@ -49,6 +49,10 @@ pub(super) fn finish(
         version: root::VERSION,
     };
     let bytes = root.to_bytes().map_err(own_bug)?;
+    if bytes.len() > MAX_STORED {
+        let reason = format!("its root node has {} bytes, at most {MAX_STORED} are possible", bytes.len());
+        return Err(PackError::TooLarge(reason));
+    }
     Root::from_bytes(&bytes).map_err(|e| PackError::TooLarge(e.to_string()))?;
     // What the root names must be on the disk before the root is.
     uploads.sync()?;

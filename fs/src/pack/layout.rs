@@ -186,7 +186,11 @@ impl Layout {
         let run = match self.runs.get(&key) {
             Some(run) => run.clone(),
             None => {
-                let run = self.spaces.place(size, holes, node.parent, node.top)?;
+                let placed = self.spaces.place(size, holes, node.parent, node.top);
+                let run = placed.map_err(|full| PackError::Unrepresentable {
+                    path: tree.display(entry),
+                    reason: full.to_string(),
+                })?;
                 for (at, _, stored) in &pieces {
                     let extent = Extent {
                         start: run.address(*at),
@@ -219,7 +223,8 @@ impl Layout {
             self.close_bundle()?;
         }
         let map = &mut self.map;
-        let (block, data) = self.bundle.get_or_insert_with(|| (map.add_block(), Vec::with_capacity(MAX_BUNDLE)));
+        let (block, data) =
+            self.bundle.get_or_insert_with(|| (map.add_block(), Vec::with_capacity(MAX_BUNDLE)));
         let stored = Stored { block: *block, offset: data.len() as u32, len: piece.data.len() as u32 };
         data.extend_from_slice(&piece.data);
         let draw = u64::from(u32::from_le_bytes(piece.hash[..4].try_into().expect("four bytes of a hash")));

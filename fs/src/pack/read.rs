@@ -4,6 +4,7 @@
 //! drained in order, so the worker that the caller waits for is always running and the others run at most a few
 //! tasks and a few pieces ahead.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
@@ -142,7 +143,15 @@ fn run_task(
             };
             match read_file(tree, entry, stat, buffer, &mut emit) {
                 Ok(end) => end,
-                Err(e) if e.raw_os_error() == Some(libc::ENOENT) => What::Changed,
+                // Gone, or something else is in its place: a symlink, a socket, or a file where its directory was.
+                Err(e)
+                    if matches!(
+                        e.raw_os_error(),
+                        Some(libc::ENOENT | libc::ELOOP | libc::ENXIO | libc::ENOTDIR)
+                    ) =>
+                {
+                    What::Changed
+                }
                 Err(e) => What::Failed(e),
             }
         };
@@ -165,17 +174,20 @@ fn read_file(
         return Ok(What::Changed);
     }
     let size = expected.st_size as u64;
-    let mut elf_machine = None;
-    let mut go_on = true;
+    let elf_machine = Cell::new(None);
+    let go_on = Cell::new(true);
     let mut segmenter = Segmenter::new(|piece: Piece| {
         if piece.at == 0 {
-            elf_machine = machine(&piece.data);
+            elf_machine.set(machine(&piece.data));
         }
-        go_on = go_on && emit(piece);
+        if go_on.get() {
+            go_on.set(emit(piece));
+        }
     });
     let sparse = (expected.st_blocks as u64) * 512 < size;
     let mut at = 0;
-    while at < size {
+    // Without a caller nobody looks at how this ends.
+    while at < size && go_on.get() {
         if sparse && let Some(data) = skip_hole(&file, at, size)? {
             segmenter.push_zeros(data - at);
             at = data;
@@ -193,7 +205,7 @@ fn read_file(
     if !same(&fstat(&file)?, expected) {
         return Ok(What::Changed);
     }
-    Ok(What::End { holes, elf_machine })
+    Ok(What::End { holes, elf_machine: elf_machine.get() })
 }
 
 /// Where data begins again when `at` lies in a hole that spans at least one aligned block. Only a hint to read less.
@@ -210,7 +222,14 @@ fn skip_hole(file: &File, at: u64, size: u64) -> io::Result<Option<u64>> {
 /// Whether two looks at a file saw the same inode with the same contents.
 fn same(a: &Stat, b: &Stat) -> bool {
     let facts = |s: &Stat| {
-        (s.st_dev, s.st_ino, s.st_size, s.st_mode, (s.st_mtime, s.st_mtime_nsec), (s.st_ctime, s.st_ctime_nsec))
+        (
+            s.st_dev,
+            s.st_ino,
+            s.st_size,
+            s.st_mode,
+            (s.st_mtime, s.st_mtime_nsec),
+            (s.st_ctime, s.st_ctime_nsec),
+        )
     };
     facts(a) == facts(b)
 }

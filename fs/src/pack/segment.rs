@@ -155,7 +155,8 @@ mod tests {
         let parts: Vec<&[u8]> = file.chunks(128 * 4096).collect();
         let pieces: Vec<_> = run(&parts).0.iter().map(|p| (p.at, p.hash)).collect();
         assert_eq!(whole, pieces);
-        let once: Vec<_> = FastCDC::new(&file, MIN_CHUNK, AVERAGE_CHUNK, MAX_CHUNK).map(|c| c.offset as u64).collect();
+        let once: Vec<_> =
+            FastCDC::new(&file, MIN_CHUNK, AVERAGE_CHUNK, MAX_CHUNK).map(|c| c.offset as u64).collect();
         assert_eq!(whole.iter().map(|(at, _)| *at).collect::<Vec<_>>(), once);
     }
 

@@ -2,25 +2,25 @@
 //!
 //! The spaces are virtual: what lies between two runs costs nothing. Runs are therefore laid with gaps, so that a
 //! file that grows moves as little as possible: `small` starts a new 16 KiB line with every directory and a new
-//! 16 MiB line with every entry of the root, and `big` aligns every run to an eighth of its size.
+//! 16 MiB line with every directory of the root, and `big` aligns every run to between a sixteenth and an eighth of
+//! its size, and at least to 64 KiB.
 
 use std::ops::Range;
 
-use super::PackError;
 use crate::erofs::{BLOCK_SIZE, Chunk, Content, Device, DeviceSizes};
 
 /// Contents of at least this size go to `big`.
 pub(super) const BIG_FROM: u64 = 1 << 20;
 /// 8 TiB in one chunk: nearly every file needs just one index entry.
 const WHOLE_FILE_BITS: u8 = 43;
-/// Most index entries of a sparse file.
+/// Most index entries of a sparse file, below 8 PiB.
 const MAX_SPARSE_CHUNKS: u64 = 1024;
 const DIRECTORY_LINE: u64 = 16 * 1024 / BLOCK_SIZE;
 const TOP_LINE: u64 = 16 * 1024 * 1024 / BLOCK_SIZE;
 /// Smallest alignment in `big`, in blocks.
 const BIG_LINE: u64 = 64 * 1024 / BLOCK_SIZE;
-/// Blocks of a device: the last number means "hole".
-const MAX_BLOCKS: u64 = u32::MAX as u64 - 1;
+/// Blocks of a device: the number behind the last one means "hole".
+const MAX_BLOCKS: u64 = u32::MAX as u64;
 
 /// A run of a space given to one file content.
 #[derive(Clone, Debug)]
@@ -40,10 +40,16 @@ impl Run {
     }
 
     pub fn content(&self) -> Content {
-        let chunks = self.chunks.iter().map(|c| c.map(|block| Chunk { device: self.device, block })).collect();
+        let chunks =
+            self.chunks.iter().map(|c| c.map(|block| Chunk { device: self.device, block })).collect();
         Content::Chunked { size: self.size, chunk_bits: self.chunk_bits, chunks }
     }
 }
+
+/// A data space cannot hold one more file.
+#[derive(Debug, thiserror::Error)]
+#[error("its contents do not fit into the 16 TiB of a data space any more")]
+pub(super) struct SpaceFull;
 
 /// Hands out runs, in tree order.
 #[derive(Debug, Default)]
@@ -57,7 +63,13 @@ pub(super) struct Spaces {
 
 impl Spaces {
     /// A run for a file of `size` > 0 bytes with these holes, in directory `parent` below the root's entry `top`.
-    pub fn place(&mut self, size: u64, holes: &[Range<u64>], parent: u32, top: u32) -> Result<Run, PackError> {
+    pub fn place(
+        &mut self,
+        size: u64,
+        holes: &[Range<u64>],
+        parent: u32,
+        top: u32,
+    ) -> Result<Run, SpaceFull> {
         let (chunk_bits, live) = live_chunks(size, holes);
         let chunk_blocks = (1u64 << chunk_bits) / BLOCK_SIZE;
         let count = live.iter().filter(|l| **l).count() as u64;
@@ -77,7 +89,13 @@ impl Spaces {
         Ok(Run { device, chunk_bits, size, chunks })
     }
 
-    fn allocate(&mut self, size: u64, blocks: u64, parent: u32, top: u32) -> Result<(Device, u64), PackError> {
+    fn allocate(
+        &mut self,
+        size: u64,
+        blocks: u64,
+        parent: u32,
+        top: u32,
+    ) -> Result<(Device, u64), SpaceFull> {
         let (device, next) = if size >= BIG_FROM {
             let line = BIG_LINE.max(blocks.max(1).ilog2().checked_sub(3).map_or(1, |bits| 1 << bits));
             self.big = self.big.next_multiple_of(line);
@@ -94,7 +112,7 @@ impl Spaces {
         let at = *next;
         *next += blocks;
         if *next > MAX_BLOCKS {
-            return Err(PackError::TooLarge("its contents need more than 16 TiB of one data space".into()));
+            return Err(SpaceFull);
         }
         Ok((device, at))
     }
@@ -111,7 +129,7 @@ fn live_chunks(size: u64, holes: &[Range<u64>]) -> (u8, Vec<bool>) {
         return (WHOLE_FILE_BITS, whole(WHOLE_FILE_BITS));
     }
     let mut bits = BLOCK_SIZE.ilog2() as u8;
-    while size.div_ceil(1 << bits) > MAX_SPARSE_CHUNKS {
+    while size.div_ceil(1 << bits) > MAX_SPARSE_CHUNKS && bits < WHOLE_FILE_BITS {
         bits += 1;
     }
     let mut live = whole(bits);

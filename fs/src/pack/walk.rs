@@ -28,7 +28,7 @@ pub(super) struct Entry {
     pub parent: u32,
     /// Its name there.
     pub name: Vec<u8>,
-    /// The entry below the root that it is or lies in; 0 for the root.
+    /// The directory of the root that it is or lies in; 0 for the root and the files directly in it.
     pub top: u32,
     pub stat: Stat,
     pub xattrs: Vec<Xattr>,
@@ -105,7 +105,7 @@ pub(super) fn walk(
         options,
         progress,
     };
-    let xattrs = walker.xattrs(0, &format!("/proc/self/fd/{}/.", walker.tree.root.as_raw_fd()))?;
+    let xattrs = walker.xattrs(0, format!("/proc/self/fd/{}/.", walker.tree.root.as_raw_fd()))?;
     walker.tree.entries.push(Entry {
         parent: 0,
         name: Vec::new(),
@@ -141,7 +141,8 @@ impl Walker<'_> {
         let relative = self.tree.relative(index);
         let fail = |action| PackError::io(self.tree.display(index), action);
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
-        let dir = beneath::open(self.tree.root.as_fd(), &relative, flags).map_err(fail("opening the directory"))?;
+        let dir =
+            beneath::open(self.tree.root.as_fd(), &relative, flags).map_err(fail("opening the directory"))?;
         let mut names = read_names(&dir).map_err(fail("listing the directory"))?;
         names.sort_unstable();
         let mut below = Vec::new();
@@ -203,7 +204,10 @@ impl Walker<'_> {
         if matches!(kind, Kind::Regular) {
             self.progress.bytes_found.fetch_add(stat.st_size as u64, Ordering::Relaxed);
         }
-        let top = if parent == 0 { index } else { self.tree.entries[parent as usize].top };
+        let top = match (parent, &kind) {
+            (0, Kind::Directory(_)) => index,
+            (_, _) => self.tree.entries[parent as usize].top,
+        };
         self.tree.entries.push(Entry { parent, name: name.to_vec(), top, stat, xattrs: Vec::new(), kind });
         // Through /proc, since there is no call that reads the xattrs of a symlink or device by descriptor and name.
         let mut through = format!("/proc/self/fd/{}/", dir.as_raw_fd()).into_bytes();
@@ -214,8 +218,9 @@ impl Walker<'_> {
 
     fn xattrs(&self, index: u32, path: impl AsRef<OsStr>) -> Result<Vec<Xattr>, PackError> {
         let path = Path::new(path.as_ref());
-        let list = read_xattrs(path)
-            .map_err(|e| PackError::io(self.tree.display(index), "reading its extended attributes")(e.into()))?;
+        let list = read_xattrs(path).map_err(|e| {
+            PackError::io(self.tree.display(index), "reading its extended attributes")(e.into())
+        })?;
         check_xattrs(&list).map_err(|e| PackError::Unrepresentable {
             path: self.tree.display(index),
             reason: e.to_string(),

@@ -6,8 +6,9 @@
 //! instead of one per object, which made a pack ten times slower. Names that begin with a dot are not objects. What is
 //! read is never trusted: the cache proves every object against its name.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -20,7 +21,9 @@ use parking_lot::Mutex;
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The folder is not there.
-    #[error("there is no store in {0}: pack something into it with `flist pack DIR --to dir:{0}`, or name another with --from")]
+    #[error(
+        "there is no store in {0}: pack something into it with `flist pack DIR --to dir:{0}`, or name another with --from"
+    )]
     Missing(PathBuf),
     /// The path is something else.
     #[error("{0} is not a folder")]
@@ -63,7 +66,17 @@ const MAX_PENDING_BYTES: usize = 256 << 20;
 #[derive(Debug)]
 pub struct DirStore {
     root: PathBuf,
+    /// Where objects are written before they have a name; only in a store that was opened for writing.
+    writing: Option<Writing>,
     pending: Mutex<Pending>,
+}
+
+/// A folder of temporary files that belongs to one writer for as long as it holds the lock on it.
+#[derive(Debug)]
+struct Writing {
+    folder: PathBuf,
+    next: AtomicU64,
+    _lock: File,
 }
 
 /// Written objects that do not have their names yet.
@@ -72,9 +85,6 @@ struct Pending {
     renames: Vec<(PathBuf, PathBuf)>,
     bytes: usize,
 }
-
-/// Makes temporary names unique within this process.
-static NEXT_TEMPORARY: AtomicU64 = AtomicU64::new(0);
 
 impl DirStore {
     /// Opens an existing store for reading.
@@ -88,14 +98,15 @@ impl DirStore {
             Err(e) => return Err(StoreError::io(root, "looking for it")(e)),
         }
         fs::read_dir(root).map_err(StoreError::io(root, "opening it"))?;
-        Ok(DirStore { root: root.to_owned(), pending: Mutex::default() })
+        Ok(DirStore { root: root.to_owned(), writing: None, pending: Mutex::default() })
     }
 
     /// Opens a store for writing, creating it when it is missing.
     pub fn create(root: &Path) -> Result<Self, StoreError> {
         fs::create_dir_all(root).map_err(StoreError::io(root, "creating it"))?;
-        let store = Self::open(root)?;
-        store.sweep().map_err(StoreError::io(root, "removing what an interrupted run left"))?;
+        let mut store = Self::open(root)?;
+        sweep(root).map_err(StoreError::io(root, "removing what an interrupted run left"))?;
+        store.writing = Some(Writing::start(root).map_err(StoreError::io(root, "writing to it"))?);
         Ok(store)
     }
 
@@ -112,7 +123,9 @@ impl DirStore {
 
     /// The bytes under the name of `id`, unproven; `None` when there are none. Refuses more than [`MAX_STORED`].
     pub fn get(&self, id: &BlockId) -> io::Result<Option<Vec<u8>>> {
-        match File::open(self.path(id)) {
+        // Not blocking, so that a pipe under the name of an object holds nobody up.
+        let open = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(self.path(id));
+        match open {
             Ok(file) => read_bounded(file).map(Some),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(e),
@@ -145,9 +158,6 @@ impl DirStore {
     /// Makes every object put so far durable, then gives it its name, durably too.
     pub fn sync(&self) -> Result<(), StoreError> {
         let pending = std::mem::take(&mut *self.pending.lock());
-        if pending.renames.is_empty() {
-            return Ok(());
-        }
         let sync = || -> io::Result<()> {
             let root = File::open(&self.root)?;
             rustix::fs::syncfs(&root)?;
@@ -166,45 +176,63 @@ impl DirStore {
     }
 
     fn write(&self, bytes: &[u8]) -> io::Result<PathBuf> {
-        let temporary = self.root.join(format!(
-            ".tmp-{}-{}",
-            std::process::id(),
-            NEXT_TEMPORARY.fetch_add(1, Ordering::Relaxed)
-        ));
-        let written = (|| {
-            let mut file = OpenOptions::new().write(true).create_new(true).open(&temporary)?;
-            file.write_all(bytes)
-        })();
-        match written {
+        let writing = self.writing.as_ref().ok_or(io::ErrorKind::ReadOnlyFilesystem)?;
+        let temporary = writing.folder.join(writing.next.fetch_add(1, Ordering::Relaxed).to_string());
+        let mut file = OpenOptions::new().write(true).create_new(true).open(&temporary)?;
+        match file.write_all(bytes) {
             Ok(()) => Ok(temporary),
             Err(e) => {
-                // The first error is the one to tell; a leftover is swept when the store is next written to.
+                // The first error is the one to tell; a leftover goes with its folder.
                 let _ = fs::remove_file(&temporary);
                 Err(e)
             }
         }
     }
+}
 
-    /// Removes temporary files of processes that are gone.
-    fn sweep(&self) -> io::Result<()> {
-        for entry in fs::read_dir(&self.root)? {
-            let name = entry?.file_name();
-            let Some(text) = name.to_str() else { continue };
-            let Some(pid) = text.strip_prefix(".tmp-").and_then(|rest| rest.split('-').next()) else { continue };
-            let alive = pid.parse::<u32>().is_ok_and(|pid| Path::new(&format!("/proc/{pid}")).exists());
-            if !alive {
-                match fs::remove_file(self.root.join(&name)) {
-                    Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-                    _ => {}
-                }
+/// Begins the name of a folder of temporary files.
+const WRITING: &str = ".writing-";
+
+impl Writing {
+    fn start(root: &Path) -> io::Result<Writing> {
+        loop {
+            let folder = tempfile::Builder::new().prefix(WRITING).tempdir_in(root)?.keep();
+            let lock = File::open(&folder)?;
+            lock.lock()?;
+            // Somebody who sweeps may have seen the folder before it was locked.
+            if fs::metadata(&folder).is_ok_and(|m| lock.metadata().is_ok_and(|l| l.ino() == m.ino())) {
+                return Ok(Writing { folder, next: AtomicU64::new(0), _lock: lock });
             }
         }
-        Ok(())
     }
 }
 
+/// Removes the temporary folders of writers that are gone: those that nobody has locked.
+fn sweep(root: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(root)? {
+        let entry = entry?;
+        if !entry.file_name().as_encoded_bytes().starts_with(WRITING.as_bytes()) {
+            continue;
+        }
+        let abandoned = File::open(entry.path()).and_then(|folder| match folder.try_lock() {
+            Ok(()) => fs::remove_dir_all(entry.path()),
+            Err(TryLockError::WouldBlock) => Ok(()),
+            Err(TryLockError::Error(e)) => Err(e),
+        });
+        match abandoned {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 fn read_bounded(file: File) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::with_capacity((file.metadata()?.len() as usize).min(MAX_STORED) + 1);
+    let meta = file.metadata()?;
+    if !meta.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "what has the object's name is not a file"));
+    }
+    let mut bytes = Vec::with_capacity((meta.len() as usize).min(MAX_STORED) + 1);
     file.take(MAX_STORED as u64 + 1).read_to_end(&mut bytes)?;
     if bytes.len() > MAX_STORED {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "the object is larger than any block"));
@@ -212,12 +240,12 @@ fn read_bounded(file: File) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-impl Drop for DirStore {
+impl Drop for Writing {
     /// What never got its name is of no use to anybody.
     fn drop(&mut self) {
-        for (temporary, _) in self.pending.get_mut().renames.drain(..) {
-            // A leftover is swept when the store is next written to.
-            let _ = fs::remove_file(temporary);
+        if let Err(error) = fs::remove_dir_all(&self.folder) {
+            // It is swept when the store is next written to.
+            tracing::debug!(folder = %self.folder.display(), %error, "temporary files stay");
         }
     }
 }
@@ -280,14 +308,35 @@ mod tests {
     }
 
     #[test]
-    fn leftovers_of_dead_processes_go_and_those_of_live_ones_stay() {
+    fn leftovers_of_dead_writers_go_and_those_of_live_ones_stay() {
         let dir = tempfile::tempdir().unwrap();
-        let dead = dir.path().join(".tmp-4294967294-0");
-        let live = dir.path().join(format!(".tmp-{}-77", std::process::id()));
-        fs::write(&dead, b"x").unwrap();
-        fs::write(&live, b"x").unwrap();
-        DirStore::create(dir.path()).unwrap();
-        assert!(!dead.exists() && live.exists());
+        let dead = dir.path().join(".writing-dead");
+        fs::create_dir(&dead).unwrap();
+        fs::write(dead.join("0"), b"x").unwrap();
+        let live = DirStore::create(dir.path()).unwrap();
+        let id = BlockId::of(Codec::Raw, b"live");
+        live.put(&id, b"live").unwrap();
+        drop(DirStore::create(dir.path()).unwrap());
+        assert!(!dead.exists());
+        live.sync().unwrap();
+        assert_eq!(live.get(&id).unwrap().unwrap(), b"live");
+        drop(live);
+        let hidden = fs::read_dir(dir.path())
+            .unwrap()
+            .filter(|e| e.as_ref().unwrap().file_name().as_encoded_bytes().starts_with(b"."));
+        assert_eq!(hidden.count(), 0);
+    }
+
+    #[test]
+    fn a_pipe_in_place_of_an_object_is_an_error_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = DirStore::create(dir.path()).unwrap();
+        let id = BlockId::of(Codec::Raw, b"");
+        let path = store.path(&id);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let kind = rustix::fs::FileType::Fifo;
+        rustix::fs::mknodat(rustix::fs::CWD, &path, kind, rustix::fs::Mode::RUSR, 0).unwrap();
+        store.get(&id).unwrap_err();
     }
 
     #[test]

@@ -85,9 +85,7 @@ pub fn open_sources(specs: &[Spec], options: SourceOptions) -> Result<Sources, S
     let mut list = Vec::with_capacity(specs.len());
     for spec in specs {
         let origin = match spec {
-            Spec::Dir(path) => {
-                DirSource::new(spec.to_string(), DirStore::open(path)?, options.cache_local)
-            }
+            Spec::Dir(path) => DirSource::new(spec.to_string(), DirStore::open(path)?, options.cache_local),
         };
         list.push(Arc::new(Source::new(Arc::new(origin))));
     }

@@ -67,7 +67,8 @@ fn extents(input: &mut Input<'_>, blocks: &[Block], space: u64) -> Result<Vec<Ex
         let fail = |reason: String| bad(format!("extent {n}: {reason}"));
         let gap = input.u64("gap before an extent")?;
         let len = input.u32("length of an extent", 1, MAX_STORED as u32)?;
-        let start = last.end().checked_add(gap).filter(|s| s.checked_add(len.into()).is_some_and(|e| e <= space));
+        let start =
+            last.end().checked_add(gap).filter(|s| s.checked_add(len.into()).is_some_and(|e| e <= space));
         let start = start.ok_or_else(|| fail(format!("ends beyond its space of {space} bytes")))?;
         let delta = unzigzag(input.u64("block of an extent")?);
         let block = i64::from(last.block)
@@ -77,7 +78,9 @@ fn extents(input: &mut Input<'_>, blocks: &[Block], space: u64) -> Result<Vec<Ex
             .ok_or_else(|| fail("names a block that is not in the table".into()))?;
         let offset = input.u64("offset of an extent")?;
         let offset = if delta == 0 {
-            i64::from(last.offset + last.len).checked_add(unzigzag(offset)).and_then(|o| u32::try_from(o).ok())
+            i64::from(last.offset + last.len)
+                .checked_add(unzigzag(offset))
+                .and_then(|o| u32::try_from(o).ok())
         } else {
             u32::try_from(offset).ok()
         };

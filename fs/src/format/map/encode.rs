@@ -6,11 +6,19 @@ use unsigned_varint::encode as varint;
 use super::{Extent, MAGIC};
 use crate::erofs::Device;
 
+/// What the block table says about a block.
+#[derive(Debug)]
+struct Encoded {
+    digest: [u8; 32],
+    plain_len: u32,
+    frames: Box<[u32]>,
+}
+
 /// Collects blocks and extents while a tree is packed, in any order, and writes them in the one canonical order.
 #[derive(Debug, Default)]
 pub struct MapBuilder {
     frame_len: u32,
-    blocks: Vec<Option<([u8; 32], u32, Box<[u32]>)>>,
+    blocks: Vec<Option<Encoded>>,
     small: Vec<Extent>,
     big: Vec<Extent>,
 }
@@ -29,8 +37,11 @@ impl MapBuilder {
 
     /// Says what became of block `index` once it is encoded.
     pub fn set_block(&mut self, index: u32, block: &EncodedBlock) {
-        self.blocks[index as usize] =
-            Some((*block.id.digest(), block.plain_len, block.frames.clone().into_boxed_slice()));
+        self.blocks[index as usize] = Some(Encoded {
+            digest: *block.id.digest(),
+            plain_len: block.plain_len,
+            frames: block.frames.clone().into_boxed_slice(),
+        });
     }
 
     /// Number of blocks so far.
@@ -62,14 +73,14 @@ impl MapBuilder {
         put(&mut out, self.blocks.len() as u64);
         let blocks: Vec<_> =
             self.blocks.into_iter().map(|b| b.expect("every block handed out was encoded")).collect();
-        for (digest, _, _) in &blocks {
-            out.extend_from_slice(digest);
+        for block in &blocks {
+            out.extend_from_slice(&block.digest);
         }
-        for (_, plain_len, _) in &blocks {
-            put(&mut out, u64::from(*plain_len));
+        for block in &blocks {
+            put(&mut out, u64::from(block.plain_len));
         }
-        for (_, _, frames) in &blocks {
-            for stored in frames {
+        for block in &blocks {
+            for stored in &block.frames {
                 put(&mut out, u64::from(*stored));
             }
         }
