@@ -5,7 +5,6 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Mutex;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -21,7 +20,6 @@ pub struct Flist {
     bin: PathBuf,
     store: PathBuf,
     cache: PathBuf,
-    daemons: Mutex<Vec<i32>>,
     mounts_made: std::sync::atomic::AtomicUsize,
 }
 
@@ -30,7 +28,7 @@ impl Flist {
     pub fn new() -> Self {
         let home = Place::new();
         let (store, cache) = (home.join("store"), home.join("cache"));
-        Self { bin: binary(), store, cache, home, daemons: Mutex::default(), mounts_made: 0.into() }
+        Self { bin: binary(), store, cache, home, mounts_made: 0.into() }
     }
 
     /// The same store, another cache: a second machine, so to say.
@@ -148,9 +146,7 @@ impl Flist {
     /// Takes over what a successful `flist mount` left on `dir`.
     #[track_caller]
     pub fn adopt(&self, dir: &Path) -> Mounted<'_> {
-        let mounted = Mounted::new(self, dir.to_owned());
-        self.remember(mounted.pid());
-        mounted
+        Mounted::new(self, dir.to_owned())
     }
 
     /// A fresh empty directory to mount on.
@@ -169,16 +165,15 @@ impl Flist {
         list.iter().filter(ours).map(MountStatus::from_json).collect()
     }
 
-    /// Remembers a daemon, to be ended with this user at the latest.
-    fn remember(&self, pid: i32) {
-        self.daemons.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(pid);
-    }
-
-    /// Whether `pid` is a process of the binary with this user's environment, and not a later one with the same number.
-    fn is_ours(&self, pid: i32) -> bool {
-        let environ = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    /// Every process with this user's environment: its commands and daemons, also those that no mount led to.
+    fn processes(&self) -> Vec<i32> {
         let home = format!("HOME={}", self.home.path().display());
-        environ.split(|b| *b == 0).any(|v| v == home.as_bytes())
+        let ours = |pid: &i32| {
+            let environ = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+            environ.split(|b| *b == 0).any(|v| v == home.as_bytes())
+        };
+        let all = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+        all.filter_map(|e| e.file_name().to_str()?.parse().ok()).filter(ours).collect()
     }
 }
 
@@ -190,12 +185,11 @@ impl Default for Flist {
 
 impl Drop for Flist {
     fn drop(&mut self) {
-        let daemons =
-            std::mem::take(&mut *self.daemons.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
-        for pid in daemons {
-            let left = crate::mount_table::under(self.home.path()).is_empty();
-            let patience = if left { Duration::from_secs(5) } else { Duration::ZERO };
-            if !crate::wait::ends(pid, patience) && self.is_ours(pid) {
+        // Without mounts they end by themselves, and until then they write to the cache that is removed next.
+        let idle = crate::mount_table::under(self.home.path()).is_empty();
+        let patience = if idle { Duration::from_secs(5) } else { Duration::ZERO };
+        for pid in self.processes() {
+            if !crate::wait::ends(pid, patience) {
                 let _ = Pid::from_raw(pid).map(|pid| kill_process(pid, Signal::KILL));
             }
         }
