@@ -4,6 +4,7 @@
 //! are reported, each with the object it concerns.
 
 use std::collections::HashSet;
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -13,7 +14,8 @@ use g8_cache::{BlockId, Cache, CacheConfig, Codec, Sources};
 use serde::Serialize;
 
 use crate::erofs::{self, Tree};
-use crate::format::{self, BlockMap, Root, piece, shard};
+use crate::format::piece::Joiner;
+use crate::format::{self, BlockMap, FormatError, Root, shard};
 
 /// Objects fetched at the same time.
 const PARALLEL: usize = 8;
@@ -83,8 +85,13 @@ impl Run<'_> {
             self.problem(id, "root", "is a raw block, not an flist");
             return None;
         }
-        let bytes = self.objects("root", &[id]).await.pop()??;
-        Root::from_bytes(&bytes).map_err(|e| self.problem(id, "root", e)).ok()
+        let mut bytes = None;
+        self.objects("root", &[id], |object| {
+            bytes = Some(object.clone());
+            Ok(())
+        })
+        .await;
+        Root::from_bytes(&bytes?).map_err(|e| self.problem(id, "root", e)).ok()
     }
 
     async fn below(&mut self, root: &Root) {
@@ -106,38 +113,42 @@ impl Run<'_> {
             self.problem(id, "shard", "the shards do not name exactly the blocks of the block table");
         }
         let Some(blocks) = described.or(links) else { return };
+        // A block that the table describes in two ways is decoded in both.
+        let described = |n| map.as_ref().map(|map| (map.block(n).plain_len(), map.block(n).frames()));
         let mut seen = HashSet::new();
         let numbered: Vec<(u32, BlockId)> =
-            (0..).zip(blocks).filter(|(_, block)| seen.insert(*block)).collect();
+            (0..).zip(blocks).filter(|(n, block)| seen.insert((*block, described(*n)))).collect();
         self.blocks(&numbered, map.as_ref()).await;
     }
 
     async fn shards(&mut self, ids: &[BlockId]) -> Option<Vec<BlockId>> {
-        let objects = self.objects("shard", ids).await;
-        let mut links = Some(Vec::new());
-        for (id, bytes) in ids.iter().zip(objects) {
-            match bytes.map(|b| shard::decode(&b)) {
-                Some(Ok(mut list)) => {
-                    links = links.map(|mut all| {
-                        all.append(&mut list);
-                        all
-                    })
-                }
-                Some(Err(e)) => {
-                    self.problem(*id, "shard", e);
-                    links = None;
-                }
-                None => links = None,
-            }
+        let mut links = Vec::new();
+        let whole = self.objects("shard", ids, |object| {
+            links.append(&mut shard::decode(object)?);
+            Ok(())
+        });
+        whole.await.then_some(links)
+    }
+
+    /// What the pieces hold, joined; never more than `total` bytes.
+    async fn pieces(&mut self, kind: &'static str, ids: &[BlockId], total: u64) -> Option<Vec<u8>> {
+        let mut joiner = Joiner::new(kind, total);
+        let mut joined = Vec::new();
+        let whole = self.objects(kind, ids, |object| {
+            joined.append(&mut joiner.push(object)?);
+            Ok(())
+        });
+        if !whole.await {
+            return None;
         }
-        links
+        let id = self.report.cid;
+        joiner.finish().map_err(|e| self.problem(id, kind, e)).ok()?;
+        Some(joined)
     }
 
     async fn tree(&mut self, root: &Root, ids: &[BlockId]) -> Option<Tree<Vec<u8>>> {
-        let pieces: Vec<Bytes> = self.objects("tree", ids).await.into_iter().collect::<Option<_>>()?;
+        let bytes = self.pieces("tree", ids, root.tree_bytes).await?;
         let id = self.report.cid;
-        let bytes = piece::decode("tree", &pieces, root.tree_bytes);
-        let bytes = bytes.map_err(|e| self.problem(id, "tree", e)).ok()?;
         let tree = Tree::open(bytes).map_err(|e| self.problem(id, "tree", e)).ok()?;
         let summary = erofs::validate(&tree).map_err(|e| self.problem(id, "tree", e)).ok()?;
         if (summary.inodes, summary.content_bytes) != (root.inodes, root.content_bytes) {
@@ -147,10 +158,8 @@ impl Run<'_> {
     }
 
     async fn map(&mut self, root: &Root, ids: &[BlockId], tree: Option<&Tree<Vec<u8>>>) -> Option<BlockMap> {
-        let pieces: Vec<Bytes> = self.objects("map", ids).await.into_iter().collect::<Option<_>>()?;
+        let bytes = self.pieces("map", ids, root.map_bytes).await?;
         let id = self.report.cid;
-        let bytes = piece::decode("map", &pieces, root.map_bytes);
-        let bytes = bytes.map_err(|e| self.problem(id, "map", e)).ok()?;
         // Without the tree the sizes of its spaces are not known, and the map cannot be judged.
         let map = format::map::decode(&bytes, tree?.devices());
         let map = map.map_err(|e| self.problem(id, "map", e)).ok()?;
@@ -185,27 +194,36 @@ impl Run<'_> {
         }
     }
 
-    /// The proven bytes of metadata objects; `None` for those that cannot be had, which are reported.
-    async fn objects(&mut self, kind: &'static str, ids: &[BlockId]) -> Vec<Option<Bytes>> {
+    /// Proves metadata objects and hands them to `take` in order, holding a few at a time; says whether all were there
+    /// and taken. After the first one that is not, the others are only proven.
+    async fn objects(
+        &mut self,
+        kind: &'static str,
+        ids: &[BlockId],
+        mut take: impl FnMut(&Bytes) -> Result<(), FormatError>,
+    ) -> bool {
         let (sources, deadline) = (self.sources, self.deadline);
         let fetches = stream::iter(ids)
             .map(|id| async move { (*id, sources.fetch_verified(*id, Instant::now() + deadline).await) });
-        let fetched: Vec<_> = fetches.buffered(PARALLEL).collect().await;
-        self.progress.done.fetch_add(ids.len() as u64, Ordering::Relaxed);
-        let mut objects = Vec::with_capacity(fetched.len());
-        for (id, outcome) in fetched {
+        let mut fetches = pin!(fetches.buffered(PARALLEL));
+        let mut whole = true;
+        while let Some((id, outcome)) = fetches.next().await {
+            self.progress.done.fetch_add(1, Ordering::Relaxed);
             match outcome {
                 Ok(block) => {
                     self.count(block.bytes().len() as u64);
-                    objects.push(Some(block.bytes().clone()));
+                    if whole && let Err(e) = take(block.bytes()) {
+                        self.problem(id, kind, e);
+                        whole = false;
+                    }
                 }
                 Err(e) => {
                     self.problem(id, kind, e);
-                    objects.push(None);
+                    whole = false;
                 }
             }
         }
-        objects
+        whole
     }
 
     fn count(&mut self, bytes: u64) {

@@ -24,7 +24,7 @@ pub mod writer;
 mod tests;
 
 pub use layout::{BLOCK_SIZE, Device, DeviceSizes, FileKind, INLINE_MAX, Inode, Mtime, Nid, Rdev};
-pub use reader::{Dirent, Fault, Mapping, Place, ReadDir, Tree, TreeError, XattrRef, Xattrs};
+pub use reader::{Dirent, Fault, Mapping, Place, ReadDir, Tree, TreeError, XattrRef, Xattrs, declared_len};
 pub use validate::{Summary, validate};
 pub use writer::{
     Chunk, Content, Node, NodeId, NodeKind, WriteError, Xattr, XattrError, check_xattrs, write,

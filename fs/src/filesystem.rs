@@ -23,6 +23,8 @@ const PARALLEL: usize = 8;
 /// Reads of one mount that may wait for sources at the same time; further ones queue without holding memory.
 const MAX_WAITING: usize = 128;
 
+/// Longest name; FUSE itself would pass on longer ones.
+const NAME_MAX: usize = 255;
 /// Failures of one mount that are logged in each window; all of them are counted.
 const LOGGED_PER_WINDOW: u32 = 20;
 const LOG_WINDOW: Duration = Duration::from_secs(60);
@@ -33,6 +35,9 @@ pub enum FsError {
     /// No such name.
     #[error("no such file")]
     NotFound,
+    /// No file has a name of more than 255 bytes.
+    #[error("name too long")]
+    NameTooLong,
     /// A component of the path is not a directory.
     #[error("not a directory")]
     NotADirectory,
@@ -142,6 +147,9 @@ impl Filesystem {
         let dir = self.inode(dir)?;
         if !dir.is_dir() {
             return Err(FsError::NotADirectory);
+        }
+        if name.len() > NAME_MAX {
+            return Err(FsError::NameTooLong);
         }
         match self.image.tree.lookup(&dir, name)? {
             Some(nid) => Ok(Some(self.inode(nid)?)),

@@ -114,6 +114,7 @@ impl Edge {
 pub fn errno(error: &FsError) -> i32 {
     match error {
         FsError::NotFound => libc::ENOENT,
+        FsError::NameTooLong => libc::ENAMETOOLONG,
         FsError::NotADirectory => libc::ENOTDIR,
         FsError::IsADirectory => libc::EISDIR,
         FsError::NotAFile => libc::EINVAL,
@@ -195,6 +196,7 @@ impl fuser::Filesystem for Edge {
             Ok(Some(inode)) => reply.entry(&FOREVER, &self.attr(&inode), Generation(0)),
             // An entry without an inode tells the kernel to remember that the name is missing.
             Ok(None) => reply.entry(&FOREVER, &attr::missing(), Generation(0)),
+            Err(FsError::NameTooLong) => reply.error(Errno::ENAMETOOLONG),
             Err(e) => reply.error(failed(&self.fs, self.nid(parent), 0, &e)),
         }
     }

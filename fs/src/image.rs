@@ -1,17 +1,21 @@
 //! An opened flist: root, tree and map, fetched, proven, decoded and judged. No data block is touched.
 
-use std::fs::File;
-use std::io::{self, Write};
+mod tree_bytes;
+
+use std::io;
 use std::path::Path;
+use std::pin::pin;
 use std::time::Instant;
 
 use bytes::Bytes;
-use futures::stream::{self, StreamExt, TryStreamExt};
+use futures::stream::{self, StreamExt};
 use g8_cache::{BlockId, Cache, Codec, GetError, Sources};
-use memmap2::Mmap;
 
 use crate::erofs::{self, Summary, Tree, TreeError};
-use crate::format::{self, BlockMap, FormatError, Root, piece};
+use crate::format::piece::Joiner;
+use crate::format::{self, BlockMap, FormatError, Root};
+use tree_bytes::Growing;
+pub use tree_bytes::TreeBytes;
 
 /// Metadata objects fetched at the same time.
 const PARALLEL: usize = 8;
@@ -23,7 +27,7 @@ pub enum OpenError {
     #[error("{0} is a raw block: the address of an flist begins with bafyrei")]
     NotAnFlist(BlockId),
     /// An object of it cannot be had.
-    #[error("{what} of the flist")]
+    #[error("the {what} of the flist cannot be had: check the address, or name more sources with --from")]
     Get {
         /// Which object.
         what: &'static str,
@@ -34,27 +38,12 @@ pub enum OpenError {
     /// The address is right but what it names is not an flist.
     #[error("{0} is not a valid flist")]
     Format(BlockId, #[source] FormatError),
+    /// The tree could neither be kept in a file nor in memory.
+    #[error("keeping the tree of {0}")]
+    Scratch(BlockId, #[source] io::Error),
     /// The tree in it is not one.
     #[error("the tree of {0} is not valid")]
     Tree(BlockId, #[source] TreeError),
-}
-
-/// The bytes of a tree: on the heap, or a private file that the kernel may drop from memory and read again.
-#[derive(Debug)]
-pub enum TreeBytes {
-    /// In memory.
-    Heap(Vec<u8>),
-    /// In an unlinked file.
-    Mapped(Mmap),
-}
-
-impl AsRef<[u8]> for TreeBytes {
-    fn as_ref(&self) -> &[u8] {
-        match self {
-            TreeBytes::Heap(bytes) => bytes,
-            TreeBytes::Mapped(map) => map,
-        }
-    }
 }
 
 /// An opened flist.
@@ -84,23 +73,31 @@ impl Image {
         if id.codec() != Codec::DagCbor {
             return Err(OpenError::NotAnFlist(id));
         }
-        let get = |what, id: BlockId| async move {
-            let object = cache.get_object(id, sources, deadline).await;
-            object.map(|o| o.bytes().clone()).map_err(|source| OpenError::Get { what, source })
-        };
+        let fetch = Fetch { cache, sources, deadline };
         let invalid = |e: FormatError| OpenError::Format(id, e);
-        let root = Root::from_bytes(&get("root", id).await?).map_err(invalid)?;
-        let pieces = |what, ids: Vec<BlockId>| async move {
-            let fetches = stream::iter(ids).map(|id| get(what, id)).buffered(PARALLEL);
-            fetches.try_collect::<Vec<Bytes>>().await
+        let root = Root::from_bytes(&fetch.object("root", id).await?).map_err(invalid)?;
+        let mut tree = Growing::new(scratch);
+        let mut tree_len = 0;
+        let mut map = Vec::new();
+        let scratch_failed = |e| OpenError::Scratch(id, e);
+        let keep_tree = |plain: &[u8]| {
+            if tree_len == 0 {
+                judge_size(id, plain, root.tree_bytes)?;
+            }
+            tree.push(plain, tree_len).map_err(scratch_failed)?;
+            tree_len += plain.len() as u64;
+            Ok(())
         };
-        let (tree, map) = futures::try_join!(
-            pieces("tree", root.tree_pieces().map_err(invalid)?),
-            pieces("map", root.map_pieces().map_err(invalid)?),
+        let keep_map = |plain: &[u8]| {
+            map.extend_from_slice(plain);
+            Ok(())
+        };
+        let (tree_ids, map_ids) = (root.tree_pieces().map_err(invalid)?, root.map_pieces().map_err(invalid)?);
+        futures::try_join!(
+            fetch.pieces(id, "tree", tree_ids, root.tree_bytes, keep_tree),
+            fetch.pieces(id, "map", map_ids, root.map_bytes, keep_map),
         )?;
-        let tree = piece::decode("tree", &tree, root.tree_bytes).map_err(invalid)?;
-        let map = piece::decode("map", &map, root.map_bytes).map_err(invalid)?;
-        let tree = Tree::open(place_tree(tree, scratch)).map_err(|e| OpenError::Tree(id, e))?;
+        let tree = Tree::open(tree.finish().map_err(scratch_failed)?).map_err(|e| OpenError::Tree(id, e))?;
         let summary = erofs::validate(&tree).map_err(|e| OpenError::Tree(id, e))?;
         let map = format::map::decode(&map, tree.devices()).map_err(invalid)?;
         let image = Image { id, root, tree, summary, map };
@@ -123,39 +120,49 @@ impl Image {
         }
         Ok(())
     }
+}
 
-    /// Every data block that the shards name, in order; fetches the shards.
-    pub async fn shard_links(
+/// Gets metadata objects for one image.
+struct Fetch<'a> {
+    cache: &'a Cache,
+    sources: &'a Sources,
+    deadline: Instant,
+}
+
+impl Fetch<'_> {
+    async fn object(&self, what: &'static str, id: BlockId) -> Result<Bytes, OpenError> {
+        let object = self.cache.get_object(id, self.sources, self.deadline).await;
+        object.map(|o| o.bytes().clone()).map_err(|source| OpenError::Get { what, source })
+    }
+
+    /// Fetches pieces, a few at a time, and hands their plain bytes to `keep` in order. No more than `total` bytes
+    /// are ever decoded, and only the few that are under way are held stored.
+    async fn pieces(
         &self,
-        cache: &Cache,
-        sources: &Sources,
-        deadline: Instant,
-    ) -> Result<Vec<BlockId>, OpenError> {
-        let mut links = Vec::new();
-        for shard in self.root.shard_ids().map_err(|e| OpenError::Format(self.id, e))? {
-            let object = cache.get_object(shard, sources, deadline).await;
-            let bytes = object.map_err(|source| OpenError::Get { what: "shard", source })?;
-            links.extend(format::shard::decode(bytes.bytes()).map_err(|e| OpenError::Format(self.id, e))?);
+        image: BlockId,
+        what: &'static str,
+        ids: Vec<BlockId>,
+        total: u64,
+        mut keep: impl FnMut(&[u8]) -> Result<(), OpenError>,
+    ) -> Result<(), OpenError> {
+        let invalid = |e: FormatError| OpenError::Format(image, e);
+        let mut joiner = Joiner::new(what, total);
+        let mut stored = pin!(stream::iter(ids).map(|id| self.object(what, id)).buffered(PARALLEL));
+        while let Some(piece) = stored.next().await {
+            let plain = joiner.push(&piece?).map_err(invalid)?;
+            keep(&plain)?;
         }
-        Ok(links)
+        joiner.finish().map_err(invalid)
     }
 }
 
-/// Puts the tree into a private file where that works; a full disk only costs memory.
-fn place_tree(tree: Vec<u8>, folder: Option<&Path>) -> TreeBytes {
-    let Some(folder) = folder else { return TreeBytes::Heap(tree) };
-    match map_tree(&tree, folder) {
-        Ok(map) => TreeBytes::Mapped(map),
-        Err(error) => {
-            tracing::warn!(folder = %folder.display(), %error, "the tree stays on the heap");
-            TreeBytes::Heap(tree)
-        }
+/// The first piece holds the superblock, which says how large the tree is: a root that claims more is not worth more
+/// fetching.
+fn judge_size(id: BlockId, first_piece: &[u8], claimed: u64) -> Result<(), OpenError> {
+    let declared = erofs::declared_len(first_piece).ok_or(OpenError::Tree(id, TreeError::NotErofs))?;
+    if declared == claimed {
+        return Ok(());
     }
-}
-
-fn map_tree(tree: &[u8], folder: &Path) -> io::Result<Mmap> {
-    let mut file: File = tempfile::tempfile_in(folder)?;
-    file.write_all(tree)?;
-    // SAFETY: the file has no name and its only descriptor ends here, so nobody can change it under the map.
-    unsafe { Mmap::map(&file) }
+    let reason = format!("its superblock says {declared} bytes, the root {claimed}");
+    Err(OpenError::Format(id, FormatError::field("tree", reason)))
 }

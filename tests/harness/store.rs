@@ -9,15 +9,28 @@ use crate::{cid, process};
 
 /// Every stored object, sorted by CID. Names that begin with `.` are not objects.
 pub fn objects(store: &Path) -> Vec<(String, PathBuf)> {
+    files(store).into_iter().filter(|(_, path)| !is_hidden(path, store)).collect()
+}
+
+/// Files that are not objects, or not yet: what a running or a killed `flist pack` leaves.
+pub fn unfinished(store: &Path) -> Vec<PathBuf> {
+    files(store).into_iter().map(|(_, path)| path).filter(|path| is_hidden(path, store)).collect()
+}
+
+fn is_hidden(path: &Path, store: &Path) -> bool {
+    let below = path.strip_prefix(store).unwrap_or(path);
+    below.components().any(|c| c.as_os_str().as_encoded_bytes().starts_with(b"."))
+}
+
+/// Name and path of every file, sorted. A store may change meanwhile, so what vanishes is left out.
+fn files(store: &Path) -> Vec<(String, PathBuf)> {
     let (mut out, mut todo) = (Vec::new(), vec![store.to_owned()]);
     while let Some(dir) = todo.pop() {
         let Ok(entries) = fs::read_dir(&dir) else { continue };
         for entry in entries.flatten() {
-            let name = entry.file_name().to_string_lossy().into_owned();
             match entry.file_type() {
-                _ if name.starts_with('.') => {}
                 Ok(kind) if kind.is_dir() => todo.push(entry.path()),
-                Ok(_) => out.push((name, entry.path())),
+                Ok(_) => out.push((entry.file_name().to_string_lossy().into_owned(), entry.path())),
                 Err(_) => {}
             }
         }

@@ -141,7 +141,7 @@ impl Client {
                 Err(failed(format!("it ended without a word: see {}", self.cache.join(LOG).display())))
             }
             Ok(said) => Err(failed(said.trim().to_owned())),
-            Err(e) => Err(failed(e.to_string())),
+            Err(e) => Err(failed(format!("{e}; choose another folder with --cache"))),
         }
     }
 }

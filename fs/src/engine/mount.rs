@@ -95,7 +95,9 @@ pub enum MountError {
     #[error("{0} is in use: leave it and close its files (`fuser -vm {0}` lists who), or use --lazy")]
     InUse(PathBuf),
     /// Reading it would wait for ourselves.
-    #[error("{what} {path} lies on the flist mounted on {mountpoint}: serving it would wait for itself")]
+    #[error(
+        "{what} {path} lies on the flist mounted on {mountpoint}: serving it would wait for itself. Choose a {what} elsewhere"
+    )]
     OwnMount {
         /// Cache or source.
         what: &'static str,

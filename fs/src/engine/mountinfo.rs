@@ -71,6 +71,6 @@ mod tests {
         assert_eq!((entry.device.as_str(), entry.fs_type.as_str()), ("98:0", "fuse.flist"));
         assert_eq!(entry.source, b"flist:x");
         assert_eq!(parse(b"36 35 98:0 / /mnt rw"), None);
-        assert!(read().unwrap().iter().any(|e| e.mountpoint == PathBuf::from("/")));
+        assert!(read().unwrap().iter().any(|e| e.mountpoint == std::path::Path::new("/")));
     }
 }

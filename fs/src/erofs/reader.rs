@@ -12,7 +12,7 @@ mod xattr;
 use std::fmt;
 
 use crate::erofs::layout::superblock::Superblock;
-use crate::erofs::layout::{DeviceSizes, Inode, Nid};
+use crate::erofs::layout::{BLOCK_SIZE, DeviceSizes, Inode, Nid};
 
 pub use crate::erofs::fault::{Fault, TreeError};
 pub(in crate::erofs) use directory::DirBlock;
@@ -33,6 +33,12 @@ impl<B> fmt::Debug for Tree<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tree").field("superblock", &self.superblock).finish_non_exhaustive()
     }
+}
+
+/// Length in bytes that the superblock in the first bytes of a tree declares, for judging a tree before all of it is
+/// there. `None` when there is no superblock.
+pub fn declared_len(first: &[u8]) -> Option<u64> {
+    Superblock::declared_blocks(first).map(|blocks| u64::from(blocks) * BLOCK_SIZE)
 }
 
 impl<B: AsRef<[u8]>> Tree<B> {

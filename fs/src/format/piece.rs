@@ -23,23 +23,52 @@ pub fn encode(bytes: &[u8]) -> std::io::Result<Vec<Vec<u8>>> {
         .collect()
 }
 
+/// Decodes pieces one by one, as they arrive, into exactly the declared number of bytes.
+#[derive(Debug)]
+pub struct Joiner {
+    what: &'static str,
+    total: u64,
+    so_far: u64,
+    pieces: usize,
+}
+
+impl Joiner {
+    /// For the pieces of `what`, which hold `total` bytes when they are decoded and joined.
+    pub fn new(what: &'static str, total: u64) -> Self {
+        Joiner { what, total, so_far: 0, pieces: 0 }
+    }
+
+    /// The plain bytes of the next piece.
+    pub fn push(&mut self, stored: &[u8]) -> Result<Vec<u8>, FormatError> {
+        let piece = self.pieces;
+        let fail = |reason: String| FormatError::field(self.what, format!("piece {piece}: {reason}"));
+        let plain = decode_one(stored).map_err(fail)?;
+        self.so_far += plain.len() as u64;
+        self.pieces += 1;
+        if self.so_far > self.total {
+            return Err(fail(format!("the pieces are longer than the {} bytes the root names", self.total)));
+        }
+        Ok(plain)
+    }
+
+    /// Whether all bytes were there.
+    pub fn finish(self) -> Result<(), FormatError> {
+        if self.so_far == self.total {
+            return Ok(());
+        }
+        let reason = format!("the pieces hold {} bytes, the root names {}", self.so_far, self.total);
+        Err(FormatError::field(self.what, reason))
+    }
+}
+
 /// Decodes the `stored` pieces, in order, into exactly `total` bytes.
 pub fn decode<S: AsRef<[u8]>>(what: &'static str, stored: &[S], total: u64) -> Result<Vec<u8>, FormatError> {
-    let fail = |n: usize, reason: String| FormatError::field(what, format!("piece {n}: {reason}"));
+    let mut joiner = Joiner::new(what, total);
     let mut joined = Vec::new();
-    for (n, piece) in stored.iter().enumerate() {
-        let plain = decode_one(piece.as_ref()).map_err(|reason| fail(n, reason))?;
-        if joined.len() as u64 + plain.len() as u64 > total {
-            return Err(fail(n, format!("the pieces are longer than the {total} bytes the root names")));
-        }
-        joined.extend_from_slice(&plain);
+    for piece in stored {
+        joined.extend(joiner.push(piece.as_ref())?);
     }
-    if joined.len() as u64 != total {
-        return Err(FormatError::field(
-            what,
-            format!("the pieces hold {} bytes, the root names {total}", joined.len()),
-        ));
-    }
+    joiner.finish()?;
     Ok(joined)
 }
 

@@ -17,10 +17,10 @@ pub const VERSION: u64 = 1;
 pub const KIND: &str = "flist";
 /// `os` of every root: the only system whose files an EROFS tree describes.
 pub const OS: &str = "linux";
-/// Most bytes a tree may have: 2^31 is 17 million inodes of 126 bytes, and keeps offsets far from overflow.
-pub const MAX_TREE_BYTES: u64 = 1 << 31;
-/// Most bytes a block map may have.
-pub const MAX_MAP_BYTES: u64 = 1 << 31;
+/// Most bytes a tree may have, which are 8 million inodes of 126 bytes: a root of a few kilobytes must not cost more.
+pub const MAX_TREE_BYTES: u64 = 1 << 30;
+/// Most bytes a block map may have, which are 40 million contents; decoded they take up to six times as much memory.
+pub const MAX_MAP_BYTES: u64 = 1 << 28;
 
 /// What to run in the image, and as whom; names follow the OCI image configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -19,7 +19,8 @@ pub(super) fn finish(
     options: &PackOptions,
     uploads: &Uploads<'_>,
 ) -> Result<Report, PackError> {
-    let skipped = laid.skipped.iter().map(|index| tree.display(*index)).collect();
+    let changed = laid.skipped.iter().map(|index| tree.display(*index));
+    let skipped = tree.vanished.iter().cloned().chain(changed).collect();
     let nodes = nodes(tree, &laid, options);
     let content_bytes = nodes.iter().map(regular_size).fold(0, u64::saturating_add);
     let tree_bytes = erofs::write(&nodes, laid.spaces).map_err(|e| PackError::TooLarge(e.to_string()))?;

@@ -163,7 +163,7 @@ mod tests {
     #[test]
     fn a_file_of_holes_alone_takes_no_room() {
         let mut spaces = Spaces::default();
-        let run = spaces.place(70_000, &[0..70_000], 1, 1).unwrap();
+        let run = spaces.place(70_000, std::slice::from_ref(&(0..70_000)), 1, 1).unwrap();
         assert!(run.chunks.iter().all(Option::is_none));
         assert_eq!(spaces.sizes().small_blocks, 0);
     }

@@ -53,6 +53,8 @@ pub(super) struct Tree {
     root: OwnedFd,
     path: PathBuf,
     pub entries: Vec<Entry>,
+    /// What went away between being listed and being looked at; only with `skip_changed`.
+    pub vanished: Vec<PathBuf>,
 }
 
 impl Tree {
@@ -100,12 +102,13 @@ pub(super) fn walk(
     let (root, stat) = open().map_err(PackError::io(dir, "opening the tree to pack"))?;
     let mut walker = Walker {
         root_dev: stat.st_dev,
-        tree: Tree { root, path: dir.to_owned(), entries: Vec::new() },
+        tree: Tree { root, path: dir.to_owned(), entries: Vec::new(), vanished: Vec::new() },
         seen: HashMap::new(),
         options,
         progress,
     };
-    let xattrs = walker.xattrs(0, format!("/proc/self/fd/{}/.", walker.tree.root.as_raw_fd()))?;
+    let through = format!("/proc/self/fd/{}/.", walker.tree.root.as_raw_fd());
+    let xattrs = xattrs(Path::new(&through)).map_err(|trouble| trouble.about(dir.to_owned()))?;
     walker.tree.entries.push(Entry {
         parent: 0,
         name: Vec::new(),
@@ -139,11 +142,18 @@ impl Walker<'_> {
     /// Adds the entries of directory `index`; returns the directories among them.
     fn directory(&mut self, index: u32) -> Result<Vec<u32>, PackError> {
         let relative = self.tree.relative(index);
-        let fail = |action| PackError::io(self.tree.display(index), action);
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
-        let dir =
-            beneath::open(self.tree.root.as_fd(), &relative, flags).map_err(fail("opening the directory"))?;
-        let mut names = read_names(&dir).map_err(fail("listing the directory"))?;
+        let dir = match beneath::open(self.tree.root.as_fd(), &relative, flags) {
+            Ok(dir) => dir,
+            Err(e) if rustix::io::Errno::from_io_error(&e).is_some_and(is_gone) => {
+                // What may be left out stays as an empty directory: it was there when it was listed.
+                return self.gone(self.tree.display(index)).map(|()| Vec::new());
+            }
+            Err(e) => return Err(PackError::io(self.tree.display(index), "opening the directory")(e)),
+        };
+        let listed = read_names(&dir);
+        let mut names =
+            listed.map_err(|e| PackError::io(self.tree.display(index), "listing the directory")(e))?;
         names.sort_unstable();
         let mut below = Vec::new();
         let mut list = Vec::with_capacity(names.len());
@@ -152,7 +162,7 @@ impl Walker<'_> {
             if self.options.filter.excludes(Path::new(OsStr::from_bytes(&path))) {
                 continue;
             }
-            let entry = self.entry(index, &dir, &name)?;
+            let Some(entry) = self.entry(index, &dir, &name)? else { continue };
             if matches!(self.tree.entries[entry as usize].kind, Kind::Directory(_)) {
                 let foreign = self.tree.entries[entry as usize].stat.st_dev != self.root_dev;
                 if !(self.options.one_file_system && foreign) {
@@ -165,35 +175,24 @@ impl Walker<'_> {
         Ok(below)
     }
 
-    /// The entry for `name` in the open directory `dir`, which is a new one unless it is a further hardlink.
-    fn entry(&mut self, parent: u32, dir: &OwnedFd, name: &[u8]) -> Result<u32, PackError> {
-        let path = || self.tree.display(parent).join(OsStr::from_bytes(name));
-        let stat = fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).map_err(|e| match e {
-            rustix::io::Errno::NOENT => PackError::Changed(path()),
-            other => PackError::io(path(), "reading its attributes")(other.into()),
-        })?;
-        let kind = match FileType::from_raw_mode(stat.st_mode) {
-            FileType::Directory => Kind::Directory(Vec::new()),
-            FileType::RegularFile => Kind::Regular,
-            FileType::Symlink => {
-                let target = fs::readlinkat(dir, name, Vec::new());
-                Kind::Symlink(
-                    target.map_err(|e| PackError::io(path(), "reading the symlink")(e.into()))?.into_bytes(),
-                )
-            }
-            FileType::CharacterDevice => Kind::CharDevice,
-            FileType::BlockDevice => Kind::BlockDevice,
-            FileType::Fifo => Kind::Fifo,
-            FileType::Socket => Kind::Socket,
-            FileType::Unknown => {
-                let reason = format!("is of an unknown kind (mode {:o})", stat.st_mode);
-                return Err(PackError::Unrepresentable { path: path(), reason });
+    /// The entry for `name` in the open directory `dir`, which is a new one unless it is a further hardlink. `None` for
+    /// what went away and may be left out.
+    fn entry(&mut self, parent: u32, dir: &OwnedFd, name: &[u8]) -> Result<Option<u32>, PackError> {
+        let looked = match look(dir, name) {
+            Ok(looked) => looked,
+            Err(trouble) => {
+                let path = self.tree.display(parent).join(OsStr::from_bytes(name));
+                return match trouble.about(path) {
+                    PackError::Changed(path) => self.gone(path).map(|()| None),
+                    other => Err(other),
+                };
             }
         };
+        let Looked { stat, kind, xattrs } = looked;
         let linked = stat.st_nlink > 1 && !matches!(kind, Kind::Directory(_));
         let key = (stat.st_dev, stat.st_ino);
         if linked && let Some(index) = self.seen.get(&key) {
-            return Ok(*index);
+            return Ok(Some(*index));
         }
         let index = u32::try_from(self.tree.entries.len())
             .map_err(|_| PackError::TooLarge("it has more than 2^32 inodes".into()))?;
@@ -208,25 +207,85 @@ impl Walker<'_> {
             (0, Kind::Directory(_)) => index,
             (_, _) => self.tree.entries[parent as usize].top,
         };
-        self.tree.entries.push(Entry { parent, name: name.to_vec(), top, stat, xattrs: Vec::new(), kind });
-        // Through /proc, since there is no call that reads the xattrs of a symlink or device by descriptor and name.
-        let mut through = format!("/proc/self/fd/{}/", dir.as_raw_fd()).into_bytes();
-        through.extend_from_slice(name);
-        self.tree.entries[index as usize].xattrs = self.xattrs(index, OsStr::from_bytes(&through))?;
-        Ok(index)
+        self.tree.entries.push(Entry { parent, name: name.to_vec(), top, stat, xattrs, kind });
+        Ok(Some(index))
     }
 
-    fn xattrs(&self, index: u32, path: impl AsRef<OsStr>) -> Result<Vec<Xattr>, PackError> {
-        let path = Path::new(path.as_ref());
-        let list = read_xattrs(path).map_err(|e| {
-            PackError::io(self.tree.display(index), "reading its extended attributes")(e.into())
-        })?;
-        check_xattrs(&list).map_err(|e| PackError::Unrepresentable {
-            path: self.tree.display(index),
-            reason: e.to_string(),
-        })?;
-        Ok(list)
+    /// Something is not where it was listed.
+    fn gone(&mut self, path: PathBuf) -> Result<(), PackError> {
+        if !self.options.skip_changed {
+            return Err(PackError::Changed(path));
+        }
+        self.tree.vanished.push(path);
+        Ok(())
     }
+}
+
+/// What is to be known about one name.
+struct Looked {
+    stat: Stat,
+    kind: Kind,
+    xattrs: Vec<Xattr>,
+}
+
+/// Why it is not known.
+enum Trouble {
+    Gone,
+    Io(&'static str, io::Error),
+    Unrepresentable(String),
+}
+
+impl Trouble {
+    fn io(action: &'static str) -> impl FnOnce(rustix::io::Errno) -> Trouble {
+        move |e| if is_gone(e) { Trouble::Gone } else { Trouble::Io(action, e.into()) }
+    }
+
+    fn about(self, path: PathBuf) -> PackError {
+        match self {
+            Trouble::Gone => PackError::Changed(path),
+            Trouble::Io(action, source) => PackError::Io { path, action, source },
+            Trouble::Unrepresentable(reason) => PackError::Unrepresentable { path, reason },
+        }
+    }
+}
+
+/// Whether an errno says that a name, or a directory above it, is not what it was a moment ago.
+fn is_gone(e: rustix::io::Errno) -> bool {
+    use rustix::io::Errno;
+    matches!(e, Errno::NOENT | Errno::NOTDIR | Errno::LOOP)
+}
+
+fn look(dir: &OwnedFd, name: &[u8]) -> Result<Looked, Trouble> {
+    let stat =
+        fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).map_err(Trouble::io("reading its attributes"))?;
+    let kind = match FileType::from_raw_mode(stat.st_mode) {
+        FileType::Directory => Kind::Directory(Vec::new()),
+        FileType::RegularFile => Kind::Regular,
+        FileType::Symlink => match fs::readlinkat(dir, name, Vec::new()) {
+            Ok(target) => Kind::Symlink(target.into_bytes()),
+            // It is not a symlink any more.
+            Err(rustix::io::Errno::INVAL) => return Err(Trouble::Gone),
+            Err(e) => return Err(Trouble::io("reading the symlink")(e)),
+        },
+        FileType::CharacterDevice => Kind::CharDevice,
+        FileType::BlockDevice => Kind::BlockDevice,
+        FileType::Fifo => Kind::Fifo,
+        FileType::Socket => Kind::Socket,
+        FileType::Unknown => {
+            return Err(Trouble::Unrepresentable(format!("is of an unknown kind (mode {:o})", stat.st_mode)));
+        }
+    };
+    // Through /proc, since there is no call that reads the xattrs of a symlink or device by descriptor and name.
+    let mut through = format!("/proc/self/fd/{}/", dir.as_raw_fd()).into_bytes();
+    through.extend_from_slice(name);
+    let xattrs = xattrs(Path::new(OsStr::from_bytes(&through)))?;
+    Ok(Looked { stat, kind, xattrs })
+}
+
+fn xattrs(path: &Path) -> Result<Vec<Xattr>, Trouble> {
+    let list = read_xattrs(path).map_err(Trouble::io("reading its extended attributes"))?;
+    check_xattrs(&list).map_err(|e| Trouble::Unrepresentable(e.to_string()))?;
+    Ok(list)
 }
 
 fn read_names(dir: &OwnedFd) -> io::Result<Vec<Vec<u8>>> {

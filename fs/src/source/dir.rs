@@ -28,6 +28,9 @@ pub enum StoreError {
     /// The path is something else.
     #[error("{0} is not a folder")]
     NotAFolder(PathBuf),
+    /// Others may not read it.
+    #[error("store {0} may not be read (permission denied): ask its owner, or name another with --from")]
+    Forbidden(PathBuf),
     /// The system refused.
     #[error("store {path}: {action}")]
     Io {
@@ -87,24 +90,28 @@ struct Pending {
 }
 
 impl DirStore {
-    /// Opens an existing store for reading.
-    pub fn open(root: &Path) -> Result<Self, StoreError> {
-        match fs::metadata(root) {
-            Ok(meta) if meta.is_dir() => {}
-            Ok(_) => return Err(StoreError::NotAFolder(root.to_owned())),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                return Err(StoreError::Missing(root.to_owned()));
-            }
-            Err(e) => return Err(StoreError::io(root, "looking for it")(e)),
+    /// The store in `root`, for reading. It may be away now and come back later.
+    pub fn new(root: &Path) -> Self {
+        DirStore { root: root.to_owned(), writing: None, pending: Mutex::default() }
+    }
+
+    /// Whether there is a store that can be read.
+    pub fn probe(&self) -> Result<(), StoreError> {
+        let root = &self.root;
+        match fs::read_dir(root) {
+            Ok(_) => Ok(()),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Err(StoreError::Missing(root.clone())),
+            Err(e) if e.kind() == io::ErrorKind::NotADirectory => Err(StoreError::NotAFolder(root.clone())),
+            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Err(StoreError::Forbidden(root.clone())),
+            Err(e) => Err(StoreError::io(root, "opening it")(e)),
         }
-        fs::read_dir(root).map_err(StoreError::io(root, "opening it"))?;
-        Ok(DirStore { root: root.to_owned(), writing: None, pending: Mutex::default() })
     }
 
     /// Opens a store for writing, creating it when it is missing.
     pub fn create(root: &Path) -> Result<Self, StoreError> {
         fs::create_dir_all(root).map_err(StoreError::io(root, "creating it"))?;
-        let mut store = Self::open(root)?;
+        let mut store = Self::new(root);
+        store.probe()?;
         sweep(root).map_err(StoreError::io(root, "removing what an interrupted run left"))?;
         store.writing = Some(Writing::start(root).map_err(StoreError::io(root, "writing to it"))?);
         Ok(store)
@@ -276,12 +283,13 @@ impl Origin for DirSource {
 
     async fn fetch(&self, id: &BlockId) -> Result<StoredBlock, FetchError> {
         let (store, id) = (self.store.clone(), *id);
-        let read = tokio::task::spawn_blocking(move || store.get(&id)).await;
-        match read.map_err(FetchError::unavailable)? {
+        let read = move || match store.get(&id) {
             Ok(Some(bytes)) => Ok(StoredBlock::new(id, Bytes::from(bytes))?),
-            Ok(None) => Err(FetchError::NotFound),
-            Err(e) => Err(FetchError::from(e)),
-        }
+            // A store that is not there may come back, and has not said that it lacks the object.
+            Ok(None) => Err(store.probe().map_or_else(FetchError::unavailable, |()| FetchError::NotFound)),
+            Err(e) => Err(store.probe().map_or_else(FetchError::unavailable, |()| FetchError::from(e))),
+        };
+        tokio::task::spawn_blocking(read).await.map_err(FetchError::unavailable)?
     }
 }
 

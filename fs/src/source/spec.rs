@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use g8_cache::{Source, Sources};
 
-use super::dir::{DirSource, DirStore, StoreError};
+use super::dir::{DirSource, DirStore};
 
 /// Most sources one mount may have.
 pub const MAX_SOURCES: usize = 16;
@@ -33,9 +33,6 @@ pub enum SpecError {
     /// None at all.
     #[error("no source given")]
     None,
-    /// The source is known but cannot be used.
-    #[error(transparent)]
-    Store(#[from] StoreError),
 }
 
 impl FromStr for Spec {
@@ -85,7 +82,7 @@ pub fn open_sources(specs: &[Spec], options: SourceOptions) -> Result<Sources, S
     let mut list = Vec::with_capacity(specs.len());
     for spec in specs {
         let origin = match spec {
-            Spec::Dir(path) => DirSource::new(spec.to_string(), DirStore::open(path)?, options.cache_local),
+            Spec::Dir(path) => DirSource::new(spec.to_string(), DirStore::new(path), options.cache_local),
         };
         list.push(Arc::new(Source::new(Arc::new(origin))));
     }

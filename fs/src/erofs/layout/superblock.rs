@@ -111,6 +111,12 @@ impl Superblock {
         }
     }
 
+    /// The number of blocks that a superblock in the first block of an image declares.
+    pub fn declared_blocks(first: &[u8]) -> Option<u32> {
+        let first = first.get(..BLOCK)?;
+        (u32_at(first, OFFSET) == MAGIC).then(|| u32_at(first, OFFSET + BLOCKS))
+    }
+
     /// Reads the superblock and device table of a whole image.
     ///
     /// # Errors
