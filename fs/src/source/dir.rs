@@ -28,9 +28,12 @@ pub enum StoreError {
     /// The path is something else.
     #[error("{0} is not a folder")]
     NotAFolder(PathBuf),
-    /// Others may not read it.
+    /// We may not read it.
     #[error("store {0} may not be read (permission denied): ask its owner, or name another with --from")]
-    Forbidden(PathBuf),
+    Unreadable(PathBuf),
+    /// We may not write to it.
+    #[error("store {0} may not be written (permission denied): ask its owner, or name another with --to")]
+    Unwritable(PathBuf),
     /// The system refused.
     #[error("store {path}: {action}")]
     Io {
@@ -102,18 +105,26 @@ impl DirStore {
             Ok(_) => Ok(()),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Err(StoreError::Missing(root.clone())),
             Err(e) if e.kind() == io::ErrorKind::NotADirectory => Err(StoreError::NotAFolder(root.clone())),
-            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Err(StoreError::Forbidden(root.clone())),
+            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
+                Err(StoreError::Unreadable(root.clone()))
+            }
             Err(e) => Err(StoreError::io(root, "opening it")(e)),
         }
     }
 
     /// Opens a store for writing, creating it when it is missing.
     pub fn create(root: &Path) -> Result<Self, StoreError> {
-        fs::create_dir_all(root).map_err(StoreError::io(root, "creating it"))?;
+        let refused = |action| {
+            move |e: io::Error| match e.kind() {
+                io::ErrorKind::PermissionDenied => StoreError::Unwritable(root.to_owned()),
+                _ => StoreError::io(root, action)(e),
+            }
+        };
+        fs::create_dir_all(root).map_err(refused("creating it"))?;
         let mut store = Self::new(root);
         store.probe()?;
-        sweep(root).map_err(StoreError::io(root, "removing what an interrupted run left"))?;
-        store.writing = Some(Writing::start(root).map_err(StoreError::io(root, "writing to it"))?);
+        sweep(root).map_err(refused("removing what an interrupted run left"))?;
+        store.writing = Some(Writing::start(root).map_err(refused("writing to it"))?);
         Ok(store)
     }
 
@@ -227,8 +238,9 @@ fn sweep(root: &Path) -> io::Result<()> {
             Err(TryLockError::Error(e)) => Err(e),
         });
         match abandoned {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-            _ => {}
+            // Somebody was faster, or it is another user's to remove.
+            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied) => {}
+            other => other?,
         }
     }
     Ok(())
