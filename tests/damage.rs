@@ -110,8 +110,8 @@ fn no_read_returns_wrong_bytes_whatever_object_is_damaged() {
     compare::assert_same(&image.source(), image.flist.mount(&image.cid).path());
 }
 
-/// A block that a source had wrong is not asked from it again in the life of a mount: a new mount starts without grudge,
-/// also while the old one lives.
+/// A block that a source had wrong is not asked from it again for half a minute, which `cache/tests` waits for on a clock of
+/// its own. A new mount starts without grudge, also while the old one lives.
 #[test]
 fn a_repaired_object_is_read_through_the_next_mount() {
     let image = Image::new();

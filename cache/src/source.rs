@@ -18,6 +18,9 @@ use crate::workers::Workers;
 
 /// Ids remembered per source as lied about. A source that lies more often forgets its oldest lies, and is caught anew.
 const LIES: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
+/// How long a source is not asked again for a block that it had wrong. Then it may have been repaired, and one more lie
+/// costs no more than the first.
+const LIE_AGE: Duration = Duration::from_secs(30);
 /// After this a try is given up, so that a stalled source does not hold its place for ever.
 const TRY_LIMIT: Duration = Duration::from_secs(10);
 /// Bounds of [`Source::patience`]: what a healthy LAN never needs, and what nobody waits for when there is another.
@@ -33,7 +36,7 @@ pub struct Source {
     wrong: AtomicU64,
     errors: AtomicU64,
     latency: Mutex<Option<Latency>>,
-    lies: Mutex<LruCache<BlockId, ()>>,
+    lies: Mutex<LruCache<BlockId, Instant>>,
 }
 
 /// What a source did since it was made.
@@ -94,7 +97,7 @@ impl Source {
 
     /// Fetches and verifies one block.
     pub(crate) async fn fetch(&self, id: BlockId, workers: &Workers) -> Result<VerifiedBlock, Refused> {
-        if self.lies.lock().get(&id).is_some() {
+        if self.lies.lock().get(&id).is_some_and(|told| told.elapsed() < LIE_AGE) {
             return Err(Refused::LiedBefore);
         }
         let outcome = self.fetch_and_verify(id, workers).await;
@@ -120,7 +123,7 @@ impl Source {
     fn record(&self, id: BlockId, refused: &Refused) {
         if refused.is_lie() {
             self.wrong.fetch_add(1, Relaxed);
-            self.lies.lock().put(id, ());
+            self.lies.lock().put(id, Instant::now());
         }
         match refused {
             Refused::Fetch(FetchError::Unavailable(_)) | Refused::TimedOut(_) => {

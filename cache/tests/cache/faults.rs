@@ -117,3 +117,20 @@ async fn an_error_says_what_each_source_said() {
     let error = none.fetch_verified(blocks[0].encoded.id, soon()).await.unwrap_err();
     assert!(matches!(error, GetError::NotFound { .. }));
 }
+
+/// A store with a damaged block is repaired by packing into it again; the mount that met the damage must not have to go.
+#[tokio::test(start_paused = true)]
+async fn a_source_that_lied_about_a_block_is_asked_again_half_a_minute_later() {
+    let blocks = blocks(1, 100_000);
+    let origin = Arc::new(TestOrigin::faulty(&blocks, |call| (call == 0).then_some(Fault::Lie)));
+    let sources = sources([&origin]);
+    let (id, deadline) = (blocks[0].encoded.id, Instant::now() + Duration::from_secs(600));
+    for _ in 0..3 {
+        sources.fetch_verified(id, deadline).await.unwrap_err();
+    }
+    assert_eq!(origin.calls(), 1, "it is not asked again at once");
+    tokio::time::advance(Duration::from_secs(31)).await;
+    let block = sources.fetch_verified(id, deadline).await.unwrap();
+    assert_eq!(block.bytes(), &blocks[0].encoded.stored);
+    assert_eq!(sources.snapshot()[0].wrong, 1);
+}

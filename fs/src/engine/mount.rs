@@ -121,6 +121,9 @@ pub enum MountError {
         "{FUSE_DEVICE} cannot be opened: load the kernel module `fuse`, or pass the device into the container"
     )]
     NoFuse(#[source] io::Error),
+    /// This user may not use FUSE.
+    #[error("{FUSE_DEVICE} may not be opened by this user: its mode should be 0666, as udev sets it")]
+    FuseForbidden(#[source] io::Error),
     /// The system refused.
     #[error("{action} {path}")]
     Io {
@@ -266,11 +269,11 @@ fn open_session(
     config.clone_fd = true;
     if !rustix::process::geteuid().is_root() {
         // The helper is setuid, but fuser opens the device itself before it asks the helper to mount.
-        File::options().read(true).write(true).open(FUSE_DEVICE).map_err(MountError::NoFuse)?;
+        open_device()?;
         config.mount_options = helper_options(spec, source);
         return Session::new(edge, mountpoint, &config).map_err(failed());
     }
-    let device = File::options().read(true).write(true).open(FUSE_DEVICE).map_err(MountError::NoFuse)?;
+    let device = open_device()?;
     let mut flags = MountFlags::RDONLY | MountFlags::NOATIME;
     flags.set(MountFlags::NOSUID, !spec.suid);
     flags.set(MountFlags::NODEV, !spec.dev);
@@ -292,6 +295,14 @@ fn open_session(
         // The first error is the one to tell; the mount is ours alone and nobody can be using it.
         let _ = super::mountpoint::unmount(mountpoint, true);
         failed()(e)
+    })
+}
+
+fn open_device() -> Result<File, MountError> {
+    let device = File::options().read(true).write(true).open(FUSE_DEVICE);
+    device.map_err(|e| match e.kind() {
+        io::ErrorKind::PermissionDenied => MountError::FuseForbidden(e),
+        _ => MountError::NoFuse(e),
     })
 }
 

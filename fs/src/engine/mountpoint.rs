@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode, percent_encode};
 use rustix::fs::{AtFlags, StatxFlags};
@@ -15,6 +16,8 @@ use super::mountinfo::{self, Entry};
 /// Begins what the mount table shows as the source of our mounts: `flist:CID@CACHE`, from which any process finds the
 /// daemon. The cache's path is percent-encoded, since mount options end at a comma.
 const SOURCE_PREFIX: &[u8] = b"flist:";
+/// How long a busy mount is tried again.
+const BUSY_PATIENCE: Duration = Duration::from_millis(500);
 const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'.').remove(b'-').remove(b'_');
 
 /// One of our mounts as the mount table shows it.
@@ -101,7 +104,21 @@ pub fn prepare(path: &Path) -> Result<PathBuf, MountError> {
 }
 
 /// Unmounts what is on top of `mountpoint`: by ourselves, or through fusermount3 where that is not allowed.
+///
+/// A path that is being looked up holds a mount for a moment, so a busy one is tried again for a while.
 pub fn unmount(mountpoint: &Path, lazy: bool) -> Result<(), MountError> {
+    let end = Instant::now() + BUSY_PATIENCE;
+    loop {
+        match unmount_once(mountpoint, lazy) {
+            Err(MountError::InUse(_)) if Instant::now() < end => {
+                std::thread::sleep(Duration::from_millis(10))
+            }
+            other => return other,
+        }
+    }
+}
+
+fn unmount_once(mountpoint: &Path, lazy: bool) -> Result<(), MountError> {
     let flags = if lazy { UnmountFlags::DETACH } else { UnmountFlags::empty() };
     match sys_unmount(mountpoint, flags | UnmountFlags::NOFOLLOW) {
         Ok(()) => Ok(()),
