@@ -13,6 +13,11 @@ use harness::{Image, Launch};
 /// Not a test: the process that the others start to run one container in (see [`harness`]).
 #[test]
 fn launcher() {
+    // Below nohup, say, the tests inherit an ignored SIGHUP, which is not forwarded and rightly so.
+    for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGTERM, libc::SIGUSR1] {
+        // SAFETY: the default action of a signal, before anything else of this process cares.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
     harness::launch_if_asked();
 }
 
