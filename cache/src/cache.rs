@@ -58,6 +58,12 @@ pub enum OpenError {
         /// The directory.
         dir: PathBuf,
     },
+    /// Somebody else could put symlinks into the directory.
+    #[error("cache {} belongs to another user or can be written by others: use a --cache of your own", dir.display())]
+    Foreign {
+        /// The directory.
+        dir: PathBuf,
+    },
     /// The directory cannot be made or locked.
     #[error("cache directory {} cannot be used", dir.display())]
     Directory {

@@ -8,8 +8,7 @@ mod mount;
 mod mountinfo;
 pub mod mountpoint;
 
-use std::collections::HashMap;
-use std::os::unix::fs::MetadataExt;
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -41,23 +40,25 @@ pub struct EngineConfig {
     pub memory_budget: u64,
 }
 
-/// A mount that is being made or is there.
-enum Slot {
-    Making,
-    Live(Arc<Mount>),
-}
-
 /// The mounts of an engine, and who wants to know when one ends.
 #[derive(Default)]
-struct Slots {
-    map: Mutex<HashMap<PathBuf, Slot>>,
+struct Mounts {
+    table: Mutex<Table>,
     changed: Condvar,
     on_end: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
-impl Slots {
-    fn remove(&self, mountpoint: &Path) {
-        self.map.lock().remove(mountpoint);
+#[derive(Default)]
+struct Table {
+    /// Mountpoints that are being mounted on.
+    making: HashSet<PathBuf>,
+    /// What is served, wherever it is seen; also what was detached and still has users.
+    live: Vec<Arc<Mount>>,
+}
+
+impl Mounts {
+    fn change(&self, change: impl FnOnce(&mut Table)) {
+        change(&mut self.table.lock());
         self.changed.notify_all();
         if let Some(wake) = self.on_end.get() {
             wake();
@@ -71,24 +72,21 @@ pub struct Engine {
     cache_dir: PathBuf,
     /// `Some` until the engine is dropped.
     runtime: Option<tokio::runtime::Runtime>,
-    mounts: Arc<Slots>,
+    mounts: Arc<Mounts>,
 }
 
 /// Why an engine does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
     /// The cache cannot be used.
-    #[error("cache {0}")]
-    Cache(PathBuf, #[source] g8_cache::OpenError),
+    #[error(transparent)]
+    Cache(#[from] g8_cache::OpenError),
     /// The threads that fetch cannot be started.
     #[error("starting the fetch runtime")]
     Runtime(#[source] std::io::Error),
     /// The cache lies where reading it would wait for ourselves.
     #[error(transparent)]
     Path(#[from] MountError),
-    /// Somebody else could put symlinks and blocks into the cache folder.
-    #[error("cache {0} belongs to another user or can be written by others: use a --cache of your own")]
-    Foreign(PathBuf),
 }
 
 impl Engine {
@@ -96,14 +94,13 @@ impl Engine {
     pub fn start(config: EngineConfig) -> Result<Self, EngineError> {
         let cache_dir = std::path::absolute(&config.cache_dir).map_err(EngineError::Runtime)?;
         PathRules::read()?.refuse_own("cache", &cache_dir)?;
-        refuse_foreign(&cache_dir)?;
         let cache = Cache::open(CacheConfig {
             dir: Some(cache_dir.clone()),
             disk_budget: config.disk_budget,
             free_floor: config.free_floor,
             memory_budget: config.memory_budget,
         });
-        let cache = cache.map_err(|e| EngineError::Cache(cache_dir.clone(), e))?;
+        let cache = cache?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .thread_name("g8-fetch")
             .enable_all()
@@ -130,37 +127,49 @@ impl Engine {
             rules.refuse_hiding("source", path, &spec.mountpoint)?;
         }
         let mountpoint = mountpoint::prepare(&spec.mountpoint)?;
-        let reserved = Reserved::new(&self.mounts, &mountpoint)?;
+        let _reserved = Reserved::new(&self.mounts, &mountpoint.path)?;
         let deadline = Instant::now() + spec.deadline;
         let opened = Image::open(id, &self.cache, &sources, Some(&self.cache_dir), deadline);
         let image = Arc::new(self.runtime().block_on(opened)?);
         // A failed read-ahead is asked for once more as a plain read before the reader sees the error.
         let fs = Arc::new(Filesystem::new(image, self.cache.clone(), sources, spec.deadline / 2));
         let mount = Mount::start(spec, &mountpoint, fs, &self.cache_dir, self.runtime().handle())?;
-        let mount = reserved.fill(mount)?;
+        let mount = self.serve(mount)?;
         Ok(mount.status(&self.cache_dir))
     }
 
-    /// Unmounts; `lazy` detaches a busy mount, which then ends with its last user.
-    pub fn umount(&self, mountpoint: &Path, lazy: bool) -> Result<(), MountError> {
-        let mount = self.find(mountpoint).ok_or_else(|| MountError::NotMounted(mountpoint.to_owned()))?;
-        mountpoint::unmount(&mount.mountpoint, lazy)?;
-        if !lazy {
-            self.wait_gone(&mount.mountpoint, SESSION_END);
+    /// Ends the mount seen at `path`; `lazy` detaches it although it is in use, and it ends with its last user.
+    pub fn umount(&self, path: &Path, lazy: bool) -> Result<(), MountError> {
+        // Is it one of ours at all, and not covered?
+        mountpoint::own_mount_at(path)?;
+        for mount in self.live() {
+            let on_top = mount.location.is_on_top(path);
+            if on_top.map_err(MountError::io("reading the mount table for", path))? {
+                mount.location.unmount(path, lazy)?;
+                // Bound elsewhere, or detached with users, it goes on.
+                let gone = mount.location.everywhere().is_ok_and(|paths| paths.is_empty());
+                if gone && !lazy {
+                    self.wait_gone(&mount, Instant::now() + SESSION_END);
+                }
+                return Ok(());
+            }
         }
-        Ok(())
+        Err(MountError::NotMounted(path.to_owned()))
     }
 
-    /// What is mounted, sorted by mountpoint.
+    /// What is mounted, sorted by mountpoint. What was detached and still has users is not seen anywhere, nor here.
     pub fn mounts(&self) -> Vec<MountStatus> {
-        let mut list: Vec<MountStatus> = self.live().iter().map(|m| m.status(&self.cache_dir)).collect();
+        let seen = |m: &&Arc<Mount>| m.location.everywhere().is_ok_and(|paths| !paths.is_empty());
+        let mut list: Vec<MountStatus> =
+            self.live().iter().filter(seen).map(|m| m.status(&self.cache_dir)).collect();
         list.sort_by(|a, b| a.mountpoint.cmp(&b.mountpoint));
         list
     }
 
     /// Whether nothing is mounted nor being mounted.
     pub fn is_idle(&self) -> bool {
-        self.mounts.map.lock().is_empty()
+        let table = self.mounts.table.lock();
+        table.making.is_empty() && table.live.is_empty()
     }
 
     /// Calls `wake` whenever a mount has ended. Set once.
@@ -174,16 +183,11 @@ impl Engine {
     pub fn shutdown(&self) {
         let live = self.live();
         for mount in &live {
-            if let Err(error) = mountpoint::unmount(&mount.mountpoint, false) {
-                tracing::warn!(mountpoint = %mount.mountpoint.display(), %error, "detaching a busy mount");
-                if let Err(error) = mountpoint::unmount(&mount.mountpoint, true) {
-                    tracing::error!(mountpoint = %mount.mountpoint.display(), %error, "not unmounted");
-                }
-            }
+            mount.end();
         }
         let end = Instant::now() + SESSION_END;
         for mount in &live {
-            self.wait_gone(&mount.mountpoint, end.saturating_duration_since(Instant::now()));
+            self.wait_gone(mount, end);
         }
         self.cache.flush();
     }
@@ -193,22 +197,26 @@ impl Engine {
     }
 
     fn live(&self) -> Vec<Arc<Mount>> {
-        let slots = self.mounts.map.lock();
-        slots.values().filter_map(|s| if let Slot::Live(m) = s { Some(m.clone()) } else { None }).collect()
+        self.mounts.table.lock().live.clone()
     }
 
-    fn find(&self, mountpoint: &Path) -> Option<Arc<Mount>> {
-        match self.mounts.map.lock().get(mountpoint)? {
-            Slot::Live(mount) => Some(mount.clone()),
-            Slot::Making => None,
-        }
+    /// Has `mount` answer the kernel, and sees to it that it is forgotten when it ends.
+    fn serve(&self, mount: Mount) -> Result<Arc<Mount>, MountError> {
+        let mount = Arc::new(mount);
+        self.mounts.change(|table| table.live.push(mount.clone()));
+        let (mounts, ended) = (self.mounts.clone(), Arc::downgrade(&mount));
+        let forget = move || {
+            mounts.change(|table| table.live.retain(|m| !std::ptr::eq(Arc::as_ptr(m), ended.as_ptr())))
+        };
+        mount.serve(forget.clone()).inspect_err(|_| forget())?;
+        Ok(mount)
     }
 
-    fn wait_gone(&self, mountpoint: &Path, limit: Duration) {
-        let end = Instant::now() + limit;
-        let mut slots = self.mounts.map.lock();
-        while slots.contains_key(mountpoint) && !self.mounts.changed.wait_until(&mut slots, end).timed_out() {
-        }
+    fn wait_gone(&self, mount: &Arc<Mount>, end: Instant) {
+        let mut table = self.mounts.table.lock();
+        while table.live.iter().any(|m| Arc::ptr_eq(m, mount))
+            && !self.mounts.changed.wait_until(&mut table, end).timed_out()
+        {}
     }
 }
 
@@ -221,49 +229,25 @@ impl Drop for Engine {
     }
 }
 
-/// Whoever may write into the folder decides what we open there.
-fn refuse_foreign(cache_dir: &Path) -> Result<(), EngineError> {
-    match std::fs::metadata(cache_dir) {
-        Ok(meta) if meta.uid() != rustix::process::geteuid().as_raw() || meta.mode() & 0o022 != 0 => {
-            Err(EngineError::Foreign(cache_dir.to_owned()))
-        }
-        // It is not there yet, or opening the cache says better what is wrong.
-        Ok(_) | Err(_) => Ok(()),
-    }
-}
-
-/// A mountpoint that nobody else may take while an image is opened for it. Given back when making the mount fails.
+/// A mountpoint that nobody else may take while an image is opened for it.
 struct Reserved {
-    slots: Arc<Slots>,
+    mounts: Arc<Mounts>,
     mountpoint: PathBuf,
-    filled: bool,
 }
 
 impl Reserved {
-    fn new(slots: &Arc<Slots>, mountpoint: &Path) -> Result<Self, MountError> {
-        let mut map = slots.map.lock();
-        if map.contains_key(mountpoint) {
+    fn new(mounts: &Arc<Mounts>, mountpoint: &Path) -> Result<Self, MountError> {
+        if !mounts.table.lock().making.insert(mountpoint.to_owned()) {
             return Err(MountError::Busy(mountpoint.to_owned()));
         }
-        map.insert(mountpoint.to_owned(), Slot::Making);
-        Ok(Reserved { slots: slots.clone(), mountpoint: mountpoint.to_owned(), filled: false })
-    }
-
-    /// Puts the mount in its place, serves it, and sees to it that the place is free again when the session ends.
-    fn fill(mut self, mount: Mount) -> Result<Arc<Mount>, MountError> {
-        let mount = Arc::new(mount);
-        let (slots, mountpoint) = (self.slots.clone(), self.mountpoint.clone());
-        self.slots.map.lock().insert(self.mountpoint.clone(), Slot::Live(mount.clone()));
-        mount.serve(move || slots.remove(&mountpoint))?;
-        self.filled = true;
-        Ok(mount)
+        Ok(Reserved { mounts: mounts.clone(), mountpoint: mountpoint.to_owned() })
     }
 }
 
 impl Drop for Reserved {
     fn drop(&mut self) {
-        if !self.filled {
-            self.slots.remove(&self.mountpoint);
-        }
+        self.mounts.change(|table| {
+            table.making.remove(&self.mountpoint);
+        });
     }
 }

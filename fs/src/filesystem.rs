@@ -4,12 +4,13 @@
 //! once ([`Filesystem::read_now`]), what is missing is waited for ([`Filesystem::read`]), never both in one call, so
 //! a thread of the kernel's queue never sleeps for a source.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use futures::stream::{self, StreamExt, TryStreamExt};
+use futures::stream::{self, StreamExt};
 use g8_cache::{Cache, GetError, Hit, PlainFrame, Sources};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
@@ -98,10 +99,20 @@ pub struct Filesystem {
 }
 
 /// Where a piece of a read comes from.
+#[derive(Clone, Copy)]
 enum Piece<'a> {
     Zero(u64),
     Inline(&'a [u8]),
     Frame { block: u32, frame: usize, from: usize, len: usize },
+}
+
+impl Piece<'_> {
+    fn frame(&self) -> Option<(u32, usize)> {
+        match self {
+            Piece::Frame { block, frame, .. } => Some((*block, *frame)),
+            Piece::Zero(_) | Piece::Inline(_) => None,
+        }
+    }
 }
 
 impl Filesystem {
@@ -187,38 +198,44 @@ impl Filesystem {
         let deadline = Instant::now() + self.deadline;
         let _turn = self.waiting.acquire().await.expect("the semaphore is never closed");
         let (inode, len) = self.readable(nid, offset, size)?;
-        let mut wanted = Vec::new();
+        let mut pieces = Vec::new();
         self.pieces(&inode, offset, len, &mut |piece| {
-            if let Piece::Frame { block, frame, .. } = piece
-                && wanted.last() != Some(&(block, frame))
-            {
-                wanted.push((block, frame));
-            }
+            pieces.push(piece);
             true
         })?;
-        let fetches = wanted.into_iter().map(|(block, frame)| async move {
-            let desc = self.image.map.block(block);
-            let (plain, hit) = self.cache.get(&desc, frame, &self.sources, deadline).await?;
-            self.count(hit);
-            Ok::<_, GetError>(((block, frame), plain))
-        });
-        let frames: Vec<((u32, usize), PlainFrame)> =
-            stream::iter(fetches).buffered(PARALLEL).try_collect().await?;
+        self.gather(pieces, len, deadline).await
+    }
+
+    /// Joins pieces in order. A few frames are fetched at the same time, and each is let go when its piece is joined, so
+    /// a map that scatters a read over a thousand blocks costs time and not memory.
+    async fn gather(&self, pieces: Vec<Piece<'_>>, len: u64, deadline: Instant) -> Result<Contents, FsError> {
+        let wanted: Vec<Option<(u32, usize)>> = pieces.iter().map(Piece::frame).collect();
+        let fetches = stream::iter(wanted).map(|wanted| self.fetch(wanted, deadline));
+        let mut fetched = pin!(fetches.buffered(PARALLEL));
         let mut gathered = Gather::new(len);
-        let mut frames = frames.iter().peekable();
-        self.pieces(&inode, offset, len, &mut |piece| match piece {
-            Piece::Frame { block, frame, from, len } => {
-                while frames.peek().is_some_and(|(key, _)| *key != (block, frame)) {
-                    frames.next();
-                }
-                let (_, plain) = frames.peek().expect("the same pieces in the same order were fetched");
-                gathered.frame(plain, from, len);
-                true
-            }
-            Piece::Zero(len) => gathered.zeros(len),
-            Piece::Inline(bytes) => gathered.bytes(bytes),
-        })?;
+        for piece in pieces {
+            let plain = fetched.next().await.expect("one answer per piece")?;
+            match (piece, plain) {
+                (Piece::Frame { from, len, .. }, Some(plain)) => gathered.frame(&plain, from, len),
+                (Piece::Frame { .. }, None) => unreachable!("a frame is fetched or an error"),
+                (Piece::Zero(len), _) => gathered.zeros(len),
+                (Piece::Inline(bytes), _) => gathered.bytes(bytes),
+            };
+        }
         Ok(self.answer(gathered))
+    }
+
+    /// One frame, when one is wanted.
+    async fn fetch(
+        &self,
+        wanted: Option<(u32, usize)>,
+        deadline: Instant,
+    ) -> Result<Option<PlainFrame>, GetError> {
+        let Some((block, frame)) = wanted else { return Ok(None) };
+        let desc = self.image.map.block(block);
+        let (plain, hit) = self.cache.get(&desc, frame, &self.sources, deadline).await?;
+        self.count(hit);
+        Ok(Some(plain))
     }
 
     /// Bytes of a data space itself, for tools that look below files.
@@ -229,7 +246,6 @@ impl Filesystem {
         len: u32,
     ) -> Result<Contents, FsError> {
         let deadline = Instant::now() + self.deadline;
-        let mut joined = Vec::with_capacity(len as usize);
         let mut pieces = Vec::new();
         for part in self.image.map.parts(device, address, len.into()) {
             self.frames(part, &mut |piece| {
@@ -237,18 +253,7 @@ impl Filesystem {
                 true
             });
         }
-        for piece in pieces {
-            match piece {
-                Piece::Zero(len) => joined.resize(joined.len() + len as usize, 0),
-                Piece::Inline(bytes) => joined.extend_from_slice(bytes),
-                Piece::Frame { block, frame, from, len } => {
-                    let desc = self.image.map.block(block);
-                    let (plain, _) = self.cache.get(&desc, frame, &self.sources, deadline).await?;
-                    joined.extend_from_slice(&plain[from..from + len]);
-                }
-            }
-        }
-        Ok(Contents(joined.into()))
+        self.gather(pieces, len.into(), deadline).await
     }
 
     /// The range of a file around `offset` that decoding its frame yields anyway, limited to the frame's extent.

@@ -145,10 +145,8 @@ pub fn pack(
     let laid = thread::scope(|scope| {
         let encoders = encode::Encoders::start(scope, options, &uploads);
         let mut layout = layout::Layout::new(options, encoders);
-        for event in read::in_order(scope, &tree, options.threads, progress) {
-            if cancel.load(Ordering::Relaxed) {
-                return Err(PackError::Cancelled);
-            }
+        for event in read::in_order(scope, &tree, options.threads, progress, cancel) {
+            let event = event.map_err(|read::Cancelled| PackError::Cancelled)?;
             layout.take(&tree, event, options.skip_changed)?;
         }
         layout.finish()

@@ -50,7 +50,7 @@ impl Flights {
                     }
                     let (arrival, flight) = watch::channel(None);
                     board.insert(key, flight.clone());
-                    tokio::spawn(fly(Entry { board: Arc::clone(&self.0), key }, start(), arrival));
+                    tokio::spawn(fly(arrival, start(), Entry { board: Arc::clone(&self.0), key }));
                     flight
                 }
             }
@@ -63,7 +63,8 @@ impl Flights {
 }
 
 /// Off the board before the outcome is told: who comes later starts anew, so that no failure is remembered.
-async fn fly<F: Future<Output = Outcome>>(entry: Entry, flight: F, arrival: watch::Sender<Option<Outcome>>) {
+/// Also when the flight panics: the last parameter is dropped first.
+async fn fly<F: Future<Output = Outcome>>(arrival: watch::Sender<Option<Outcome>>, flight: F, entry: Entry) {
     let outcome = flight.await;
     drop(entry);
     arrival.send_replace(Some(outcome));

@@ -9,7 +9,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
@@ -17,6 +17,8 @@ use rustix::io::Errno;
 
 use super::value::MacKey;
 use crate::cache::OpenError;
+
+const NOFOLLOW: i32 = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
 
 /// The directory, owned by this process until dropped.
 pub(super) struct Home {
@@ -30,11 +32,13 @@ impl Home {
         let failed = |source| OpenError::Directory { dir: dir.to_owned(), source };
         // For the owner alone: the blocks may be of private images.
         DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed)?;
+        refuse_foreign(dir)?;
         let lock = OpenOptions::new()
             .write(true)
             .create(true)
             .truncate(false)
             .mode(0o600)
+            .custom_flags(NOFOLLOW)
             .open(dir.join("lock"))
             .map_err(failed)?;
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
@@ -68,7 +72,8 @@ impl Home {
         self.set_database_aside()?;
         File::open("/dev/urandom")?.read_exact(&mut key)?;
         let fresh = self.dir.join("key.new");
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
+        ignore_missing(fs::remove_file(&fresh))?;
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&fresh)?;
         file.write_all(&key)?;
         file.sync_all()?;
         fs::rename(&fresh, &path)?;
@@ -92,7 +97,9 @@ impl Home {
     /// Writes a little and removes it: fails when the disk is full or read-only.
     pub(super) fn try_write(&self) -> io::Result<()> {
         let probe = self.dir.join("probe");
-        let written = fs::write(&probe, [1; 4096]);
+        ignore_missing(fs::remove_file(&probe))?;
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&probe);
+        let written = file.and_then(|mut file| file.write_all(&[1; 4096]));
         ignore_missing(fs::remove_file(&probe)).and(written)
     }
 
@@ -100,6 +107,15 @@ impl Home {
     pub(super) fn free_bytes(&self) -> u64 {
         rustix::fs::statvfs(&self.dir).map_or(u64::MAX, |vfs| vfs.f_bavail.saturating_mul(vfs.f_frsize))
     }
+}
+
+/// Whoever else may write into the directory decides what we open in it: its blocks are proven, but not its symlinks.
+fn refuse_foreign(dir: &Path) -> Result<(), OpenError> {
+    let meta = fs::metadata(dir).map_err(|source| OpenError::Directory { dir: dir.to_owned(), source })?;
+    if meta.uid() != rustix::process::geteuid().as_raw() || meta.mode() & 0o022 != 0 {
+        return Err(OpenError::Foreign { dir: dir.to_owned() });
+    }
+    Ok(())
 }
 
 fn ignore_missing(result: io::Result<()>) -> io::Result<()> {

@@ -1,6 +1,7 @@
 //! `flist mounts`: what is mounted, by asking the daemon of every cache that the mount table names.
 
 use std::collections::BTreeSet;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,21 +11,23 @@ use g8_fs::daemon::{Client, ClientError, Reply, Request};
 use g8_fs::engine::{MountStatus, mountpoint};
 
 use crate::cli::Global;
+use crate::exit::Quiet;
 use crate::output;
 
 const LIMIT: Duration = Duration::from_secs(5);
 
 pub fn run(global: &Global) -> anyhow::Result<()> {
     let own = mountpoint::own_mounts().context("reading the mount table")?;
-    let caches: BTreeSet<PathBuf> = own.iter().map(|m| m.cache.clone()).collect();
+    let caches: BTreeSet<(PathBuf, u32)> = own.iter().map(|m| (m.cache.clone(), m.owner)).collect();
     let mut mounts: Vec<MountStatus> = Vec::new();
-    for cache in caches {
-        match Client::new(&cache, None).ask(&Request::Mounts, LIMIT) {
+    let mut unheard = 0;
+    for (cache, owner) in caches {
+        match Client::new(&cache, None).owned_by(owner).ask(&Request::Mounts, LIMIT) {
             Ok((Reply::Mounts(list), _)) => mounts.extend(list),
             Ok((other, _)) => bail!("the daemon answered with {other:?}"),
             Err(ClientError::NotRunning(_)) => {
                 for dead in own.iter().filter(|m| m.cache == cache) {
-                    let at = dead.mountpoint.display();
+                    let at = output::name(dead.mountpoint.as_os_str().as_bytes());
                     output::warn(format_args!("the daemon of {at} is gone: `flist umount {at}` clears it"));
                 }
             }
@@ -32,22 +35,28 @@ pub fn run(global: &Global) -> anyhow::Result<()> {
             Err(ClientError::Foreign(_)) => {
                 tracing::info!(cache = %cache.display(), "mounts of another user")
             }
-            Err(e) => output::warn(format_args!("{}: {e}", cache.display())),
+            Err(e) => {
+                unheard += 1;
+                output::warn(e);
+            }
         }
     }
     if global.json {
-        return output::json(&mounts);
+        output::json(&mounts)?;
+    } else if !mounts.is_empty() {
+        output::line(table(&mounts))?;
     }
-    if mounts.is_empty() {
-        return Ok(());
-    }
+    if unheard > 0 { Err(Quiet(1).into()) } else { Ok(()) }
+}
+
+fn table(mounts: &[MountStatus]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     table.set_header(["MOUNTPOINT", "REF", "MODE", "PID", "READ", "FETCHED", "HITS (MEM/DISK)", "ERRORS"]);
-    for m in &mounts {
+    for m in mounts {
         table.add_row([
-            Cell::new(m.mountpoint.display()),
-            Cell::new(&m.reference),
+            Cell::new(output::name(m.mountpoint.as_os_str().as_bytes())),
+            Cell::new(output::name(m.reference.as_bytes())),
             Cell::new(format!("{:?}", m.mode).to_lowercase()),
             Cell::new(m.pid),
             Cell::new(output::size(m.bytes_read)),
@@ -56,5 +65,5 @@ pub fn run(global: &Global) -> anyhow::Result<()> {
             Cell::new(m.errors),
         ]);
     }
-    output::line(table)
+    table
 }

@@ -13,20 +13,23 @@ const LIMIT: Duration = Duration::from_secs(20);
 
 pub fn run(_: &Global, args: &UmountArgs) -> anyhow::Result<()> {
     let dir = mountpoint::resolve(&args.dir).with_context(|| args.dir.display().to_string())?;
-    let own = mountpoint::own_mounts().context("reading the mount table")?;
     // A mountpoint that is a symlink is found by what it points to; a dead mount cannot be resolved.
-    let resolved = if mountpoint::is_dead(&dir) { dir } else { dir.canonicalize().unwrap_or(dir) };
-    let Some(mount) = own.iter().rev().find(|m| m.mountpoint == resolved) else {
-        bail!("no flist is mounted on {}: `flist mounts` lists what is", args.dir.display());
-    };
+    let dead = mountpoint::is_dead(&dir);
+    let resolved = if dead { dir } else { dir.canonicalize().unwrap_or(dir) };
+    let mount = mountpoint::own_mount_at(&resolved)?;
     let request = Request::Umount { mountpoint: mount.mountpoint.clone(), lazy: args.lazy };
-    match Client::new(&mount.cache, None).ask(&request, LIMIT) {
-        Ok((Reply::Done, _)) => Ok(()),
+    match Client::new(&mount.cache, None).owned_by(mount.owner).ask(&request, LIMIT) {
+        Ok((Reply::Done, _)) => {}
         Ok((other, _)) => bail!("the daemon answered an unmount with {other:?}"),
-        Err(ClientError::NotRunning(_)) => {
-            // Its daemon is gone: nothing but the entry in the mount table is left of it.
-            Ok(mountpoint::unmount(&mount.mountpoint, true)?)
+        // Nobody serves it: nothing but the entry in the mount table is left.
+        Err(ClientError::NotRunning(_) | ClientError::Refused(_)) if dead => {
+            mountpoint::unmount(&mount.mountpoint, true)?;
         }
-        Err(e) => Err(e.into()),
+        Err(ClientError::NotRunning(_)) => mountpoint::unmount(&mount.mountpoint, true)?,
+        Err(e) => return Err(e.into()),
     }
+    if mountpoint::is_mounted(&mount).context("reading the mount table")? {
+        bail!("{} is still mounted although its daemon says otherwise", args.dir.display());
+    }
+    Ok(())
 }

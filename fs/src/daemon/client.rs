@@ -35,6 +35,9 @@ pub enum ClientError {
     /// It was asked and could not.
     #[error(transparent)]
     Refused(#[from] Refusal),
+    /// It did not answer.
+    #[error("the daemon of the cache {0} did not answer within {1:?}: see daemon.log there")]
+    Silent(PathBuf, Duration),
     /// The conversation broke.
     #[error("talking to the daemon of the cache {0}")]
     Io(PathBuf, #[source] io::Error),
@@ -57,12 +60,20 @@ pub struct Starter {
 pub struct Client {
     cache: PathBuf,
     starter: Option<Starter>,
+    /// User that the daemon must run as.
+    owner: u32,
 }
 
 impl Client {
     /// Without a starter, only a daemon that runs is asked.
     pub fn new(cache: &Path, starter: Option<Starter>) -> Self {
-        Client { cache: cache.to_owned(), starter }
+        let owner = rustix::process::geteuid().as_raw();
+        Client { cache: cache.to_owned(), starter, owner }
+    }
+
+    /// A daemon of this user, as the kernel says of one of its mounts, and of no other.
+    pub fn owned_by(self, owner: u32) -> Self {
+        Client { owner, ..self }
     }
 
     /// Asks, and returns the reply and the connection, which holds a mount that was made with `hold`.
@@ -102,15 +113,18 @@ impl Client {
     ) -> Result<Option<Reply>, ClientError> {
         let io_error = |e| ClientError::Io(self.cache.clone(), e);
         let peer = rustix::net::sockopt::socket_peercred(stream).map_err(|e| io_error(e.into()))?;
-        if peer.uid != rustix::process::geteuid()
-            && !peer.uid.is_root()
-            && !rustix::process::geteuid().is_root()
-        {
+        if peer.uid.as_raw() != self.owner {
             return Err(ClientError::Foreign(self.cache.clone()));
         }
-        stream.set_read_timeout(Some(limit)).map_err(io_error)?;
+        stream.set_write_timeout(Some(limit)).map_err(io_error)?;
         send(stream, request).map_err(io_error)?;
-        receive_reply(BufReader::new(stream)).map_err(io_error)
+        let reply = receive_reply(BufReader::new(Until { stream, end: Instant::now() + limit }));
+        reply.map_err(|e| match e.kind() {
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+                ClientError::Silent(self.cache.clone(), limit)
+            }
+            _ => io_error(e),
+        })
     }
 
     fn start(&self) -> Result<(), ClientError> {
@@ -143,6 +157,23 @@ impl Client {
             Ok(said) => Err(failed(said.trim().to_owned())),
             Err(e) => Err(failed(format!("{e}; choose another folder with --cache"))),
         }
+    }
+}
+
+/// A stream that ends at a point in time, however its bytes drip.
+struct Until<'a> {
+    stream: &'a UnixStream,
+    end: Instant,
+}
+
+impl Read for Until<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = self.end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        self.stream.set_read_timeout(Some(left))?;
+        (&mut &*self.stream).read(buffer)
     }
 }
 

@@ -67,7 +67,7 @@ fn start_engine(config: EngineConfig) -> Result<Option<Engine>, ServeError> {
     let end = Instant::now() + PATIENCE;
     loop {
         match Engine::start(config.clone()) {
-            Err(EngineError::Cache(_, OpenError::Busy { .. })) if Instant::now() < end => {
+            Err(EngineError::Cache(OpenError::Busy { .. })) if Instant::now() < end => {
                 if super::client::connect(&config.cache_dir).is_ok() {
                     return Ok(None);
                 }
@@ -181,8 +181,7 @@ impl Server {
         let (engine, shared) = (self.engine.clone(), self.shared.clone());
         shared.clients.fetch_add(1, Ordering::AcqRel);
         let serve = move || {
-            let _leaving = Leaving(shared);
-            if let Err(error) = answer(&engine, stream) {
+            if let Err(error) = answer(&engine, stream, Leaving(shared)) {
                 tracing::warn!(%error, "a client was not answered");
             }
         };
@@ -204,7 +203,7 @@ impl Drop for Leaving {
     }
 }
 
-fn answer(engine: &Engine, stream: UnixStream) -> io::Result<()> {
+fn answer(engine: &Engine, stream: UnixStream, client: Leaving) -> io::Result<()> {
     stream.set_nonblocking(false)?;
     stream.set_read_timeout(Some(REQUEST_TIME))?;
     let peer = rustix::net::sockopt::socket_peercred(stream.as_fd())?;
@@ -216,7 +215,9 @@ fn answer(engine: &Engine, stream: UnixStream) -> io::Result<()> {
     let Some(request) = receive_request(BufReader::new(&stream))? else { return Ok(()) };
     tracing::debug!(?request, pid = peer.pid.as_raw_nonzero(), "request");
     let reply = match request {
-        Request::Mount(request) => return mount(engine, &stream, &request, peer.pid.as_raw_nonzero().get()),
+        Request::Mount(request) => {
+            return mount(engine, &stream, &request, peer.pid.as_raw_nonzero().get(), client);
+        }
         Request::Umount { mountpoint, lazy } => match engine.umount(&mountpoint, lazy) {
             Ok(()) => Reply::Done,
             Err(e) => Reply::Refused(Refusal::new(&e)),
@@ -238,7 +239,13 @@ fn answer(engine: &Engine, stream: UnixStream) -> io::Result<()> {
     send(&stream, &reply)
 }
 
-fn mount(engine: &Engine, stream: &UnixStream, request: &MountRequest, peer: i32) -> io::Result<()> {
+fn mount(
+    engine: &Engine,
+    stream: &UnixStream,
+    request: &MountRequest,
+    peer: i32,
+    client: Leaving,
+) -> io::Result<()> {
     if let Err(refusal) = same_namespace(peer) {
         return send(stream, &Reply::Refused(refusal));
     }
@@ -252,11 +259,14 @@ fn mount(engine: &Engine, stream: &UnixStream, request: &MountRequest, peer: i32
     };
     let mountpoint = status.mountpoint.clone();
     let sent = send(stream, &Reply::Mounted(Box::new(status)));
-    if !request.hold {
+    if sent.is_ok() && !request.hold {
         return sent;
     }
+    // From here on the mount keeps the daemon alive; who only holds one must not take the place of who asks.
+    drop(client);
     // The mount belongs to the client: it ends when the client's end of the connection does, however that happens.
     stream.set_read_timeout(None)?;
+    // A client that is gone before it heard of its mount holds nothing.
     let left = sent.and_then(|()| io::copy(&mut { stream }, &mut io::sink()));
     tracing::debug!(fd = stream.as_raw_fd(), ?left, "the holder of a mount has gone");
     if engine.umount(&mountpoint, false).is_err()

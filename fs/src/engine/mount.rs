@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use rustix::mount::MountFlags;
 use serde::{Deserialize, Serialize};
 
+use super::mountpoint::{Before, Location, Mountpoint};
 use crate::filesystem::Filesystem;
 use crate::fuse::{Edge, Pusher};
 use crate::image::OpenError;
@@ -89,8 +90,11 @@ pub enum MountError {
     #[error("an flist is mounted on {0} already: umount it first, or choose another directory")]
     Busy(PathBuf),
     /// Nothing of ours is mounted there.
-    #[error("no flist is mounted on {0}")]
+    #[error("no flist is mounted on {0}: `flist mounts` lists what is")]
     NotMounted(PathBuf),
+    /// Something else is mounted over it.
+    #[error("something else is mounted over the flist on {0}: umount that first")]
+    Covered(PathBuf),
     /// Somebody uses it.
     #[error("{0} is in use: leave it and close its files (`fuser -vm {0}` lists who), or use --lazy")]
     InUse(PathBuf),
@@ -180,53 +184,73 @@ pub struct MountStatus {
     pub sources: Vec<SourceStats>,
 }
 
-/// A mount that is served.
+/// A mount that is served. Its device is its identity: paths come and go, and others may mount over them.
 pub(super) struct Mount {
-    pub(super) mountpoint: PathBuf,
+    pub(super) location: Location,
     reference: String,
     mode: Mode,
     fs: Arc<Filesystem>,
     session: Mutex<Option<Session<Edge>>>,
 }
 
+/// Between a mount and looking for it in the table there must be no other.
+static MOUNTING: Mutex<()> = Mutex::new(());
+
 impl Mount {
     /// Mounts `fs`; the kernel waits until [`Mount::serve`] starts to answer.
     pub(super) fn start(
         spec: &MountSpec,
-        mountpoint: &Path,
+        mountpoint: &Mountpoint,
         fs: Arc<Filesystem>,
         cache_dir: &Path,
         runtime: &tokio::runtime::Handle,
     ) -> Result<Mount, MountError> {
         let reference = fs.image().id.to_string();
-        let pusher =
-            Pusher::start(fs.clone()).map_err(MountError::io("starting a thread for", mountpoint))?;
+        let failed = |action| MountError::io(action, &mountpoint.path);
+        let pusher = Pusher::start(fs.clone()).map_err(failed("starting a thread for"))?;
         let edge = Edge::new(fs.clone(), runtime.clone(), pusher.clone(), spec.allow_other);
         let source = super::mountpoint::source(&reference, cache_dir);
-        let session = open_session(edge, spec, mountpoint, source)?;
+        let (session, location) = {
+            let _alone = MOUNTING.lock();
+            let before = Before::new(&source).map_err(failed("reading the mount table for"))?;
+            let session = open_session(edge, spec, mountpoint, &before, source.clone())?;
+            (session, before.added().map_err(failed("finding the mount on"))?)
+        };
         pusher.connect(session.notifier());
         let read_ahead = if spec.source_options.cache_local { READ_AHEAD_REMOTE } else { READ_AHEAD_LOCAL };
-        set_read_ahead(mountpoint, read_ahead);
+        set_read_ahead(&location.device, read_ahead);
         let session = Mutex::new(Some(session));
-        Ok(Mount { mountpoint: mountpoint.to_owned(), reference, mode: spec.mode, fs, session })
+        Ok(Mount { location, reference, mode: spec.mode, fs, session })
     }
 
-    /// Runs the session on threads of its own and calls `ended` when somebody has unmounted it.
+    /// Runs the session on threads of its own and calls `ended` when it is over: somebody has unmounted it, or it broke,
+    /// and then what is left of it is detached.
     pub(super) fn serve(&self, ended: impl FnOnce() + Send + 'static) -> Result<(), MountError> {
         let Some(session) = self.session.lock().take() else { return Ok(()) };
-        let mountpoint = self.mountpoint.clone();
+        let location = self.location.clone();
         let serve = move || {
             if let Err(error) = session.run() {
-                tracing::error!(mountpoint = %mountpoint.display(), %error, "the FUSE session broke");
+                tracing::error!(mountpoint = %location.mountpoint.display(), %error, "the FUSE session broke");
             }
+            detach(&location);
             ended();
         };
         let thread = std::thread::Builder::new().name("g8-session".into()).spawn(serve);
         thread.map(drop).map_err(|e| {
-            // Nobody will answer on it; the first error is the one to tell.
-            let _ = super::mountpoint::unmount(&self.mountpoint, true);
-            MountError::io("starting a thread for", &self.mountpoint)(e)
+            detach(&self.location);
+            MountError::io("starting a thread for", &self.location.mountpoint)(e)
         })
+    }
+
+    /// Unmounts it wherever it is seen: properly where that works, else by detaching it.
+    pub(super) fn end(&self) {
+        for path in self.location.everywhere().unwrap_or_default() {
+            if self.location.unmount(&path, false).is_err()
+                && let Err(error) = self.location.unmount(&path, true)
+            {
+                tracing::error!(mountpoint = %path.display(), %error, "not unmounted");
+            }
+        }
     }
 
     pub(super) fn status(&self, cache: &Path) -> MountStatus {
@@ -235,7 +259,7 @@ impl Mount {
         MountStatus {
             pid: std::process::id(),
             reference: self.reference.clone(),
-            mountpoint: self.mountpoint.clone(),
+            mountpoint: self.location.mountpoint.clone(),
             mode: self.mode,
             cache: cache.to_owned(),
             bytes_read: counters.bytes_read.load(Ordering::Relaxed),
@@ -258,10 +282,11 @@ impl Mount {
 fn open_session(
     edge: Edge,
     spec: &MountSpec,
-    mountpoint: &Path,
+    mountpoint: &Mountpoint,
+    before: &Before<'_>,
     source: String,
 ) -> Result<Session<Edge>, MountError> {
-    let failed = || MountError::io("mounting on", mountpoint);
+    let failed = || MountError::io("mounting on", &mountpoint.path);
     let acl = if spec.allow_other { SessionACL::All } else { SessionACL::Owner };
     let mut config = Config::default();
     config.acl = acl;
@@ -271,7 +296,7 @@ fn open_session(
         // The helper is setuid, but fuser opens the device itself before it asks the helper to mount.
         open_device()?;
         config.mount_options = helper_options(spec, source);
-        return Session::new(edge, mountpoint, &config).map_err(failed());
+        return Session::new(edge, &mountpoint.path, &config).map_err(failed());
     }
     let device = open_device()?;
     let mut flags = MountFlags::RDONLY | MountFlags::NOATIME;
@@ -282,20 +307,26 @@ fn open_session(
     if spec.allow_other {
         data.push_str(",allow_other");
     }
+    let data = CString::new(data).expect("it holds no NUL");
+    // By descriptor: the path may lead elsewhere by now.
+    let target = format!("/proc/self/fd/{}", mountpoint.directory.as_raw_fd());
     let failed_mount = failed();
-    rustix::mount::mount(
-        source,
-        mountpoint,
-        "fuse.flist",
-        flags,
-        &*CString::new(data).expect("it holds no NUL"),
-    )
-    .map_err(|e| failed_mount(e.into()))?;
+    rustix::mount::mount(&source, target, "fuse.flist", flags, &*data).map_err(|e| failed_mount(e.into()))?;
     Session::from_fd(edge, device.into(), acl, config).map_err(|e| {
-        // The first error is the one to tell; the mount is ours alone and nobody can be using it.
-        let _ = super::mountpoint::unmount(mountpoint, true);
+        if let Ok(location) = before.added() {
+            detach(&location);
+        }
         failed()(e)
     })
+}
+
+/// Takes away what is left of a mount that nobody serves any more.
+fn detach(location: &Location) {
+    for path in location.everywhere().unwrap_or_default() {
+        if let Err(error) = location.unmount(&path, true) {
+            tracing::warn!(mountpoint = %path.display(), %error, "a dead mount stays");
+        }
+    }
 }
 
 fn open_device() -> Result<File, MountError> {
@@ -322,13 +353,8 @@ fn helper_options(spec: &MountSpec, source: String) -> Vec<MountOption> {
 
 /// Raises the kernel's read-ahead, which neither FUSE nor fuser can ask for (both stop at 128 KiB). Needs root; without
 /// it the mount is only slower.
-fn set_read_ahead(mountpoint: &Path, kib: u32) {
-    let set = || -> io::Result<()> {
-        // Asking the new mount itself would wait for the session, which does not run yet: ask the mount table.
-        let device = super::mountpoint::device(mountpoint)?;
-        std::fs::write(format!("/sys/class/bdi/{device}/read_ahead_kb"), kib.to_string())
-    };
-    if let Err(error) = set() {
-        tracing::debug!(mountpoint = %mountpoint.display(), %error, "read-ahead stays at the kernel's default");
+fn set_read_ahead(device: &str, kib: u32) {
+    if let Err(error) = std::fs::write(format!("/sys/class/bdi/{device}/read_ahead_kb"), kib.to_string()) {
+        tracing::debug!(device, %error, "read-ahead stays at the kernel's default");
     }
 }

@@ -11,12 +11,21 @@ use std::path::PathBuf;
 /// What we need of a line of the table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Entry {
-    /// `major:minor` of the file system.
+    /// Number of the mount, its own for as long as it is mounted.
+    pub id: u64,
+    /// `major:minor` of the file system; every mount of one file system has the same.
     pub device: String,
     pub mountpoint: PathBuf,
     pub fs_type: String,
     /// What was mounted; for FUSE whatever its daemon called itself.
     pub source: Vec<u8>,
+    /// Options of the file system.
+    pub options: String,
+}
+
+/// What is seen at `path`: the last mount on it.
+pub(super) fn top<'a>(table: &'a [Entry], path: &std::path::Path) -> Option<&'a Entry> {
+    table.iter().rev().find(|e| e.mountpoint == path)
 }
 
 /// The table of this process's mount namespace, in the order of mounting.
@@ -28,14 +37,17 @@ pub(super) fn read() -> io::Result<Vec<Entry>> {
 /// `36 35 98:0 /root /mount/point rw,noatime shared:1 - ext3 /dev/root rw`
 fn parse(line: &[u8]) -> Option<Entry> {
     let mut fields = line.split(|b| *b == b' ');
-    let device = fields.nth(2)?;
+    let id = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
+    let device = fields.nth(1)?;
     let mountpoint = fields.nth(1)?;
     fields.find(|field| *field == b"-")?;
     Some(Entry {
+        id,
         device: String::from_utf8_lossy(device).into_owned(),
         mountpoint: OsString::from_vec(unescape(mountpoint)).into(),
         fs_type: String::from_utf8_lossy(fields.next()?).into_owned(),
         source: unescape(fields.next()?),
+        options: String::from_utf8_lossy(fields.next()?).into_owned(),
     })
 }
 
@@ -68,7 +80,7 @@ mod tests {
         let line = b"36 35 98:0 / /mnt/a\\040b\\134c rw,noatime shared:1 master:2 - fuse.flist flist:x rw";
         let entry = parse(line).unwrap();
         assert_eq!(entry.mountpoint, PathBuf::from("/mnt/a b\\c"));
-        assert_eq!((entry.device.as_str(), entry.fs_type.as_str()), ("98:0", "fuse.flist"));
+        assert_eq!((entry.id, entry.device.as_str(), entry.fs_type.as_str()), (36, "98:0", "fuse.flist"));
         assert_eq!(entry.source, b"flist:x");
         assert_eq!(parse(b"36 35 98:0 / /mnt rw"), None);
         assert!(read().unwrap().iter().any(|e| e.mountpoint == std::path::Path::new("/")));

@@ -2,12 +2,13 @@
 
 use std::ffi::OsString;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode, percent_encode};
-use rustix::fs::{AtFlags, StatxFlags};
+use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags};
 use rustix::mount::{UnmountFlags, unmount as sys_unmount};
 
 use super::mount::MountError;
@@ -29,6 +30,10 @@ pub struct OwnMount {
     pub reference: String,
     /// Folder of the cache whose daemon serves it.
     pub cache: PathBuf,
+    /// User that the daemon runs as. The kernel says so; all else here is what the daemon said.
+    pub owner: u32,
+    /// Number of the mount.
+    id: u64,
 }
 
 /// The source that the mount table is to show.
@@ -41,23 +46,92 @@ pub fn own_mounts() -> io::Result<Vec<OwnMount>> {
     Ok(mountinfo::read()?.iter().filter_map(own).collect())
 }
 
+/// The flist that is seen at `path`, which must be resolved.
+pub fn own_mount_at(path: &Path) -> Result<OwnMount, MountError> {
+    let table = mountinfo::read().map_err(MountError::io("reading the mount table for", path))?;
+    match mountinfo::top(&table, path) {
+        Some(top) => match own(top) {
+            Some(mount) => Ok(mount),
+            None if table.iter().any(|e| e.mountpoint == path && own(e).is_some()) => {
+                Err(MountError::Covered(path.to_owned()))
+            }
+            None => Err(MountError::NotMounted(path.to_owned())),
+        },
+        None => Err(MountError::NotMounted(path.to_owned())),
+    }
+}
+
+/// Whether a mount that was found is still there.
+pub fn is_mounted(mount: &OwnMount) -> std::io::Result<bool> {
+    Ok(mountinfo::read()?.iter().any(|e| e.id == mount.id && e.mountpoint == mount.mountpoint))
+}
+
 fn own(entry: &Entry) -> Option<OwnMount> {
     let rest = entry.source.strip_prefix(SOURCE_PREFIX)?;
     if entry.fs_type != "fuse.flist" {
         return None;
     }
     let at = rest.iter().position(|b| *b == b'@')?;
+    let owner = entry.options.split(',').find_map(|o| o.strip_prefix("user_id="))?;
     Some(OwnMount {
         mountpoint: entry.mountpoint.clone(),
         reference: String::from_utf8_lossy(&rest[..at]).into_owned(),
         cache: OsString::from_vec(percent_decode(&rest[at + 1..]).collect()).into(),
+        owner: owner.parse().ok()?,
+        id: entry.id,
     })
 }
 
-/// Device number of the topmost mount on `mountpoint`.
-pub(super) fn device(mountpoint: &Path) -> io::Result<String> {
-    let entry = mountinfo::read()?.into_iter().rev().find(|e| e.mountpoint == mountpoint);
-    entry.map(|e| e.device).ok_or_else(|| io::ErrorKind::NotFound.into())
+/// The mounts that show one source, to tell which one a mount has added. Nobody else must mount the same meanwhile.
+pub(super) struct Before<'a> {
+    source: &'a str,
+    known: Vec<(u64, String)>,
+}
+
+impl<'a> Before<'a> {
+    pub(super) fn new(source: &'a str) -> io::Result<Self> {
+        let known = with_source(source)?.into_iter().map(|e| (e.id, e.device)).collect();
+        Ok(Before { source, known })
+    }
+
+    /// Where the mount that came since is.
+    pub(super) fn added(&self) -> io::Result<Location> {
+        let is_new = |e: &Entry| !self.known.iter().any(|(id, device)| (*id, device) == (e.id, &e.device));
+        let entry = with_source(self.source)?.into_iter().find(is_new).ok_or(io::ErrorKind::NotFound)?;
+        Ok(Location { device: entry.device, mountpoint: entry.mountpoint })
+    }
+}
+
+fn with_source(source: &str) -> io::Result<Vec<Entry>> {
+    Ok(mountinfo::read()?.into_iter().filter(|e| e.source == source.as_bytes()).collect())
+}
+
+/// Where a file system was mounted, and the device by which it is known wherever it is seen.
+#[derive(Clone, Debug)]
+pub(super) struct Location {
+    pub device: String,
+    pub mountpoint: PathBuf,
+}
+
+impl Location {
+    /// The paths at which the file system is mounted now, whether or not something else covers it there.
+    pub(super) fn everywhere(&self) -> io::Result<Vec<PathBuf>> {
+        let table = mountinfo::read()?;
+        Ok(table.into_iter().filter(|e| e.device == self.device).map(|e| e.mountpoint).collect())
+    }
+
+    /// Whether it is what is seen at `path`.
+    pub(super) fn is_on_top(&self, path: &Path) -> io::Result<bool> {
+        Ok(mountinfo::top(&mountinfo::read()?, path).is_some_and(|e| e.device == self.device))
+    }
+
+    /// Unmounts it at `path`, where it must be on top: what somebody has mounted over it is not ours to take.
+    pub(super) fn unmount(&self, path: &Path, lazy: bool) -> Result<(), MountError> {
+        match self.is_on_top(path).map_err(MountError::io("reading the mount table for", path))? {
+            true => unmount(path, lazy),
+            false => Err(MountError::Covered(path.to_owned())),
+        }
+    }
 }
 
 /// `path` without symlinks above its last component, which is not touched: it may be a dead mount.
@@ -78,28 +152,42 @@ pub fn is_dead(mountpoint: &Path) -> bool {
     matches!(asked, Err(rustix::io::Errno::NOTCONN | rustix::io::Errno::CONNABORTED))
 }
 
-/// Checks that something can be mounted on `path` and returns it without symlinks. A dead mount of ours there is cleared.
-pub fn prepare(path: &Path) -> Result<PathBuf, MountError> {
+/// A directory that can be mounted on, held open: whoever may rename things above it cannot swap it for another.
+pub(super) struct Mountpoint {
+    pub directory: OwnedFd,
+    /// Its path when it was opened.
+    pub path: PathBuf,
+}
+
+/// Checks that something can be mounted on `path`. A dead mount of ours there is cleared.
+pub(super) fn prepare(path: &Path) -> Result<Mountpoint, MountError> {
     let path = &resolve(path).map_err(|_| MountError::Missing(path.to_owned()))?;
-    while is_dead(path) {
-        let ours = own_mounts().map_err(MountError::io("reading the mount table for", path))?;
-        if !ours.iter().any(|m| m.mountpoint == *path) {
-            return Err(MountError::io("using", path)(io::Error::from_raw_os_error(libc::ENOTCONN)));
-        }
+    if is_dead(path) {
+        // Only what is ours; anybody else's dead mount is theirs to clear.
+        own_mount_at(path)?;
         tracing::warn!(mountpoint = %path.display(), "clearing a mount whose daemon has gone");
         unmount(path, true)?;
+        if is_dead(path) {
+            return Err(MountError::io("clearing the dead mount on", path)(io::Error::from_raw_os_error(
+                libc::ENOTCONN,
+            )));
+        }
     }
     let resolved = path.canonicalize().map_err(|e| match e.kind() {
         io::ErrorKind::NotFound => MountError::Missing(path.to_owned()),
         _ => MountError::io("opening mountpoint", path)(e),
     })?;
-    if !resolved.is_dir() {
-        return Err(MountError::NotADirectory(path.to_owned()));
-    }
-    let top = mountinfo::read().map_err(MountError::io("reading the mount table for", path))?;
-    match top.iter().rev().find(|e| e.mountpoint == resolved).and_then(own) {
-        Some(_) => Err(MountError::Busy(resolved)),
-        None => Ok(resolved),
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let directory = rustix::fs::open(&resolved, flags, Mode::empty()).map_err(|e| match e {
+        rustix::io::Errno::NOTDIR => MountError::NotADirectory(path.to_owned()),
+        other => MountError::io("opening mountpoint", path)(other.into()),
+    })?;
+    match own_mount_at(&resolved) {
+        Ok(_) => Err(MountError::Busy(resolved)),
+        Err(MountError::NotMounted(_) | MountError::Covered(_)) => {
+            Ok(Mountpoint { directory, path: resolved })
+        }
+        Err(e) => Err(e),
     }
 }
 

@@ -10,10 +10,11 @@ use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::Scope;
+use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use rustix::fs::{SeekFrom, Stat, fstat, seek};
 
 use super::Progress;
@@ -25,6 +26,10 @@ use crate::erofs::BLOCK_SIZE;
 const GROUP_BYTES: u64 = 512 * 1024;
 const GROUP_FILES: usize = 128;
 const READ_BYTES: usize = 1 << 20;
+/// Bytes of pieces that are handed over at once.
+const MAX_BATCH: usize = 512 * 1024;
+/// How often a caller that waits for a slow file looks whether it should stop.
+const LOOK: Duration = Duration::from_millis(100);
 /// Messages of one task that may wait for the caller.
 const TASK_QUEUE: usize = 4;
 /// Tasks started ahead, per thread.
@@ -59,7 +64,8 @@ pub(super) fn in_order<'scope, 'env>(
     tree: &'env Tree,
     threads: usize,
     progress: &'env Progress,
-) -> impl Iterator<Item = Event> + use<'env> {
+    cancel: &'env AtomicBool,
+) -> impl Iterator<Item = Result<Event, Cancelled>> + use<'env> {
     let (start, tasks) = unbounded::<Task>();
     for _ in 0..threads {
         let tasks: Receiver<Task> = tasks.clone();
@@ -67,7 +73,7 @@ pub(super) fn in_order<'scope, 'env>(
             let mut buffer = vec![0; READ_BYTES];
             for (files, events) in tasks {
                 // The caller has gone: nobody wants the rest.
-                let _ = run_task(tree, &files, &events, &mut buffer, progress);
+                let _ = run_task(tree, &files, &events, &mut buffer, progress, cancel);
             }
         });
     }
@@ -76,8 +82,11 @@ pub(super) fn in_order<'scope, 'env>(
     let mut batch = Vec::new().into_iter();
     std::iter::from_fn(move || {
         loop {
+            if cancel.load(Ordering::Relaxed) {
+                return Some(Err(Cancelled));
+            }
             if let Some(event) = batch.next() {
-                return Some(event);
+                return Some(Ok(event));
             }
             while running.len() < threads * AHEAD
                 && let Some(files) = groups.next()
@@ -86,9 +95,10 @@ pub(super) fn in_order<'scope, 'env>(
                 start.send((files, send)).expect("the workers live as long as this iterator");
                 running.push_back(receive);
             }
-            match running.front()?.recv() {
+            match running.front()?.recv_timeout(LOOK) {
                 Ok(events) => batch = events.into_iter(),
-                Err(_) => {
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => {
                     running.pop_front();
                 }
             }
@@ -121,27 +131,35 @@ fn groups(tree: &Tree) -> impl Iterator<Item = Vec<u32>> + use<'_> {
 
 struct CallerGone;
 
+/// Somebody asked to stop.
+#[derive(Debug)]
+pub(super) struct Cancelled;
+
 fn run_task(
     tree: &Tree,
     files: &[u32],
     events: &Sender<Vec<Event>>,
     buffer: &mut [u8],
     progress: &Progress,
+    cancel: &AtomicBool,
 ) -> Result<(), CallerGone> {
     let mut batch = Vec::new();
+    let mut waiting = 0;
     for &entry in files {
         let stat = &tree.entries[entry as usize].stat;
         let end = {
             let mut gone = false;
             let mut emit = |piece: Piece| {
-                let single = piece.data.len() >= BUNDLED_BELOW;
+                waiting += piece.data.len();
                 batch.push(Event { entry, what: What::Piece(piece) });
-                if single {
+                if waiting >= MAX_BATCH {
+                    waiting = 0;
                     gone |= events.send(std::mem::take(&mut batch)).is_err();
                 }
                 !gone
             };
-            match read_file(tree, entry, stat, buffer, &mut emit) {
+            let go_on = || !cancel.load(Ordering::Relaxed);
+            match read_file(tree, entry, stat, buffer, &mut emit, &go_on) {
                 Ok(end) => end,
                 // Gone, or something else is in its place: a symlink, a socket, or a file where its directory was.
                 Err(e)
@@ -168,6 +186,7 @@ fn read_file(
     expected: &Stat,
     buffer: &mut [u8],
     emit: &mut dyn FnMut(Piece) -> bool,
+    wanted: &dyn Fn() -> bool,
 ) -> io::Result<What> {
     let file = tree.open(entry)?;
     if !same(&fstat(&file)?, expected) {
@@ -187,7 +206,7 @@ fn read_file(
     let sparse = (expected.st_blocks as u64) * 512 < size;
     let mut at = 0;
     // Without a caller nobody looks at how this ends.
-    while at < size && go_on.get() {
+    while at < size && go_on.get() && wanted() {
         if sparse && let Some(data) = skip_hole(&file, at, size)? {
             segmenter.push_zeros(data - at);
             at = data;

@@ -7,6 +7,10 @@ use super::{Block, BlockMap, Extent, FRAME_STEP, MAGIC, MAX_FRAME, MIN_FRAME};
 use crate::erofs::{BLOCK_SIZE, DeviceSizes};
 use crate::format::FormatError;
 
+/// Most extents that may begin in one 4 KiB page of a space. A run begins on a page and its pieces are longer, so a packer
+/// needs two; more would only make a short read touch as many blocks as it has bytes.
+const MAX_CROWD: u32 = 4;
+
 /// Parses a map and judges it against the sizes of the spaces it fills.
 ///
 /// Nothing is allocated before the input is long enough to hold it, every extent lies in its space and its block,
@@ -63,6 +67,7 @@ fn extents(input: &mut Input<'_>, blocks: &[Block], space: u64) -> Result<Vec<Ex
     let count = input.count("extent count", 4)?;
     let mut list: Vec<Extent> = Vec::with_capacity(count);
     let mut last = Extent { start: 0, len: 0, block: 0, offset: 0 };
+    let mut page = (0, 0);
     for n in 0..count {
         let fail = |reason: String| bad(format!("extent {n}: {reason}"));
         let gap = input.u64("gap before an extent")?;
@@ -70,6 +75,10 @@ fn extents(input: &mut Input<'_>, blocks: &[Block], space: u64) -> Result<Vec<Ex
         let start =
             last.end().checked_add(gap).filter(|s| s.checked_add(len.into()).is_some_and(|e| e <= space));
         let start = start.ok_or_else(|| fail(format!("ends beyond its space of {space} bytes")))?;
+        page = if start / BLOCK_SIZE == page.0 { (page.0, page.1 + 1) } else { (start / BLOCK_SIZE, 1) };
+        if page.1 > MAX_CROWD {
+            return Err(fail(format!("more than {MAX_CROWD} extents begin in one page")));
+        }
         let delta = unzigzag(input.u64("block of an extent")?);
         let block = i64::from(last.block)
             .checked_add(delta)

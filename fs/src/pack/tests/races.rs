@@ -18,7 +18,8 @@ fn pack_meddled(
     let laid = thread::scope(|scope| {
         let encoders = encode::Encoders::start(scope, options, &uploads);
         let mut layout = layout::Layout::new(options, encoders);
-        for event in read::in_order(scope, &walked, options.threads, &progress) {
+        for event in read::in_order(scope, &walked, options.threads, &progress, &cancel) {
+            let event = event.expect("nobody cancels");
             layout.take(&walked, event, options.skip_changed)?;
         }
         layout.finish()
@@ -142,7 +143,8 @@ fn end_of(tree: &Path, change: impl FnOnce()) -> What {
     let (progress, cancel) = (Progress::default(), AtomicBool::new(false));
     let walked = walk::walk(tree, &threads(1), &progress, &cancel).unwrap();
     thread::scope(|scope| {
-        let mut events = read::in_order(scope, &walked, 1, &progress);
+        let events = read::in_order(scope, &walked, 1, &progress, &cancel);
+        let mut events = events.map(|event| event.expect("nobody cancels"));
         let first = events.next();
         assert!(matches!(first, Some(Event { what: What::Piece(_), .. })), "{first:?}");
         change();
