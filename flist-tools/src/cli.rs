@@ -31,7 +31,7 @@ pub struct Global {
     /// $XDG_DATA_HOME/g8os/store]
     #[arg(long, global = true, env = "G8_FROM", value_name = "SPEC", value_delimiter = ',')]
     pub from: Vec<Spec>,
-    /// Where blocks go: dir:PATH [default: as --from]
+    /// Where blocks go: dir:PATH [default: dir: of $XDG_DATA_HOME/g8os/store]
     #[arg(long, global = true, env = "G8_TO", value_name = "SPEC", value_delimiter = ',')]
     pub to: Vec<Spec>,
     /// Folder of the block cache; one daemon serves each [default: $XDG_CACHE_HOME/g8os]

@@ -39,12 +39,18 @@ pub fn sink(global: &Global) -> anyhow::Result<PathBuf> {
 
 /// The cache folder: `--cache`, else `$XDG_CACHE_HOME/g8os`, else `~/.cache/g8os`.
 pub fn cache(global: &Global) -> anyhow::Result<PathBuf> {
-    if let Some(path) = &global.cache {
-        return Ok(std::path::absolute(path)?);
-    }
     let set = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
-    let base = set("XDG_CACHE_HOME").or_else(|| Some(set("HOME")?.join(".cache")));
-    Ok(base.context("neither --cache nor HOME is set: say where the cache is")?.join("g8os"))
+    let cache = match &global.cache {
+        Some(path) => std::path::absolute(path)?,
+        None => {
+            let base = set("XDG_CACHE_HOME").or_else(|| Some(set("HOME")?.join(".cache")));
+            base.context("neither --cache nor HOME is set: say where the cache is")?.join("g8os")
+        }
+    };
+    if cache.to_str().is_none() {
+        bail!("the cache folder {} is not UTF-8: choose another with --cache", cache.display());
+    }
+    Ok(cache)
 }
 
 /// How the daemon of a cache is set up.

@@ -28,10 +28,7 @@ pub fn code(result: anyhow::Result<()>) -> ExitCode {
         return ExitCode::from(*code);
     }
     // Nobody reads any more: what a shell reports for a writer whose pipe was closed.
-    if error
-        .chain()
-        .any(|e| e.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe))
-    {
+    if error.chain().any(is_broken_pipe) {
         return ExitCode::from(141);
     }
     let (code, error) = match error.downcast::<WithCode>() {
@@ -41,6 +38,15 @@ pub fn code(result: anyhow::Result<()>) -> ExitCode {
     // When stderr is closed too there is nobody left to tell.
     let _ = writeln!(io::stderr(), "flist: error: {}", text(&error));
     ExitCode::from(code)
+}
+
+fn is_broken_pipe(error: &(dyn std::error::Error + 'static)) -> bool {
+    let kind = match (error.downcast_ref::<io::Error>(), error.downcast_ref::<serde_json::Error>()) {
+        (Some(error), _) => Some(error.kind()),
+        (None, Some(error)) => error.io_error_kind(),
+        (None, None) => None,
+    };
+    kind == Some(io::ErrorKind::BrokenPipe)
 }
 
 /// The error and its causes on one line, without those that only repeat what was said.

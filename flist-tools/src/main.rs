@@ -9,9 +9,22 @@ use flist_tools::{commands, exit};
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
+    forget_empty_variables();
     let cli = Cli::parse();
     log_to_stderr(&cli);
     exit::code(commands::run(cli))
+}
+
+/// `G8_FROM= flist ...` means that the variable is not set, as everywhere.
+fn forget_empty_variables() {
+    for name in
+        ["G8_FROM", "G8_TO", "G8_CACHE", "G8_CACHE_SIZE", "G8_DEADLINE", "G8_LOG", "SOURCE_DATE_EPOCH"]
+    {
+        if std::env::var_os(name).is_some_and(|value| value.is_empty()) {
+            // SAFETY: this process has one thread so far.
+            unsafe { std::env::remove_var(name) };
+        }
+    }
 }
 
 /// fuser warns about every request that an image has no answer to, at any rate a process likes: only its errors count.

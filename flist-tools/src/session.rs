@@ -21,7 +21,7 @@ const MEMORY: u64 = 64 << 20;
 /// An opened image and the threads that fetch for it.
 pub struct Session {
     /// Runs fetches.
-    pub runtime: Runtime,
+    pub runtime: Fetchers,
     /// The image.
     pub fs: Filesystem,
 }
@@ -74,9 +74,29 @@ pub fn address(reference: &str) -> anyhow::Result<BlockId> {
     cid.parse::<BlockId>().with_context(wrong)
 }
 
-/// The threads that fetch and decode.
-pub fn runtime() -> anyhow::Result<Runtime> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the fetch threads")
+/// The threads that fetch and decode. A source that hangs in a system call does not keep the program alive.
+pub struct Fetchers(Option<Runtime>);
+
+impl std::ops::Deref for Fetchers {
+    type Target = Runtime;
+
+    fn deref(&self) -> &Runtime {
+        self.0.as_ref().expect("it is taken only by drop")
+    }
+}
+
+impl Drop for Fetchers {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// Starts the threads that fetch and decode.
+pub fn runtime() -> anyhow::Result<Fetchers> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    Ok(Fetchers(Some(runtime.context("starting the fetch threads")?)))
 }
 
 /// How long a read may take unless the user says otherwise.

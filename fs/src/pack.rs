@@ -123,6 +123,7 @@ pub struct Report {
     /// Bytes of all of that which the store did not have before.
     pub new_bytes: u64,
     /// Files left out because they changed while they were read.
+    #[serde(serialize_with = "crate::paths::lossy_list")]
     pub skipped: Vec<PathBuf>,
 }
 

@@ -1,5 +1,9 @@
 //! Paths inside an image, resolved as a process chrooted into it would see them.
 
+use std::path::{Path, PathBuf};
+
+use serde::Serializer;
+
 use crate::erofs::Inode;
 use crate::filesystem::{Filesystem, FsError};
 
@@ -54,4 +58,14 @@ pub fn resolve(fs: &Filesystem, path: &[u8], last: Last) -> Result<Inode, FsErro
 /// The components of a path, last first.
 fn components(path: &[u8]) -> Vec<Vec<u8>> {
     path.rsplit(|b| *b == b'/').filter(|c| !c.is_empty() && *c != b".").map(<[u8]>::to_vec).collect()
+}
+
+/// A path in a report: JSON knows only Unicode, so what is not becomes U+FFFD.
+pub(crate) fn lossy<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&path.display())
+}
+
+/// [`lossy`] for a list.
+pub(crate) fn lossy_list<S: Serializer>(paths: &[PathBuf], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(paths.iter().map(|path| path.display().to_string()))
 }

@@ -4,7 +4,7 @@
 //! the target can lead a write outside. Attributes of directories are set last, from the leaves up, since making
 //! entries changes them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
@@ -52,6 +52,7 @@ pub enum UnpackError {
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct LeftOut {
     /// Which file.
+    #[serde(serialize_with = "crate::paths::lossy")]
     pub path: PathBuf,
     /// What of it.
     pub what: &'static str,
@@ -91,10 +92,14 @@ pub fn unpack(
         runtime,
         written,
         privileged: rustix::process::geteuid().is_root(),
+        user: (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()),
+        owners_told: false,
         made: HashMap::new(),
+        never_made: HashSet::new(),
+        cancel,
         report: UnpackReport::default(),
     };
-    run.tree(cancel)?;
+    run.tree()?;
     Ok(run.report)
 }
 
@@ -105,9 +110,26 @@ struct Run<'a> {
     runtime: &'a tokio::runtime::Handle,
     written: &'a AtomicU64,
     privileged: bool,
+    /// Who owns what is made without privileges.
+    user: (u32, u32),
+    owners_told: bool,
     /// Where an inode with several names was made first.
     made: HashMap<Nid, (Vec<u8>, Vec<u8>)>,
+    /// Devices that could not be made, whatever their names.
+    never_made: HashSet<Nid>,
+    cancel: &'a AtomicBool,
     report: UnpackReport,
+}
+
+/// The path of directory `index`; every directory comes after the one it lies in.
+fn path_of(directories: &[(usize, Vec<u8>, Inode)], mut index: usize) -> Vec<u8> {
+    let mut names = Vec::new();
+    while index != 0 {
+        names.push(directories[index].1.as_slice());
+        index = directories[index].0;
+    }
+    names.reverse();
+    names.join(&b'/')
 }
 
 type Step<T> = Result<T, (&'static str, io::Error)>;
@@ -117,37 +139,46 @@ fn step<T>(action: &'static str, result: rustix::io::Result<T>) -> Step<T> {
 }
 
 impl Run<'_> {
-    fn tree(&mut self, cancel: &AtomicBool) -> Result<(), UnpackError> {
+    fn tree(&mut self) -> Result<(), UnpackError> {
         let tree = &self.image.image().tree;
         let root = self.image.inode(tree.root()).map_err(|e| UnpackError::Contents(self.target.into(), e))?;
-        let mut pending = vec![(Vec::new(), root)];
-        let mut directories = Vec::new();
-        while let Some((path, inode)) = pending.pop() {
+        // Each directory by the one above it and its name: whole paths of a deep tree would be quadratic.
+        let mut directories: Vec<(usize, Vec<u8>, Inode)> = vec![(0, Vec::new(), root)];
+        let mut pending = vec![0];
+        while let Some(index) = pending.pop() {
+            let path = path_of(&directories, index);
             let here = self.show(&path);
             let damaged = |e| UnpackError::Contents(here.clone(), FsError::Tree(e));
-            let entries: Result<Vec<_>, _> = tree.read_dir(&inode, 0).map_err(damaged)?.collect();
+            let inode = directories[index].2;
             let dir = self.open(&path)?;
-            for entry in entries.map_err(damaged)? {
-                if cancel.load(Ordering::Relaxed) {
-                    return Err(UnpackError::Cancelled(self.target.to_owned()));
-                }
+            for entry in tree.read_dir(&inode, 0).map_err(damaged)? {
+                let entry = entry.map_err(damaged)?;
+                self.go_on()?;
                 if entry.name == b"." || entry.name == b".." {
                     continue;
                 }
                 let child = tree.inode(entry.nid).map_err(damaged)?;
                 self.entry(&dir, &path, entry.name, &child)?;
                 if child.is_dir() {
-                    pending.push((beneath::join(&path, entry.name), child));
+                    pending.push(directories.len());
+                    directories.push((index, entry.name.to_vec(), child));
                 }
             }
-            directories.push((path, inode));
         }
-        for (path, inode) in directories.iter().rev() {
-            let dir = self.open(path)?;
-            let done = self.attributes(&dir, b".", inode, path);
-            done.map_err(|(action, source)| UnpackError::Io { path: self.show(path), action, source })?;
+        for index in (0..directories.len()).rev() {
+            let path = path_of(&directories, index);
+            let dir = self.open(&path)?;
+            let done = self.attributes(&dir, b".", &directories[index].2, &path);
+            done.map_err(|(action, source)| UnpackError::Io { path: self.show(&path), action, source })?;
         }
         self.report.inodes += 1;
+        Ok(())
+    }
+
+    fn go_on(&self) -> Result<(), UnpackError> {
+        if self.cancel.load(Ordering::Relaxed) {
+            return Err(UnpackError::Cancelled(self.target.to_owned()));
+        }
         Ok(())
     }
 
@@ -170,8 +201,9 @@ impl Run<'_> {
             let linked = fs::linkat(&from, first_name.as_slice(), dir, name, AtFlags::empty());
             return step("making the hard link", linked).map_err(failed);
         }
-        if inode.nlink > 1 && !inode.is_dir() {
-            self.made.insert(inode.nid, (parent.to_vec(), name.to_vec()));
+        if self.never_made.contains(&inode.nid) {
+            self.leave_out(&path, "device");
+            return Ok(());
         }
         let made = match inode.kind() {
             FileKind::Directory => step("making the directory", fs::mkdirat(dir, name, Mode::RWXU)),
@@ -182,6 +214,7 @@ impl Run<'_> {
                 step("making the symlink", fs::symlinkat(target, dir, name))
             }
             FileKind::CharDevice | FileKind::BlockDevice if !self.privileged => {
+                self.never_made.insert(inode.nid);
                 self.leave_out(&path, "device");
                 return Ok(());
             }
@@ -195,6 +228,9 @@ impl Run<'_> {
         self.report.inodes += 1;
         if inode.is_dir() {
             return Ok(());
+        }
+        if inode.nlink > 1 {
+            self.made.insert(inode.nid, (parent.to_vec(), name.to_vec()));
         }
         let done = self.attributes(dir, name, inode, &path);
         done.map_err(|(action, source)| UnpackError::Io { path: self.show(&path), action, source })
@@ -224,6 +260,7 @@ impl Run<'_> {
         let failed = |e| UnpackError::Contents(shown.clone(), e);
         let mut at = 0;
         while at < inode.size {
+            self.go_on()?;
             let mapping = self.image.image().tree.map(inode, at).map_err(|e| failed(e.into()))?;
             let len = mapping.len.min(STEP);
             if matches!(mapping.place, crate::erofs::Place::Hole) {
@@ -248,14 +285,25 @@ impl Run<'_> {
 
     /// Owner, then xattrs (a change of owner drops capabilities), then mode (it drops set-user-ID too), then times.
     fn attributes(&mut self, dir: &OwnedFd, name: &[u8], inode: &Inode, path: &[u8]) -> Step<()> {
+        let mut permissions = inode.permissions();
         if self.privileged {
             let owner = (Some(Uid::from_raw(inode.uid)), Some(Gid::from_raw(inode.gid)));
             step("setting the owner", fs::chownat(dir, name, owner.0, owner.1, AtFlags::SYMLINK_NOFOLLOW))?;
+        } else if (inode.uid, inode.gid) != self.user {
+            // It belongs to whoever unpacks: with these bits it would run as them instead of its owner.
+            permissions &= !0o6000;
+            if !std::mem::replace(&mut self.owners_told, true) {
+                self.leave_out(path, "owner, and so all other owners,");
+            }
         }
         self.xattrs(dir, name, inode, path)?;
         if !inode.is_symlink() {
-            let mode = Mode::from_raw_mode(inode.permissions().into());
-            step("setting the mode", fs::chmodat(dir, name, mode, AtFlags::empty()))?;
+            // By a descriptor: chmodat follows a symlink that somebody may have put in its place.
+            let held =
+                fs::openat(dir, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty());
+            let held = step("setting the mode", held)?;
+            let mode = Mode::from_raw_mode(permissions.into());
+            step("setting the mode", fs::chmod(format!("/proc/self/fd/{}", held.as_raw_fd()), mode))?;
         }
         let time = Timespec { tv_sec: inode.mtime.secs, tv_nsec: inode.mtime.nanos.into() };
         let times = Timestamps { last_access: time, last_modification: time };

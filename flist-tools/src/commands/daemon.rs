@@ -26,7 +26,10 @@ pub fn run(global: &Global) -> anyhow::Result<()> {
         tell(&text);
         return Err(Quiet(1).into());
     }
-    Ok(())
+    // Threads of ended sessions may still hold the database, which is flushed; the exit handlers of the C++ library
+    // would take it away under them.
+    // SAFETY: it ends the process and nothing else.
+    unsafe { libc::_exit(0) }
 }
 
 fn tell(text: &str) {

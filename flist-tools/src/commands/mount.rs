@@ -28,6 +28,9 @@ pub fn request(
     dir: &Path,
     options: &MountOptions,
 ) -> anyhow::Result<MountRequest> {
+    if dir.to_str().is_none() {
+        bail!("mountpoint {} is not UTF-8: choose another directory", dir.display());
+    }
     Ok(MountRequest {
         reference: address(reference)?.to_string(),
         mountpoint: std::path::absolute(dir)?,

@@ -28,9 +28,22 @@ pub(super) fn top<'a>(table: &'a [Entry], path: &std::path::Path) -> Option<&'a 
     table.iter().rev().find(|e| e.mountpoint == path)
 }
 
+/// How often a table that keeps changing is read.
+const TRIES: usize = 10;
+
 /// The table of this process's mount namespace, in the order of mounting.
+///
+/// The kernel hands it out page by page, and a mount made or ended in between can hide a line: only two equal readings
+/// in a row are one table.
 pub(super) fn read() -> io::Result<Vec<Entry>> {
-    let table = std::fs::read("/proc/self/mountinfo")?;
+    let mut table = std::fs::read("/proc/self/mountinfo")?;
+    for _ in 0..TRIES {
+        let again = std::fs::read("/proc/self/mountinfo")?;
+        if again == table {
+            break;
+        }
+        table = again;
+    }
     Ok(table.split(|b| *b == b'\n').filter_map(parse).collect())
 }
 

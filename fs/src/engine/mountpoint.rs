@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode, percent_encode};
-use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags};
+use rustix::fs::{AtFlags, Mode, OFlags, StatxAttributes, StatxFlags};
 use rustix::mount::{UnmountFlags, unmount as sys_unmount};
 
 use super::mount::MountError;
@@ -120,9 +120,12 @@ impl Location {
         Ok(table.into_iter().filter(|e| e.device == self.device).map(|e| e.mountpoint).collect())
     }
 
-    /// Whether it is what is seen at `path`.
+    /// Whether it is what is seen at `path`: the kernel looks, at one moment, and does not ask the daemon.
     pub(super) fn is_on_top(&self, path: &Path) -> io::Result<bool> {
-        Ok(mountinfo::top(&mountinfo::read()?, path).is_some_and(|e| e.device == self.device))
+        let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::STATX_DONT_SYNC;
+        let seen = rustix::fs::statx(rustix::fs::CWD, path, flags, StatxFlags::BASIC_STATS)?;
+        let device = format!("{}:{}", seen.stx_dev_major, seen.stx_dev_minor);
+        Ok(device == self.device && seen.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
     }
 
     /// Unmounts it at `path`, where it must be on top: what somebody has mounted over it is not ours to take.

@@ -21,6 +21,17 @@ use crate::erofs::{Mtime, Xattr, check_xattrs};
 /// Longest xattr list or value the kernel hands out.
 const XATTR_MAX: usize = 65536;
 
+/// File systems without contents of their own (statfs(2), linux/magic.h).
+const UNREAL: [(u64, &str); 7] = [
+    (0x9fa0, "procfs"),
+    (0x6265_6572, "sysfs"),
+    (0x0027_e0eb, "a cgroup"),
+    (0x6367_7270, "a cgroup"),
+    (0x6462_6720, "debugfs"),
+    (0x7472_6163, "tracefs"),
+    (0x7363_6673, "securityfs"),
+];
+
 /// An inode of the source tree.
 #[derive(Debug)]
 pub(super) struct Entry {
@@ -151,6 +162,7 @@ impl Walker<'_> {
             }
             Err(e) => return Err(PackError::io(self.tree.display(index), "opening the directory")(e)),
         };
+        self.refuse_unreal(index, &dir)?;
         let listed = read_names(&dir);
         let mut names =
             listed.map_err(|e| PackError::io(self.tree.display(index), "listing the directory")(e))?;
@@ -163,11 +175,14 @@ impl Walker<'_> {
                 continue;
             }
             let Some(entry) = self.entry(index, &dir, &name)? else { continue };
-            if matches!(self.tree.entries[entry as usize].kind, Kind::Directory(_)) {
-                let foreign = self.tree.entries[entry as usize].stat.st_dev != self.root_dev;
-                if !(self.options.one_file_system && foreign) {
-                    below.push(entry);
-                }
+            let added = &self.tree.entries[entry as usize];
+            let foreign = self.options.one_file_system && added.stat.st_dev != self.root_dev;
+            match added.kind {
+                Kind::Directory(_) if foreign => {}
+                Kind::Directory(_) => below.push(entry),
+                // A file of another file system is bound here; what it hides is not to be had.
+                _ if foreign => continue,
+                _ => {}
             }
             list.push((name, entry));
         }
@@ -209,6 +224,25 @@ impl Walker<'_> {
         };
         self.tree.entries.push(Entry { parent, name: name.to_vec(), top, stat, xattrs, kind });
         Ok(Some(index))
+    }
+
+    /// The kernel's own file systems show files of no size whose contents are made up as they are read.
+    fn refuse_unreal(&self, index: u32, dir: &OwnedFd) -> Result<(), PackError> {
+        let entry = &self.tree.entries[index as usize];
+        if index != 0 && entry.stat.st_dev == self.tree.entries[entry.parent as usize].stat.st_dev {
+            return Ok(());
+        }
+        let kind = fs::fstatfs(dir)
+            .map_err(|e| PackError::io(self.tree.display(index), "looking at its file system")(e.into()))?;
+        match UNREAL.iter().find(|(magic, _)| *magic == kind.f_type as u64) {
+            Some((_, name)) => Err(PackError::Unrepresentable {
+                path: self.tree.display(index),
+                reason: format!(
+                    "is {name}, whose files have no contents to pack: use --one-file-system or --exclude"
+                ),
+            }),
+            None => Ok(()),
+        }
     }
 
     /// Something is not where it was listed.
