@@ -59,17 +59,9 @@ fn explains_and_helps(outcome: &Outcome, code: i32, names: &str) {
     );
 }
 
-fn packed() -> (Flist, String) {
-    let flist = Flist::new();
-    let source = flist.home().join("source");
-    synthetic::tiny(&source);
-    let cid = flist.pack(&source);
-    (flist, cid)
-}
-
 #[test]
 fn a_reference_that_is_no_cid_of_ours_is_refused_by_every_command() {
-    let (flist, good) = packed();
+    let (flist, good) = Flist::with_image();
     let dir = flist.mountpoint();
     let digest = [0xab; 32];
     let malformed = [
@@ -103,7 +95,7 @@ fn a_reference_that_is_no_cid_of_ours_is_refused_by_every_command() {
 
 #[test]
 fn an_unknown_cid_a_missing_store_and_an_empty_one_are_told_apart_from_bad_luck() {
-    let (flist, good) = packed();
+    let (flist, good) = Flist::with_image();
     let dir = flist.mountpoint();
     let unknown = cid::encode(cid::DAG_CBOR, cid::SHA2_256, &[0xcd; 32]);
     let empty = format!("dir:{}", flist.home().dir("empty").display());
@@ -136,7 +128,7 @@ fn an_unknown_cid_a_missing_store_and_an_empty_one_are_told_apart_from_bad_luck(
 
 #[test]
 fn a_missing_block_fails_the_mount_or_the_read_but_hangs_nothing() {
-    let (flist, good) = packed();
+    let (flist, good) = Flist::with_image();
     let source = flist.home().join("source");
     for (name, path) in store::objects(flist.store()) {
         let damage = store::damage(&path, &store::How::Remove);
@@ -161,7 +153,7 @@ fn a_missing_block_fails_the_mount_or_the_read_but_hangs_nothing() {
 
 #[test]
 fn a_store_without_permission_is_named() {
-    let (flist, good) = packed();
+    let (flist, good) = Flist::with_image();
     fs::set_permissions(flist.store(), fs::Permissions::from_mode(0o700)).unwrap();
     let outcome = run_as_nobody(&flist, args!["ls", good]);
     explains_and_helps(&outcome, 1, &flist.store().display().to_string());
@@ -180,7 +172,7 @@ fn a_store_without_permission_is_named() {
 
 #[test]
 fn what_cannot_be_packed_is_named() {
-    let (flist, _) = packed();
+    let (flist, _) = Flist::with_image();
     for missing in ["no-such-directory", "source/hello"] {
         let path = flist.home().join(missing);
         let outcome = flist.run_within(FIVE_SECONDS, args!["pack", path]);
@@ -198,7 +190,7 @@ fn what_cannot_be_packed_is_named() {
 
 #[test]
 fn a_mountpoint_that_is_missing_a_file_or_taken_is_refused() {
-    let (flist, good) = packed();
+    let (flist, good) = Flist::with_image();
     let missing = flist.home().join("no-such-directory");
     explains_and_helps(
         &flist.run_within(FIVE_SECONDS, args!["mount", good, missing]),
@@ -224,7 +216,7 @@ fn a_mountpoint_that_is_missing_a_file_or_taken_is_refused() {
 /// A daemon that reads its store or cache through its own mount waits for itself.
 #[test]
 fn a_store_or_cache_under_its_own_mount_is_refused() {
-    let (flist, good) = packed();
+    let (flist, good) = Flist::with_image();
     // An image whose content is a store with the first image, so that everything is there but the sense.
     let copy = flist.home().join("copy");
     process::tool("cp", args!["-a", flist.store(), copy]);
@@ -249,7 +241,7 @@ fn a_store_or_cache_under_its_own_mount_is_refused() {
 
 #[test]
 fn a_source_of_an_unknown_kind_is_refused() {
-    let (flist, good) = packed();
+    let (flist, good) = Flist::with_image();
     for spec in ["ftp:somewhere", "somewhere", "dir:", ":", "dir"] {
         let outcome = flist.run_within(FIVE_SECONDS, args!["ls", good, "--from", spec]);
         let code = if outcome.code == 2 { 2 } else { 1 };
@@ -263,7 +255,7 @@ fn a_source_of_an_unknown_kind_is_refused() {
 
 #[test]
 fn a_machine_without_fuse_is_told_so() {
-    let (flist, good) = packed();
+    let (flist, good) = Flist::with_image();
     let dir = flist.mountpoint();
     let script = "mount -t tmpfs none /dev && mknod -m 666 /dev/null c 1 3 && mknod -m 666 /dev/urandom c 1 9 && exec \"$@\"";
     let mut command = std::process::Command::new("unshare");
@@ -276,7 +268,7 @@ fn a_machine_without_fuse_is_told_so() {
 
 #[test]
 fn the_daemon_of_another_user_is_not_used() {
-    let (flist, good) = packed();
+    let (flist, good) = Flist::with_image();
     let mounted = flist.mount(&good);
     // Nobody may even read the store, but the cache and its daemon belong to root.
     let dir = flist.mountpoint();

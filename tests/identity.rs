@@ -8,18 +8,10 @@ use std::time::Duration;
 use harness::{Flist, args, mount_table, process, synthetic, tmpfs::Tmpfs, wait};
 use rustix::process::{Pid, Signal, kill_process};
 
-fn packed() -> (Flist, String) {
-    let flist = Flist::new();
-    let source = flist.home().join("source");
-    synthetic::tiny(&source);
-    let cid = flist.pack(&source);
-    (flist, cid)
-}
-
 /// `umount` once took whatever was on the path: a tmpfs that somebody had mounted over the flist, with all it held.
 #[test]
 fn what_is_mounted_over_an_flist_is_not_taken() {
-    let (flist, cid) = packed();
+    let (flist, cid) = Flist::with_image();
     let mounted = flist.mount(&cid);
     let over = Tmpfs::mount(mounted.path(), 1);
     fs::write(over.path().join("precious"), "data").unwrap();
@@ -37,7 +29,7 @@ fn what_is_mounted_over_an_flist_is_not_taken() {
 /// A daemon that is told to stop ends its own mounts only.
 #[test]
 fn sigterm_leaves_what_is_mounted_over_an_flist() {
-    let (flist, cid) = packed();
+    let (flist, cid) = Flist::with_image();
     let mounted = flist.mount(&cid);
     let daemon = mounted.pid();
     let over = Tmpfs::mount(mounted.path(), 1);
@@ -49,7 +41,7 @@ fn sigterm_leaves_what_is_mounted_over_an_flist() {
 
 #[test]
 fn a_mount_that_was_detached_with_users_gives_its_path_free() {
-    let (flist, cid) = packed();
+    let (flist, cid) = Flist::with_image();
     let dir = flist.mountpoint();
     let first = flist.mount_at(&cid, &dir, &[]);
     let rel = synthetic::files(&flist.home().join("source"))[0].clone();
@@ -67,7 +59,7 @@ fn a_mount_that_was_detached_with_users_gives_its_path_free() {
 /// Somebody aborts the connection through fusectl: the daemon lives, the mount is dead.
 #[test]
 fn an_aborted_mount_is_taken_away_and_its_path_is_free() {
-    let (flist, cid) = packed();
+    let (flist, cid) = Flist::with_image();
     let dir = flist.mountpoint();
     let first = flist.mount_at(&cid, &dir, &[]);
     let other = flist.mount(&cid);
@@ -86,7 +78,7 @@ fn an_aborted_mount_is_taken_away_and_its_path_is_free() {
 /// The parent directory may belong to somebody else, who can swap the mountpoint for a symlink at any time.
 #[test]
 fn a_mountpoint_that_is_a_symlink_is_mounted_where_it_points() {
-    let (flist, cid) = packed();
+    let (flist, cid) = Flist::with_image();
     let real = flist.home().dir("real");
     let link = flist.home().join("link");
     std::os::unix::fs::symlink(&real, &link).unwrap();

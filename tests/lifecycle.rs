@@ -9,14 +9,6 @@ use rustix::process::{Pid, Signal, kill_process};
 
 const SOON: Duration = Duration::from_secs(10);
 
-fn packed() -> (Flist, String) {
-    let flist = Flist::new();
-    let source = flist.home().join("source");
-    synthetic::tiny(&source);
-    let cid = flist.pack(&source);
-    (flist, cid)
-}
-
 fn kill(pid: i32, signal: Signal) {
     kill_process(Pid::from_raw(pid).expect("a daemon has a pid"), signal).expect("the daemon runs");
 }
@@ -27,7 +19,7 @@ fn assert_serves(mounted: &Mounted<'_>) {
 
 #[test]
 fn the_daemon_ends_with_its_last_mount() {
-    let (flist, cid) = packed();
+    let (flist, cid) = Flist::with_image();
     let (first, second) = (flist.mount(&cid), flist.mount(&cid));
     let pid = first.pid();
     assert_eq!(pid, second.pid(), "one daemon for one cache");
@@ -42,7 +34,7 @@ fn the_daemon_ends_with_its_last_mount() {
 
 #[test]
 fn an_external_umount_ends_the_mount_and_the_daemon() {
-    let (flist, cid) = packed();
+    let (flist, cid) = Flist::with_image();
     let (first, second) = (flist.mount(&cid), flist.mount(&cid));
     let pid = first.pid();
     process::tool("umount", args![first.path()]);
@@ -56,7 +48,7 @@ fn an_external_umount_ends_the_mount_and_the_daemon() {
 
 #[test]
 fn sigterm_unmounts_everything_and_ends_the_daemon() {
-    let (flist, cid) = packed();
+    let (flist, cid) = Flist::with_image();
     for signal in [Signal::TERM, Signal::INT] {
         let (first, second) = (flist.mount(&cid), flist.mount(&cid));
         kill(first.pid(), signal);
@@ -69,7 +61,7 @@ fn sigterm_unmounts_everything_and_ends_the_daemon() {
 
 #[test]
 fn after_kill_9_the_same_mountpoint_mounts_again() {
-    let (flist, cid) = packed();
+    let (flist, cid) = Flist::with_image();
     let dir = flist.mountpoint();
     for _ in 0..3 {
         let mounted = flist.mount_at(&cid, &dir, &[]);
@@ -92,7 +84,7 @@ fn after_kill_9_the_same_mountpoint_mounts_again() {
 
 #[test]
 fn umount_clears_a_mount_whose_daemon_is_dead() {
-    let (flist, cid) = packed();
+    let (flist, cid) = Flist::with_image();
     let mounted = flist.mount(&cid);
     kill(mounted.pid(), Signal::KILL);
     wait::for_the_end_of(mounted.pid(), SOON);
@@ -102,7 +94,7 @@ fn umount_clears_a_mount_whose_daemon_is_dead() {
 /// What one daemon leaves at kill -9 must not stop the mounts of the next one, nor its list.
 #[test]
 fn dead_mounts_do_not_disturb_living_ones() {
-    let (flist, cid) = packed();
+    let (flist, cid) = Flist::with_image();
     let dead = flist.mount(&cid);
     kill(dead.pid(), Signal::KILL);
     wait::for_the_end_of(dead.pid(), SOON);
@@ -115,7 +107,7 @@ fn dead_mounts_do_not_disturb_living_ones() {
 
 #[test]
 fn a_mount_that_races_with_the_last_umount_succeeds() {
-    let (flist, cid) = packed();
+    let (flist, cid) = Flist::with_image();
     let dirs = [flist.mountpoint(), flist.mountpoint()];
     std::thread::scope(|scope| {
         for dir in &dirs {
@@ -133,7 +125,7 @@ fn a_mount_that_races_with_the_last_umount_succeeds() {
 
 #[test]
 fn a_busy_mount_is_not_torn_away() {
-    let (flist, cid) = packed();
+    let (flist, cid) = Flist::with_image();
     let mounted = flist.mount(&cid);
     let mut sitting = Command::new("sleep").arg("300").current_dir(mounted.join("dir")).spawn().unwrap();
     let outcome = flist.run_within(SOON, args!["umount", mounted.path()]);
@@ -151,7 +143,7 @@ fn a_busy_mount_is_not_torn_away() {
 
 #[test]
 fn each_cache_has_a_daemon_of_its_own() {
-    let (flist, cid) = packed();
+    let (flist, cid) = Flist::with_image();
     let other = Flist::beside(&flist);
     let (a, b) = (flist.mount(&cid), other.mount(&cid));
     assert_ne!(a.pid(), b.pid());
@@ -165,7 +157,7 @@ fn each_cache_has_a_daemon_of_its_own() {
 
 #[test]
 fn mounts_tells_what_is_mounted_where() {
-    let (flist, cid) = packed();
+    let (flist, cid) = Flist::with_image();
     let mounted = flist.mount_with(&cid, &["--mode", "fuse"]);
     fs::read(mounted.join("dir/noise")).unwrap();
     let status = mounted.status();
@@ -188,7 +180,7 @@ fn mounts_tells_what_is_mounted_where() {
 /// A pipe ends when its last writer closes it, and the daemon lives on.
 #[test]
 fn mount_in_a_pipe_returns_although_its_daemon_lives_on() {
-    let (flist, cid) = packed();
+    let (flist, cid) = Flist::with_image();
     let dir = flist.mountpoint();
     let mut child = flist
         .command(args!["mount", cid, dir])
@@ -208,7 +200,7 @@ fn mount_in_a_pipe_returns_although_its_daemon_lives_on() {
 /// It must not hold the shell's directory busy, nor die with its terminal.
 #[test]
 fn the_daemon_is_detached_from_its_caller() {
-    let (flist, cid) = packed();
+    let (flist, cid) = Flist::with_image();
     let mounted = flist.mount(&cid);
     let pid = mounted.pid();
     assert_eq!(fs::read_link(format!("/proc/{pid}/cwd")).unwrap().to_str(), Some("/"));

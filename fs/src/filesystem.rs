@@ -4,6 +4,8 @@
 //! once ([`Filesystem::read_now`]), what is missing is waited for ([`Filesystem::read`]), never both in one call, so
 //! a thread of the kernel's queue never sleeps for a source.
 
+mod gather;
+
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,6 +20,7 @@ use tokio::sync::Semaphore;
 use crate::erofs::{self, Inode, Nid, TreeError};
 use crate::format::{Part, Place};
 use crate::image::Image;
+use gather::Gather;
 
 /// Frames of one read that are fetched at the same time.
 const PARALLEL: usize = 8;
@@ -351,65 +354,5 @@ impl Filesystem {
         let contents = gathered.finish();
         self.counters.bytes_read.fetch_add(contents.0.len() as u64, Ordering::Relaxed);
         contents
-    }
-}
-
-/// Joins the pieces of a read; a read that lies in one frame is not copied.
-enum Gather {
-    Empty(u64),
-    One(Bytes, u64),
-    Joined(Vec<u8>),
-}
-
-impl Gather {
-    fn new(len: u64) -> Self {
-        Gather::Empty(len)
-    }
-
-    fn frame(&mut self, plain: &PlainFrame, from: usize, len: usize) -> bool {
-        match self {
-            Gather::Empty(total) if *total == len as u64 => {
-                *self = Gather::One(plain.bytes().slice(from..from + len), *total);
-                true
-            }
-            Gather::Empty(_) | Gather::One(..) | Gather::Joined(_) => {
-                self.bytes(&plain.bytes()[from..from + len])
-            }
-        }
-    }
-
-    fn bytes(&mut self, bytes: &[u8]) -> bool {
-        self.joined().extend_from_slice(bytes);
-        true
-    }
-
-    fn zeros(&mut self, len: u64) -> bool {
-        let joined = self.joined();
-        joined.resize(joined.len() + len as usize, 0);
-        true
-    }
-
-    fn joined(&mut self) -> &mut Vec<u8> {
-        match self {
-            Gather::Empty(total) => *self = Gather::Joined(Vec::with_capacity(*total as usize)),
-            Gather::One(bytes, total) => {
-                let mut joined = Vec::with_capacity(*total as usize);
-                joined.extend_from_slice(bytes);
-                *self = Gather::Joined(joined);
-            }
-            Gather::Joined(_) => {}
-        }
-        match self {
-            Gather::Joined(joined) => joined,
-            Gather::Empty(_) | Gather::One(..) => unreachable!("just made"),
-        }
-    }
-
-    fn finish(self) -> Contents {
-        Contents(match self {
-            Gather::Empty(_) => Bytes::new(),
-            Gather::One(bytes, _) => bytes,
-            Gather::Joined(joined) => joined.into(),
-        })
     }
 }

@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::mounted::Mounted;
 use crate::process::{self, Outcome, PATIENCE};
 use crate::status::MountStatus;
-use crate::{Place, args};
+use crate::{Place, args, synthetic};
 
 /// A user of the binary. Dropping it ends its daemons and detaches its mounts.
 pub struct Flist {
@@ -29,6 +29,15 @@ impl Flist {
         let home = Place::new();
         let (store, cache) = (home.join("store"), home.join("cache"));
         Self { bin: binary(), store, cache, home, mounts_made: 0.into() }
+    }
+
+    /// One that has packed a few small files, `source` in its home, and their CID.
+    pub fn with_image() -> (Self, String) {
+        let flist = Self::new();
+        let source = flist.home().join("source");
+        synthetic::tiny(&source);
+        let cid = flist.pack(&source);
+        (flist, cid)
     }
 
     /// The same store, another cache: a second machine, so to say.
