@@ -33,7 +33,7 @@ test: setup ## Run all tests (root)
 check: setup ## Formatting, lints, licences
 	$(call step,fmt,cargo fmt --all --check)
 	$(call step,clippy,cargo clippy --locked --workspace --all-targets -- -D warnings)
-	$(call step,doc,RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --document-private-items)
+	$(call step,doc,RUSTDOCFLAGS="-D warnings -A rustdoc::private-intra-doc-links" cargo doc --locked --workspace --no-deps --document-private-items)
 	@command -v cargo-deny >/dev/null && cargo deny check || echo "cargo-deny is not installed: licences not checked"
 
 bench: setup ## Compare with tar, squashfs and ext4 (root); results in benches/results/
