@@ -320,9 +320,13 @@ fn open_session(
     })
 }
 
-/// Takes away what is left of a mount that nobody serves any more.
+/// Takes away what is left of a mount that nobody serves any more. Device numbers are given out again at once, so what
+/// is alive under this one is another mount already.
 fn detach(location: &Location) {
     for path in location.everywhere().unwrap_or_default() {
+        if !super::mountpoint::is_dead(&path) {
+            continue;
+        }
         if let Err(error) = location.unmount(&path, true) {
             tracing::warn!(mountpoint = %path.display(), %error, "a dead mount stays");
         }
