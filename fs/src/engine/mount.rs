@@ -214,7 +214,7 @@ impl Mount {
             let _alone = MOUNTING.lock();
             let before = Before::new(&source).map_err(failed("reading the mount table for"))?;
             let session = open_session(edge, spec, mountpoint, &before, source.clone())?;
-            (session, before.added().map_err(failed("finding the mount on"))?)
+            (session, before.added(&mountpoint.path).map_err(failed("finding the mount on"))?)
         };
         pusher.connect(session.notifier());
         let read_ahead = if spec.source_options.cache_local { READ_AHEAD_REMOTE } else { READ_AHEAD_LOCAL };
@@ -313,7 +313,7 @@ fn open_session(
     let failed_mount = failed();
     rustix::mount::mount(&source, target, "fuse.flist", flags, &*data).map_err(|e| failed_mount(e.into()))?;
     Session::from_fd(edge, device.into(), acl, config).map_err(|e| {
-        if let Ok(location) = before.added() {
+        if let Ok(location) = before.added(&mountpoint.path) {
             detach(&location);
         }
         failed()(e)

@@ -94,12 +94,24 @@ impl<'a> Before<'a> {
         Ok(Before { source, known })
     }
 
-    /// Where the mount that came since is.
-    pub(super) fn added(&self) -> io::Result<Location> {
-        let is_new = |e: &Entry| !self.known.iter().any(|(id, device)| (*id, device) == (e.id, &e.device));
-        let entry = with_source(self.source)?.into_iter().find(is_new).ok_or(io::ErrorKind::NotFound)?;
-        Ok(Location { device: entry.device, mountpoint: entry.mountpoint })
+    /// Where the mount that came since is: at `path`, or, when that leads elsewhere by now, what is new in the table.
+    /// Newness alone would not do, since numbers of mounts and devices are given out again at once.
+    pub(super) fn added(&self, path: &Path) -> io::Result<Location> {
+        let table = with_source(self.source)?;
+        let seen = device_seen_at(path).ok().flatten();
+        let at_path = table.iter().find(|e| e.mountpoint == path && Some(&e.device) == seen.as_ref());
+        let is_new = |e: &&Entry| !self.known.iter().any(|(id, device)| (*id, device) == (e.id, &e.device));
+        let entry = at_path.or_else(|| table.iter().find(is_new)).ok_or(io::ErrorKind::NotFound)?;
+        Ok(Location { device: entry.device.clone(), mountpoint: entry.mountpoint.clone() })
     }
+}
+
+/// Device of the file system whose root is seen at `path`: the kernel looks, at one moment, and does not ask the daemon.
+fn device_seen_at(path: &Path) -> io::Result<Option<String>> {
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::STATX_DONT_SYNC;
+    let seen = rustix::fs::statx(rustix::fs::CWD, path, flags, StatxFlags::BASIC_STATS)?;
+    let is_root = seen.stx_attributes.contains(StatxAttributes::MOUNT_ROOT);
+    Ok(is_root.then(|| format!("{}:{}", seen.stx_dev_major, seen.stx_dev_minor)))
 }
 
 fn with_source(source: &str) -> io::Result<Vec<Entry>> {
@@ -120,12 +132,9 @@ impl Location {
         Ok(table.into_iter().filter(|e| e.device == self.device).map(|e| e.mountpoint).collect())
     }
 
-    /// Whether it is what is seen at `path`: the kernel looks, at one moment, and does not ask the daemon.
+    /// Whether it is what is seen at `path`.
     pub(super) fn is_on_top(&self, path: &Path) -> io::Result<bool> {
-        let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::STATX_DONT_SYNC;
-        let seen = rustix::fs::statx(rustix::fs::CWD, path, flags, StatxFlags::BASIC_STATS)?;
-        let device = format!("{}:{}", seen.stx_dev_major, seen.stx_dev_minor);
-        Ok(device == self.device && seen.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
+        Ok(device_seen_at(path)?.as_ref() == Some(&self.device))
     }
 
     /// Unmounts it at `path`, where it must be on top: what somebody has mounted over it is not ours to take.
