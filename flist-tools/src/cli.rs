@@ -159,6 +159,10 @@ pub struct PackArgs {
 /// How a mount reaches the kernel, as a user says it.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum ModeArg {
+    /// `kernel` where it works, else `fuse`
+    Auto,
+    /// The kernel mounts the tree itself, as EROFS: the fast path, for root on Linux 6.12 and newer
+    Kernel,
     /// The whole tree over FUSE: works everywhere
     Fuse,
 }
@@ -166,6 +170,8 @@ pub enum ModeArg {
 impl From<ModeArg> for Mode {
     fn from(mode: ModeArg) -> Mode {
         match mode {
+            ModeArg::Auto => Mode::Auto,
+            ModeArg::Kernel => Mode::Kernel,
             ModeArg::Fuse => Mode::Fuse,
         }
     }
@@ -175,7 +181,7 @@ impl From<ModeArg> for Mode {
 #[derive(Args, Clone, Debug)]
 pub struct MountOptions {
     /// How the mount reaches the kernel
-    #[arg(long, value_enum, default_value = "fuse")]
+    #[arg(long, value_enum, default_value = "auto", env = "G8_MODE")]
     pub mode: ModeArg,
     /// Keep blocks of stores on this machine in the cache too, as if they were far away
     #[arg(long)]
@@ -199,7 +205,8 @@ pub struct MountArgs {
     /// How.
     #[command(flatten)]
     pub options: MountOptions,
-    /// Let other users in, as the permissions in the image allow
+    /// Let other users in where FUSE would keep them out; in mode kernel the permissions in the image decide, as on any
+    /// mount by root
     #[arg(long)]
     pub allow_other: bool,
 }

@@ -4,9 +4,17 @@
 //! unmounts it, by [`Engine::umount`] or from outside. Nothing here is a process: `daemon` puts an engine behind a
 //! socket, and a node links it in.
 
+mod devices;
+mod error;
+mod fuse_mode;
+mod images;
+mod kernel_mode;
 mod mount;
 mod mountinfo;
 pub mod mountpoint;
+mod probe;
+mod read_ahead;
+mod spec;
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -16,13 +24,15 @@ use std::time::{Duration, Instant};
 use g8_cache::{BlockId, Cache, CacheConfig};
 use parking_lot::{Condvar, Mutex};
 
-pub use mount::{Mode, MountError, MountSpec, MountStatus};
+pub use error::MountError;
+pub use spec::{Mode, MountSpec, MountStatus};
 
-use crate::filesystem::Filesystem;
 use crate::image::Image;
 use crate::source::open_sources;
-use mount::Mount;
-use mountpoint::PathRules;
+use images::Images;
+use mount::{Mount, Parts};
+use mountpoint::{OwnMount, PathRules};
+use probe::Probe;
 
 /// How long a session thread of an unmounted file system may take to end.
 const SESSION_END: Duration = Duration::from_secs(5);
@@ -73,6 +83,8 @@ pub struct Engine {
     /// `Some` until the engine is dropped.
     runtime: Option<tokio::runtime::Runtime>,
     mounts: Arc<Mounts>,
+    images: Images,
+    probe: Probe,
 }
 
 /// Why an engine does not start.
@@ -106,7 +118,14 @@ impl Engine {
             .enable_all()
             .build()
             .map_err(EngineError::Runtime)?;
-        Ok(Engine { cache, cache_dir, runtime: Some(runtime), mounts: Arc::default() })
+        Ok(Engine {
+            cache,
+            cache_dir,
+            runtime: Some(runtime),
+            mounts: Arc::default(),
+            images: Images::default(),
+            probe: Probe::default(),
+        })
     }
 
     /// The cache.
@@ -126,40 +145,62 @@ impl Engine {
             rules.refuse_own("source", path)?;
             rules.refuse_hiding("source", path, &spec.mountpoint)?;
         }
-        let mountpoint = mountpoint::prepare(&spec.mountpoint)?;
+        let mountpoint = mountpoint::prepare(&spec.mountpoint, |own| self.is_orphan(own))?;
         let _reserved = Reserved::new(&self.mounts, &mountpoint.path)?;
-        let deadline = Instant::now() + spec.deadline;
-        let opened = Image::open(id, &self.cache, &sources, Some(&self.cache_dir), deadline);
-        let image = Arc::new(self.runtime().block_on(opened)?);
-        // A failed read-ahead is asked for once more as a plain read before the reader sees the error.
-        let fs = Arc::new(Filesystem::new(image, self.cache.clone(), sources, spec.deadline / 2));
-        let mount = Mount::start(spec, &mountpoint, fs, &self.cache_dir, self.runtime().handle())?;
-        let mount = self.serve(mount)?;
+        let began = Instant::now();
+        let opened = Image::open(id, &self.cache, &sources, Some(&self.cache_dir), began + spec.deadline);
+        let image = self.images.get_or(id, || self.runtime().block_on(opened))?;
+        let opened_in = began.elapsed();
+        let parts = Parts {
+            spec,
+            mountpoint: &mountpoint,
+            image,
+            cache: self.cache.clone(),
+            sources,
+            cache_dir: &self.cache_dir,
+            runtime: self.runtime().handle(),
+        };
+        let mount = Mount::start(&parts, opened_in, &self.probe)?;
+        let mount = self.keep(mount);
         Ok(mount.status(&self.cache_dir))
     }
 
     /// Ends the mount seen at `path`; `lazy` detaches it although it is in use, and it ends with its last user.
     pub fn umount(&self, path: &Path, lazy: bool) -> Result<(), MountError> {
         // Is it one of ours at all, and not covered?
-        mountpoint::own_mount_at(path)?;
+        let own = mountpoint::own_mount_at(path)?;
         for mount in self.live() {
-            let on_top = mount.location.is_on_top(path);
+            let on_top = mount.location().is_on_top(path);
             if on_top.map_err(MountError::io("reading the mount table for", path))? {
-                mount.location.unmount(path, lazy)?;
+                mount.unmount(path, lazy)?;
                 // Bound elsewhere, or detached with users, it goes on.
-                let gone = mount.location.everywhere().is_ok_and(|paths| paths.is_empty());
+                let gone = mount.location().everywhere().is_ok_and(|paths| paths.is_empty());
                 if gone && !lazy {
                     self.wait_gone(&mount, Instant::now() + SESSION_END);
                 }
                 return Ok(());
             }
         }
+        if self.is_orphan(&own) {
+            return mountpoint::unmount(path, true);
+        }
         Err(MountError::NotMounted(path.to_owned()))
+    }
+
+    /// Whether a mount in mode `kernel` was served by a daemon of this cache that is no more: the kernel does not tell, but
+    /// a cache has one daemon, and that is us.
+    fn is_orphan(&self, own: &OwnMount) -> bool {
+        let table = self.mounts.table.lock();
+        let is_ours = || table.live.iter().any(|mount| mount.location().device == own.device);
+        own.mode == Mode::Kernel
+            && own.cache == self.cache_dir
+            && !table.making.contains(&own.mountpoint)
+            && !is_ours()
     }
 
     /// What is mounted, sorted by mountpoint. What was detached and still has users is not seen anywhere, nor here.
     pub fn mounts(&self) -> Vec<MountStatus> {
-        let seen = |m: &&Arc<Mount>| m.location.everywhere().is_ok_and(|paths| !paths.is_empty());
+        let seen = |m: &&Arc<Mount>| m.location().everywhere().is_ok_and(|paths| !paths.is_empty());
         let mut list: Vec<MountStatus> =
             self.live().iter().filter(seen).map(|m| m.status(&self.cache_dir)).collect();
         list.sort_by(|a, b| a.mountpoint.cmp(&b.mountpoint));
@@ -200,16 +241,15 @@ impl Engine {
         self.mounts.table.lock().live.clone()
     }
 
-    /// Has `mount` answer the kernel, and sees to it that it is forgotten when it ends.
-    fn serve(&self, mount: Mount) -> Result<Arc<Mount>, MountError> {
+    /// Keeps a mount until it ends.
+    fn keep(&self, mount: Mount) -> Arc<Mount> {
         let mount = Arc::new(mount);
         self.mounts.change(|table| table.live.push(mount.clone()));
         let (mounts, ended) = (self.mounts.clone(), Arc::downgrade(&mount));
-        let forget = move || {
+        mount.on_end(move || {
             mounts.change(|table| table.live.retain(|m| !std::ptr::eq(Arc::as_ptr(m), ended.as_ptr())))
-        };
-        mount.serve(forget.clone()).inspect_err(|_| forget())?;
-        Ok(mount)
+        });
+        mount
     }
 
     fn wait_gone(&self, mount: &Arc<Mount>, end: Instant) {

@@ -118,6 +118,43 @@ impl Piece<'_> {
     }
 }
 
+/// A read of what is at hand; it stops at the first piece that is not.
+struct Here<'a> {
+    fs: &'a Filesystem,
+    gathered: Gather,
+    missing: bool,
+}
+
+impl<'a> Here<'a> {
+    fn new(fs: &'a Filesystem, len: u64) -> Self {
+        Here { fs, gathered: Gather::new(len), missing: false }
+    }
+
+    /// Whether the piece was at hand.
+    fn take(&mut self, piece: Piece<'_>) -> bool {
+        match piece {
+            Piece::Frame { block, frame, from, len } => {
+                match self.fs.cache.get_now(&self.fs.image.map.block(block), frame) {
+                    Some((plain, hit)) => {
+                        self.fs.count(hit);
+                        self.gathered.frame(&plain, from, len)
+                    }
+                    None => {
+                        self.missing = true;
+                        false
+                    }
+                }
+            }
+            Piece::Zero(len) => self.gathered.zeros(len),
+            Piece::Inline(bytes) => self.gathered.bytes(bytes),
+        }
+    }
+
+    fn finish(self) -> Option<Contents> {
+        (!self.missing).then(|| self.fs.answer(self.gathered))
+    }
+}
+
 impl Filesystem {
     /// `deadline` is how long one read may take, whatever the sources do.
     pub fn new(image: Arc<Image>, cache: Cache, sources: Sources, deadline: Duration) -> Self {
@@ -174,26 +211,9 @@ impl Filesystem {
     /// Reads without waiting: `None` when something is neither in memory nor on the disk.
     pub fn read_now(&self, nid: Nid, offset: u64, size: u32) -> Result<Option<Contents>, FsError> {
         let (inode, len) = self.readable(nid, offset, size)?;
-        let mut gathered = Gather::new(len);
-        let mut missing = false;
-        self.pieces(&inode, offset, len, &mut |piece| match piece {
-            Piece::Frame { block, frame, from, len } => {
-                match self.cache.get_now(&self.image.map.block(block), frame) {
-                    Some((plain, hit)) => {
-                        self.count(hit);
-                        gathered.frame(&plain, from, len);
-                        true
-                    }
-                    None => {
-                        missing = true;
-                        false
-                    }
-                }
-            }
-            Piece::Zero(len) => gathered.zeros(len),
-            Piece::Inline(bytes) => gathered.bytes(bytes),
-        })?;
-        Ok((!missing).then(|| self.answer(gathered)))
+        let mut here = Here::new(self, len);
+        self.pieces(&inode, offset, len, &mut |piece| here.take(piece))?;
+        Ok(here.finish())
     }
 
     /// Reads and waits for what is missing, at most as long as the deadline.
@@ -207,6 +227,33 @@ impl Filesystem {
             true
         })?;
         self.gather(pieces, len, deadline).await
+    }
+
+    /// [`Filesystem::read_now`] of a data space itself, for the kernel that maps files to it.
+    pub fn read_space_now(&self, device: erofs::Device, address: u64, len: u32) -> Option<Contents> {
+        let mut here = Here::new(self, len.into());
+        let mut parts = self.image.map.parts(device, address, len.into());
+        parts.all(|part| self.frames(part, &mut |piece| here.take(piece)));
+        here.finish()
+    }
+
+    /// [`Filesystem::read`] of a data space itself.
+    pub async fn read_space(
+        &self,
+        device: erofs::Device,
+        address: u64,
+        len: u32,
+    ) -> Result<Contents, FsError> {
+        let deadline = Instant::now() + self.deadline;
+        let _turn = self.waiting.acquire().await.expect("the semaphore is never closed");
+        let mut pieces = Vec::new();
+        for part in self.image.map.parts(device, address, len.into()) {
+            self.frames(part, &mut |piece| {
+                pieces.push(piece);
+                true
+            });
+        }
+        self.gather(pieces, len.into(), deadline).await
     }
 
     /// Joins pieces in order. A few frames are fetched at the same time, and each is let go when its piece is joined, so
@@ -239,24 +286,6 @@ impl Filesystem {
         let (plain, hit) = self.cache.get(&desc, frame, &self.sources, deadline).await?;
         self.count(hit);
         Ok(Some(plain))
-    }
-
-    /// Bytes of a data space itself, for tools that look below files.
-    pub async fn read_space(
-        &self,
-        device: erofs::Device,
-        address: u64,
-        len: u32,
-    ) -> Result<Contents, FsError> {
-        let deadline = Instant::now() + self.deadline;
-        let mut pieces = Vec::new();
-        for part in self.image.map.parts(device, address, len.into()) {
-            self.frames(part, &mut |piece| {
-                pieces.push(piece);
-                true
-            });
-        }
-        self.gather(pieces, len.into(), deadline).await
     }
 
     /// The range of a file around `offset` that decoding its frame yields anyway, limited to the frame's extent.

@@ -10,6 +10,8 @@
 
 mod attr;
 mod push;
+mod space;
+mod trim;
 
 use std::ffi::OsStr;
 use std::io;
@@ -29,6 +31,8 @@ use crate::erofs::{self, FileKind, Inode, Nid};
 use crate::filesystem::{Filesystem, FsError};
 use attr::{file_attr, file_type};
 pub use push::Pusher;
+pub use space::{ImageSpaces, Space, SpaceEdge, Spaces};
+pub use trim::Trimmer;
 
 /// Ten years: the kernel turns it into a number of ticks, so "for ever" must not overflow.
 const FOREVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
@@ -127,14 +131,28 @@ pub fn errno(error: &FsError) -> i32 {
 }
 
 /// The errno of a failure, which is logged here, once, with a number that a later look at the log can find.
-fn failed(fs: &Filesystem, nid: Nid, offset: u64, error: &FsError) -> Errno {
+fn failed(fs: &Filesystem, what: impl std::fmt::Display, offset: u64, error: &FsError) -> Errno {
     let id = fs.counters().errors.fetch_add(1, Ordering::Relaxed) + 1;
     if fs.may_log() {
         let cid = fs.image().id;
         let cause = chain(error);
-        tracing::error!(%cid, id, inode = nid.0, offset, cause, "request failed");
+        tracing::error!(%cid, id, inode = %what, offset, cause, "request failed");
     }
     Errno::from_i32(errno(error))
+}
+
+/// Asks the kernel for what it has of `wanted`, and for room for read-ahead.
+fn negotiate(config: &mut KernelConfig, wanted: &[InitFlags]) {
+    for flag in wanted {
+        if config.add_capabilities(*flag).is_err() {
+            tracing::debug!(?flag, "this kernel lacks a FUSE capability");
+        }
+    }
+    let background = config.set_max_background(MAX_BACKGROUND);
+    let congestion = config.set_congestion_threshold(MAX_BACKGROUND / 4 * 3);
+    if background.is_err() || congestion.is_err() {
+        tracing::debug!("this kernel refuses our number of background requests");
+    }
 }
 
 fn chain(error: &dyn std::error::Error) -> String {
@@ -178,16 +196,7 @@ impl fuser::Filesystem for Edge {
             // With it the kernel honours the ACLs it finds there; without xattrs it would only cost questions.
             wanted.push(InitFlags::FUSE_POSIX_ACL);
         }
-        for flag in wanted {
-            if config.add_capabilities(flag).is_err() {
-                tracing::debug!(?flag, "this kernel lacks a FUSE capability");
-            }
-        }
-        let background = config.set_max_background(MAX_BACKGROUND);
-        let congestion = config.set_congestion_threshold(MAX_BACKGROUND / 4 * 3);
-        if background.is_err() || congestion.is_err() {
-            tracing::debug!("this kernel refuses our number of background requests");
-        }
+        negotiate(config, &wanted);
         Ok(())
     }
 

@@ -18,6 +18,12 @@ pub fn run(global: &Global, args: &MountArgs) -> anyhow::Result<()> {
     if global.json {
         return output::json(&status);
     }
+    match &status.fallback {
+        Some(why) if rustix::process::geteuid().is_root() => {
+            output::warn(format_args!("mounted in mode fuse, which is slower: {why}"));
+        }
+        Some(_) | None => tracing::info!(mode = %status.mode, "mounted"),
+    }
     Ok(())
 }
 

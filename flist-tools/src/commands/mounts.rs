@@ -57,7 +57,7 @@ fn table(mounts: &[MountStatus]) -> Table {
         table.add_row([
             Cell::new(output::name(m.mountpoint.as_os_str().as_bytes())),
             Cell::new(output::name(m.reference.as_bytes())),
-            Cell::new(format!("{:?}", m.mode).to_lowercase()),
+            Cell::new(m.mode),
             Cell::new(m.pid),
             Cell::new(output::size(m.bytes_read)),
             Cell::new(output::size(m.bytes_fetched)),

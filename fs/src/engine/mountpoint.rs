@@ -8,11 +8,12 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode, percent_encode};
-use rustix::fs::{AtFlags, Mode, OFlags, StatxAttributes, StatxFlags};
+use rustix::fs::{AtFlags, OFlags, StatxAttributes, StatxFlags};
 use rustix::mount::{UnmountFlags, unmount as sys_unmount};
 
-use super::mount::MountError;
+use super::error::MountError;
 use super::mountinfo::{self, Entry};
+use super::spec::Mode;
 
 /// Begins what the mount table shows as the source of our mounts: `flist:CID@CACHE`, from which any process finds the
 /// daemon. The cache's path is percent-encoded, since mount options end at a comma.
@@ -20,6 +21,10 @@ const SOURCE_PREFIX: &[u8] = b"flist:";
 /// How long a busy mount is tried again.
 const BUSY_PATIENCE: Duration = Duration::from_millis(500);
 const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'.').remove(b'-').remove(b'_');
+
+/// Begins the name of the symlink by which a tree is mounted in mode `kernel`: what the mount table shows as source must
+/// be a path there, and this one lies in the cache and ends in the CID.
+const LINK_PREFIX: &[u8] = b"flist:";
 
 /// One of our mounts as the mount table shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +37,10 @@ pub struct OwnMount {
     pub cache: PathBuf,
     /// User that the daemon runs as. The kernel says so; all else here is what the daemon said.
     pub owner: u32,
+    /// How it reaches the kernel.
+    pub mode: Mode,
+    /// `major:minor` of the file system.
+    pub(super) device: String,
     /// Number of the mount.
     id: u64,
 }
@@ -39,6 +48,11 @@ pub struct OwnMount {
 /// The source that the mount table is to show.
 pub(super) fn source(reference: &str, cache: &Path) -> String {
     format!("flist:{reference}@{}", percent_encode(cache.as_os_str().as_bytes(), PLAIN))
+}
+
+/// The path of the symlink that the mount table is to show for a tree in mode `kernel`.
+pub(super) fn tree_link(reference: &str, cache: &Path) -> PathBuf {
+    cache.join(format!("flist:{reference}"))
 }
 
 /// All our mounts that this process can see, in the order in which they were made.
@@ -67,17 +81,28 @@ pub fn is_mounted(mount: &OwnMount) -> std::io::Result<bool> {
 }
 
 fn own(entry: &Entry) -> Option<OwnMount> {
-    let rest = entry.source.strip_prefix(SOURCE_PREFIX)?;
-    if entry.fs_type != "fuse.flist" {
-        return None;
-    }
-    let at = rest.iter().position(|b| *b == b'@')?;
-    let owner = entry.options.split(',').find_map(|o| o.strip_prefix("user_id="))?;
+    let (reference, cache, owner, mode) = match entry.fs_type.as_str() {
+        "fuse.flist" => {
+            let rest = entry.source.strip_prefix(SOURCE_PREFIX)?;
+            let at = rest.iter().position(|b| *b == b'@')?;
+            let owner = entry.options.split(',').find_map(|o| o.strip_prefix("user_id="))?;
+            (&rest[..at], percent_decode(&rest[at + 1..]).collect(), owner.parse().ok()?, Mode::Fuse)
+        }
+        "erofs" => {
+            let slash = entry.source.iter().rposition(|b| *b == b'/')?;
+            let reference = entry.source[slash + 1..].strip_prefix(LINK_PREFIX)?;
+            // The kernel lets only root mount an EROFS.
+            (reference, entry.source[..slash].to_vec(), 0, Mode::Kernel)
+        }
+        _ => return None,
+    };
     Some(OwnMount {
         mountpoint: entry.mountpoint.clone(),
-        reference: String::from_utf8_lossy(&rest[..at]).into_owned(),
-        cache: OsString::from_vec(percent_decode(&rest[at + 1..]).collect()).into(),
-        owner: owner.parse().ok()?,
+        reference: String::from_utf8_lossy(reference).into_owned(),
+        cache: OsString::from_vec(cache).into(),
+        owner,
+        mode,
+        device: entry.device.clone(),
         id: entry.id,
     })
 }
@@ -171,8 +196,9 @@ pub(super) struct Mountpoint {
     pub path: PathBuf,
 }
 
-/// Checks that something can be mounted on `path`. A dead mount of ours there is cleared.
-pub(super) fn prepare(path: &Path) -> Result<Mountpoint, MountError> {
+/// Checks that something can be mounted on `path`. A dead mount of ours there is cleared; `is_orphan` says of one whose
+/// files live on without its daemon whether it is.
+pub(super) fn prepare(path: &Path, is_orphan: impl Fn(&OwnMount) -> bool) -> Result<Mountpoint, MountError> {
     let path = &resolve(path).map_err(|_| MountError::Missing(path.to_owned()))?;
     if is_dead(path) {
         // Only what is ours; anybody else's dead mount is theirs to clear.
@@ -185,12 +211,18 @@ pub(super) fn prepare(path: &Path) -> Result<Mountpoint, MountError> {
             )));
         }
     }
+    if let Ok(mount) = own_mount_at(path)
+        && is_orphan(&mount)
+    {
+        tracing::warn!(mountpoint = %path.display(), "clearing a mount whose daemon has gone");
+        unmount(path, true)?;
+    }
     let resolved = path.canonicalize().map_err(|e| match e.kind() {
         io::ErrorKind::NotFound => MountError::Missing(path.to_owned()),
         _ => MountError::io("opening mountpoint", path)(e),
     })?;
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let directory = rustix::fs::open(&resolved, flags, Mode::empty()).map_err(|e| match e {
+    let directory = rustix::fs::open(&resolved, flags, rustix::fs::Mode::empty()).map_err(|e| match e {
         rustix::io::Errno::NOTDIR => MountError::NotADirectory(path.to_owned()),
         other => MountError::io("opening mountpoint", path)(other.into()),
     })?;

@@ -51,6 +51,11 @@ impl<B: AsRef<[u8]>> Tree<B> {
         Ok(Self { bytes, superblock })
     }
 
+    /// What holds the bytes.
+    pub fn backing(&self) -> &B {
+        &self.bytes
+    }
+
     /// The whole image.
     pub fn bytes(&self) -> &[u8] {
         self.bytes.as_ref()

@@ -103,6 +103,14 @@ impl BlockMap {
         self.stored_bytes
     }
 
+    /// Bytes of memory that the map takes.
+    pub fn memory_bytes(&self) -> usize {
+        size_of_val(&*self.blocks)
+            + size_of_val(&*self.frames)
+            + size_of_val(&*self.small)
+            + size_of_val(&*self.big)
+    }
+
     /// Id of block number `index`, which must be below [`BlockMap::block_count`].
     pub fn block_id(&self, index: u32) -> BlockId {
         BlockId::new(Codec::Raw, self.blocks[index as usize].digest)

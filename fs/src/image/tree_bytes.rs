@@ -13,14 +13,24 @@ pub enum TreeBytes {
     /// In memory.
     Heap(Vec<u8>),
     /// In an unlinked file.
-    Mapped(Mmap),
+    Mapped(Mmap, File),
+}
+
+impl TreeBytes {
+    /// The file, which the kernel can mount.
+    pub fn file(&self) -> Option<&File> {
+        match self {
+            TreeBytes::Heap(_) => None,
+            TreeBytes::Mapped(_, file) => Some(file),
+        }
+    }
 }
 
 impl AsRef<[u8]> for TreeBytes {
     fn as_ref(&self) -> &[u8] {
         match self {
             TreeBytes::Heap(bytes) => bytes,
-            TreeBytes::Mapped(map) => map,
+            TreeBytes::Mapped(map, _) => map,
         }
     }
 }
@@ -67,8 +77,8 @@ impl Growing {
     pub(super) fn finish(self) -> io::Result<TreeBytes> {
         match self {
             Growing::Heap(bytes) => Ok(TreeBytes::Heap(bytes)),
-            // SAFETY: the file has no name and its only descriptor ends here, so nobody can change it under the map.
-            Growing::File(file) => Ok(TreeBytes::Mapped(unsafe { Mmap::map(&file)? })),
+            // SAFETY: the file has no name, and nobody writes to its only descriptor from here on.
+            Growing::File(file) => Ok(TreeBytes::Mapped(unsafe { Mmap::map(&file)? }, file)),
         }
     }
 }

@@ -1,0 +1,129 @@
+//! Mode `fuse`: the whole tree over FUSE, mounted by mount(2) as root, else through fusermount3.
+
+use std::ffi::CString;
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+
+use fuser::{Config, MountOption, Session, SessionACL};
+use parking_lot::Mutex;
+use rustix::mount::MountFlags;
+
+use super::error::{FUSE_DEVICE, MountError};
+use super::mount::{Made, Parts, Serving};
+use super::mountpoint::{Before, Location, is_dead, source};
+use super::read_ahead;
+use super::spec::MountSpec;
+use crate::fuse::{Edge, Pusher};
+
+/// Between a mount and looking for it in the table there must be no other.
+static MOUNTING: Mutex<()> = Mutex::new(());
+/// How often the kernel asks before it gives up: a failed read-ahead, then a plain read.
+const TRIES: u32 = 2;
+
+/// Mounts, and serves.
+pub(super) fn start(parts: &Parts<'_>) -> Result<Made, MountError> {
+    let fs = parts.filesystem(TRIES);
+    let pusher = Pusher::start(fs.clone()).map_err(parts.failed("starting a thread for"))?;
+    let edge = Edge::new(fs.clone(), parts.runtime.clone(), pusher.clone(), parts.spec.allow_other);
+    let source = source(&parts.image.id.to_string(), parts.cache_dir);
+    let (session, location) = {
+        let _alone = MOUNTING.lock();
+        let before = Before::new(&source).map_err(parts.failed("reading the mount table for"))?;
+        let session = open_session(edge, parts, &before, source.clone())?;
+        (session, before.added(&parts.mountpoint.path).map_err(parts.failed("finding the mount on"))?)
+    };
+    pusher.connect(session.notifier());
+    read_ahead::set(&location.device, read_ahead::fuse(parts.spec));
+    let session = Serving::run(session).map_err(|e| {
+        detach(&location);
+        parts.failed("starting a thread for")(e)
+    })?;
+    Ok(Made { location, fs, session, kernel: None })
+}
+
+/// Takes away what is left of a mount that nobody serves any more. Device numbers are given out again at once, so what
+/// is alive under this one is another mount already.
+pub(super) fn detach(location: &Location) {
+    for path in location.everywhere().unwrap_or_default() {
+        if !is_dead(&path) {
+            continue;
+        }
+        if let Err(error) = location.unmount(&path, true) {
+            tracing::warn!(mountpoint = %path.display(), %error, "a dead mount stays");
+        }
+    }
+}
+
+/// How every session of ours is served.
+pub(super) fn session_config(acl: SessionACL) -> Config {
+    let mut config = Config::default();
+    config.acl = acl;
+    config.n_threads = Some(std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 8));
+    config.clone_fd = true;
+    config
+}
+
+/// The kernel's end of a FUSE mount.
+pub(super) fn open_device() -> Result<File, MountError> {
+    let device = File::options().read(true).write(true).open(FUSE_DEVICE);
+    device.map_err(|e| match e.kind() {
+        io::ErrorKind::PermissionDenied => MountError::FuseForbidden(e),
+        _ => MountError::NoFuse(e),
+    })
+}
+
+/// Mounts and shakes hands: as root by mount(2), else through fusermount3.
+///
+/// Root does not leave the mount to fuser, since fuser unmounts the path once more when a session ends and could hit
+/// what somebody has mounted there since.
+fn open_session(
+    edge: Edge,
+    parts: &Parts<'_>,
+    before: &Before<'_>,
+    source: String,
+) -> Result<Session<Edge>, MountError> {
+    let (spec, mountpoint) = (parts.spec, parts.mountpoint);
+    let acl = if spec.allow_other { SessionACL::All } else { SessionACL::Owner };
+    let mut config = session_config(acl);
+    if !rustix::process::geteuid().is_root() {
+        // The helper is setuid, but fuser opens the device itself before it asks the helper to mount.
+        open_device()?;
+        config.mount_options = helper_options(spec, source);
+        return Session::new(edge, &mountpoint.path, &config).map_err(parts.failed("mounting on"));
+    }
+    let device = open_device()?;
+    let mut flags = MountFlags::RDONLY | MountFlags::NOATIME;
+    flags.set(MountFlags::NOSUID, !spec.suid);
+    flags.set(MountFlags::NODEV, !spec.dev);
+    let mut data =
+        format!("fd={},rootmode=40000,user_id=0,group_id=0,default_permissions", device.as_raw_fd());
+    if spec.allow_other {
+        data.push_str(",allow_other");
+    }
+    let data = CString::new(data).expect("it holds no NUL");
+    // By descriptor: the path may lead elsewhere by now.
+    let target = format!("/proc/self/fd/{}", mountpoint.directory.as_raw_fd());
+    let failed_mount = parts.failed("mounting on");
+    rustix::mount::mount(&source, target, "fuse.flist", flags, &*data).map_err(|e| failed_mount(e.into()))?;
+    Session::from_fd(edge, device.into(), acl, config).map_err(|e| {
+        if let Ok(location) = before.added(&mountpoint.path) {
+            detach(&location);
+        }
+        parts.failed("mounting on")(e)
+    })
+}
+
+/// The same mount as options of fusermount3.
+fn helper_options(spec: &MountSpec, source: String) -> Vec<MountOption> {
+    let mut options = vec![
+        MountOption::FSName(source),
+        MountOption::Subtype("flist".into()),
+        MountOption::RO,
+        MountOption::NoAtime,
+        MountOption::DefaultPermissions,
+    ];
+    options.push(if spec.suid { MountOption::Suid } else { MountOption::NoSuid });
+    options.push(if spec.dev { MountOption::Dev } else { MountOption::NoDev });
+    options
+}

@@ -1,0 +1,30 @@
+//! Read-ahead of the kernel, which neither FUSE nor fuser can ask for beyond 128 KiB: it is set from outside.
+//!
+//! The sizes are measured (ARCHITECTURE.md): more costs memory and brings nothing where blocks are on this machine,
+//! and a long way to them wants more under way.
+
+use super::spec::MountSpec;
+
+/// In KiB: FUSE in mode `fuse`, and `small` below mode `kernel`.
+const LOCAL: u32 = 512;
+const REMOTE: u32 = 2048;
+/// In KiB: EROFS itself, which is what reads `big`.
+const EROFS_LOCAL: u32 = 512;
+const EROFS_REMOTE: u32 = 4096;
+
+/// For a FUSE mount.
+pub(super) fn fuse(spec: &MountSpec) -> u32 {
+    if spec.source_options.cache_local { REMOTE } else { LOCAL }
+}
+
+/// For the EROFS mount of mode `kernel`.
+pub(super) fn erofs(spec: &MountSpec) -> u32 {
+    if spec.source_options.cache_local { EROFS_REMOTE } else { EROFS_LOCAL }
+}
+
+/// Sets it for the backing device `bdi`, `0:MINOR` or `erofs-N`. Needs root; without it the mount is only slower.
+pub(super) fn set(bdi: &str, kib: u32) {
+    if let Err(error) = std::fs::write(format!("/sys/class/bdi/{bdi}/read_ahead_kb"), kib.to_string()) {
+        tracing::debug!(bdi, %error, "read-ahead stays at the kernel's default");
+    }
+}

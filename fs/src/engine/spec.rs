@@ -1,0 +1,108 @@
+//! What is asked of a mount, and what is told of it.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use g8_cache::SourceStats;
+use serde::{Deserialize, Serialize};
+
+use crate::source::{SourceOptions, Spec};
+
+/// How a mount reaches the kernel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// `kernel` where it works, else `fuse`.
+    #[default]
+    Auto,
+    /// The kernel mounts the tree as EROFS and asks only for contents, through a private FUSE mount: root, Linux 6.12.
+    Kernel,
+    /// The whole tree over FUSE: works everywhere, also without root.
+    Fuse,
+}
+
+impl std::fmt::Display for Mode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Mode::Auto => "auto",
+            Mode::Kernel => "kernel",
+            Mode::Fuse => "fuse",
+        })
+    }
+}
+
+/// What to mount, where and how.
+#[derive(Clone, Debug)]
+pub struct MountSpec {
+    /// CID of the flist.
+    pub reference: String,
+    /// Absolute path of an existing directory.
+    pub mountpoint: PathBuf,
+    /// Where blocks come from, in order.
+    pub sources: Vec<Spec>,
+    /// How their blocks are treated.
+    pub source_options: SourceOptions,
+    /// How it reaches the kernel.
+    pub mode: Mode,
+    /// Honour set-user-ID and file capabilities.
+    pub suid: bool,
+    /// Honour device nodes.
+    pub dev: bool,
+    /// Let other users in where FUSE would keep them out; the tree's own permissions hold.
+    pub allow_other: bool,
+    /// How long a read, and the opening of the image, may take.
+    pub deadline: Duration,
+}
+
+impl MountSpec {
+    /// Folders of this machine that are read to serve the mount.
+    pub(super) fn local_sources(&self) -> impl Iterator<Item = &Path> {
+        self.sources.iter().map(|spec| match spec {
+            Spec::Dir(path) => path.as_path(),
+        })
+    }
+}
+
+/// Hits of the cache's tiers, in frames.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Hits {
+    /// Found decoded in memory.
+    pub memory: u64,
+    /// Found in the disk tier.
+    pub disk: u64,
+}
+
+/// What is mounted and what it has done since.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct MountStatus {
+    /// Process that serves it.
+    pub pid: u32,
+    /// CID of the flist.
+    #[serde(rename = "ref")]
+    pub reference: String,
+    /// Where it is mounted.
+    pub mountpoint: PathBuf,
+    /// How it reaches the kernel; never `auto`.
+    pub mode: Mode,
+    /// Why `auto` did not take mode `kernel`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fallback: Option<String>,
+    /// Time to get and judge tree and map, in milliseconds.
+    pub open_ms: f64,
+    /// Time from there until the mount could be used, in milliseconds.
+    pub mount_ms: f64,
+    /// Folder of the cache.
+    pub cache: PathBuf,
+    /// Bytes of contents given to the kernel.
+    pub bytes_read: u64,
+    /// Stored bytes taken from sources, metadata included.
+    pub bytes_fetched: u64,
+    /// Read requests of the kernel.
+    pub requests: u64,
+    /// Reads that ended in an error.
+    pub errors: u64,
+    /// Hits of the cache.
+    pub hits: Hits,
+    /// Each source and what it gave.
+    pub sources: Vec<SourceStats>,
+}
