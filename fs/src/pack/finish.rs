@@ -55,8 +55,7 @@ pub(super) fn finish(
         return Err(PackError::TooLarge(reason));
     }
     Root::from_bytes(&bytes).map_err(|e| PackError::TooLarge(e.to_string()))?;
-    // What the root names must be on the disk before the root is.
-    uploads.sync()?;
+    // The root comes last: the sink gives names in the order of the puts, and none before all bytes are on the disk.
     let cid = objects.put(Codec::DagCbor, &bytes)?;
     uploads.sync()?;
     Ok(Report {

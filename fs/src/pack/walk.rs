@@ -12,6 +12,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, Stat};
 
 use super::{PackError, PackOptions, Progress};
@@ -111,16 +112,12 @@ pub(super) fn walk(
         Ok((root, stat))
     };
     let (root, stat) = open().map_err(PackError::io(dir, "opening the tree to pack"))?;
-    let mut walker = Walker {
-        root_dev: stat.st_dev,
-        tree: Tree { root, path: dir.to_owned(), entries: Vec::new(), vanished: Vec::new() },
-        seen: HashMap::new(),
-        options,
-        progress,
-    };
-    let through = format!("/proc/self/fd/{}/.", walker.tree.root.as_raw_fd());
+    let through = format!("/proc/self/fd/{}/.", root.as_raw_fd());
     let xattrs = xattrs(Path::new(&through)).map_err(|trouble| trouble.about(dir.to_owned()))?;
-    walker.tree.entries.push(Entry {
+    let scan = Scan { root: &root, path: dir, root_dev: stat.st_dev, options, progress, cancel };
+    let listings = scan.all(stat.st_dev)?;
+    let mut tree = Tree { root, path: dir.to_owned(), entries: Vec::new(), vanished: Vec::new() };
+    tree.entries.push(Entry {
         parent: 0,
         name: Vec::new(),
         top: 0,
@@ -128,115 +125,177 @@ pub(super) fn walk(
         xattrs,
         kind: Kind::Directory(Vec::new()),
     });
-    let mut pending = vec![0];
-    while let Some(index) = pending.pop() {
-        if cancel.load(Ordering::Relaxed) {
-            return Err(PackError::Cancelled);
-        }
-        let mut below = walker.directory(index)?;
-        below.reverse();
-        pending.append(&mut below);
-    }
-    Ok(walker.tree)
+    order(&mut tree, listings, progress)?;
+    Ok(tree)
 }
 
-struct Walker<'a> {
+/// Brings what was scanned into the order of the image.
+fn order(tree: &mut Tree, mut listings: Vec<Listing>, progress: &Progress) -> Result<(), PackError> {
+    // Inodes with several names, by device and inode number.
+    let mut seen: HashMap<(u64, u64), u32> = HashMap::new();
+    let mut pending = vec![(0, 0)];
+    while let Some((index, listing)) = pending.pop() {
+        let listing = std::mem::take(&mut listings[listing]);
+        tree.vanished.extend(listing.vanished);
+        let mut names = Vec::with_capacity(listing.entries.len());
+        let mut below = Vec::new();
+        for Listed { name, looked, listing } in listing.entries {
+            let Looked { stat, kind, xattrs } = looked;
+            let linked = stat.st_nlink > 1 && !matches!(kind, Kind::Directory(_));
+            let key = (stat.st_dev, stat.st_ino);
+            if linked && let Some(first) = seen.get(&key) {
+                names.push((name, *first));
+                continue;
+            }
+            let added = u32::try_from(tree.entries.len())
+                .map_err(|_| PackError::TooLarge("it has more than 2^32 inodes".into()))?;
+            if linked {
+                seen.insert(key, added);
+            }
+            if matches!(kind, Kind::Regular) {
+                progress.bytes_found.fetch_add(stat.st_size as u64, Ordering::Relaxed);
+            }
+            let top = match (index, &kind) {
+                (0, Kind::Directory(_)) => added,
+                (_, _) => tree.entries[index as usize].top,
+            };
+            below.extend(listing.map(|listing| (added, listing)));
+            tree.entries.push(Entry { parent: index, name: name.clone(), top, stat, xattrs, kind });
+            names.push((name, added));
+        }
+        tree.entries[index as usize].kind = Kind::Directory(names);
+        pending.extend(below.into_iter().rev());
+    }
+    Ok(())
+}
+
+/// What a directory holds, in order.
+#[derive(Default)]
+struct Listing {
+    entries: Vec<Listed>,
+    vanished: Vec<PathBuf>,
+}
+
+struct Listed {
+    name: Vec<u8>,
+    looked: Looked,
+    /// Number of the listing of a directory; none for what is not one, or is not to be entered.
+    listing: Option<usize>,
+}
+
+/// A directory that is to be listed.
+struct Found {
+    relative: Vec<u8>,
+    /// Device of the directory that it lies in.
+    parent_dev: u64,
+    dev: u64,
+}
+
+/// Listing and looking, on all processors: level by level, so that no depth of the tree is too much.
+struct Scan<'a> {
+    root: &'a OwnedFd,
+    path: &'a Path,
     root_dev: u64,
-    tree: Tree,
-    /// Inodes with several names, by device and inode number.
-    seen: HashMap<(u64, u64), u32>,
     options: &'a PackOptions,
     progress: &'a Progress,
+    cancel: &'a AtomicBool,
 }
 
-impl Walker<'_> {
-    /// Adds the entries of directory `index`; returns the directories among them.
-    fn directory(&mut self, index: u32) -> Result<Vec<u32>, PackError> {
-        let relative = self.tree.relative(index);
+impl Scan<'_> {
+    /// The listings of all directories; the root's is the first.
+    fn all(&self, root_dev: u64) -> Result<Vec<Listing>, PackError> {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(self.options.threads).build();
+        let pool = pool.map_err(|e| {
+            PackError::io(self.path, "starting the threads that walk it")(io::Error::other(e))
+        })?;
+        let mut listings: Vec<Listing> = Vec::new();
+        // The root counts as a border, so that a tree of an unreal file system is seen.
+        let mut level =
+            vec![Found { relative: Vec::new(), parent_dev: root_dev.wrapping_add(1), dev: root_dev }];
+        while !level.is_empty() {
+            let listed: Vec<Result<Listing, PackError>> =
+                pool.install(|| level.par_iter().map(|dir| self.directory(dir)).collect());
+            let (first, count) = (listings.len(), level.len());
+            let mut next = Vec::new();
+            for (dir, listed) in level.iter().zip(listed) {
+                let mut listing = listed?;
+                for entry in &mut listing.entries {
+                    let stat = &entry.looked.stat;
+                    let is_dir = matches!(entry.looked.kind, Kind::Directory(_));
+                    if is_dir && !self.is_foreign(stat) {
+                        entry.listing = Some(first + count + next.len());
+                        let relative = beneath::join(&dir.relative, &entry.name);
+                        next.push(Found { relative, parent_dev: dir.dev, dev: stat.st_dev });
+                    }
+                }
+                listings.push(listing);
+            }
+            level = next;
+        }
+        Ok(listings)
+    }
+
+    /// Whether it is on another file system, and is to be left there.
+    fn is_foreign(&self, stat: &Stat) -> bool {
+        self.options.one_file_system && stat.st_dev != self.root_dev
+    }
+
+    fn display(&self, relative: &[u8]) -> PathBuf {
+        self.path.join(OsStr::from_bytes(relative))
+    }
+
+    fn directory(&self, found: &Found) -> Result<Listing, PackError> {
+        if self.cancel.load(Ordering::Relaxed) {
+            return Err(PackError::Cancelled);
+        }
+        let relative = &found.relative;
+        let mut listing = Listing::default();
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
-        let dir = match beneath::open(self.tree.root.as_fd(), &relative, flags) {
+        let dir = match beneath::open(self.root.as_fd(), relative, flags) {
             Ok(dir) => dir,
             Err(e) if rustix::io::Errno::from_io_error(&e).is_some_and(is_gone) => {
                 // What may be left out stays as an empty directory: it was there when it was listed.
-                return self.gone(self.tree.display(index)).map(|()| Vec::new());
+                self.gone(&mut listing, self.display(relative))?;
+                return Ok(listing);
             }
-            Err(e) => return Err(PackError::io(self.tree.display(index), "opening the directory")(e)),
+            Err(e) => return Err(PackError::io(self.display(relative), "opening the directory")(e)),
         };
-        self.refuse_unreal(index, &dir)?;
-        let listed = read_names(&dir);
-        let mut names =
-            listed.map_err(|e| PackError::io(self.tree.display(index), "listing the directory")(e))?;
+        if found.parent_dev != found.dev {
+            self.refuse_unreal(relative, &dir)?;
+        }
+        let mut names = read_names(&dir)
+            .map_err(|e| PackError::io(self.display(relative), "listing the directory")(e))?;
         names.sort_unstable();
-        let mut below = Vec::new();
-        let mut list = Vec::with_capacity(names.len());
         for name in names {
-            let path = beneath::join(&relative, &name);
+            let path = beneath::join(relative, &name);
             if self.options.filter.excludes(Path::new(OsStr::from_bytes(&path))) {
                 continue;
             }
-            let Some(entry) = self.entry(index, &dir, &name)? else { continue };
-            let added = &self.tree.entries[entry as usize];
-            let foreign = self.options.one_file_system && added.stat.st_dev != self.root_dev;
-            match added.kind {
-                Kind::Directory(_) if foreign => {}
-                Kind::Directory(_) => below.push(entry),
-                // A file of another file system is bound here; what it hides is not to be had.
-                _ if foreign => continue,
-                _ => {}
+            let looked = match look(&dir, &name).map_err(|trouble| trouble.about(self.display(&path))) {
+                Ok(looked) => looked,
+                Err(PackError::Changed(path)) => {
+                    self.gone(&mut listing, path)?;
+                    continue;
+                }
+                Err(other) => return Err(other),
+            };
+            // A file of another file system is bound here; what it hides is not to be had.
+            if self.is_foreign(&looked.stat) && !matches!(looked.kind, Kind::Directory(_)) {
+                continue;
             }
-            list.push((name, entry));
+            self.progress.entries.fetch_add(1, Ordering::Relaxed);
+            listing.entries.push(Listed { name, looked, listing: None });
         }
-        self.tree.entries[index as usize].kind = Kind::Directory(list);
-        Ok(below)
-    }
-
-    /// The entry for `name` in the open directory `dir`, which is a new one unless it is a further hardlink. `None` for
-    /// what went away and may be left out.
-    fn entry(&mut self, parent: u32, dir: &OwnedFd, name: &[u8]) -> Result<Option<u32>, PackError> {
-        let looked = match look(dir, name) {
-            Ok(looked) => looked,
-            Err(trouble) => {
-                let path = self.tree.display(parent).join(OsStr::from_bytes(name));
-                return match trouble.about(path) {
-                    PackError::Changed(path) => self.gone(path).map(|()| None),
-                    other => Err(other),
-                };
-            }
-        };
-        let Looked { stat, kind, xattrs } = looked;
-        let linked = stat.st_nlink > 1 && !matches!(kind, Kind::Directory(_));
-        let key = (stat.st_dev, stat.st_ino);
-        if linked && let Some(index) = self.seen.get(&key) {
-            return Ok(Some(*index));
-        }
-        let index = u32::try_from(self.tree.entries.len())
-            .map_err(|_| PackError::TooLarge("it has more than 2^32 inodes".into()))?;
-        if linked {
-            self.seen.insert(key, index);
-        }
-        self.progress.entries.fetch_add(1, Ordering::Relaxed);
-        if matches!(kind, Kind::Regular) {
-            self.progress.bytes_found.fetch_add(stat.st_size as u64, Ordering::Relaxed);
-        }
-        let top = match (parent, &kind) {
-            (0, Kind::Directory(_)) => index,
-            (_, _) => self.tree.entries[parent as usize].top,
-        };
-        self.tree.entries.push(Entry { parent, name: name.to_vec(), top, stat, xattrs, kind });
-        Ok(Some(index))
+        Ok(listing)
     }
 
     /// The kernel's own file systems show files of no size whose contents are made up as they are read.
-    fn refuse_unreal(&self, index: u32, dir: &OwnedFd) -> Result<(), PackError> {
-        let entry = &self.tree.entries[index as usize];
-        if index != 0 && entry.stat.st_dev == self.tree.entries[entry.parent as usize].stat.st_dev {
-            return Ok(());
-        }
+    fn refuse_unreal(&self, relative: &[u8], dir: &OwnedFd) -> Result<(), PackError> {
         let kind = fs::fstatfs(dir)
-            .map_err(|e| PackError::io(self.tree.display(index), "looking at its file system")(e.into()))?;
+            .map_err(|e| PackError::io(self.display(relative), "looking at its file system")(e.into()))?;
         match UNREAL.iter().find(|(magic, _)| *magic == kind.f_type as u64) {
             Some((_, name)) => Err(PackError::Unrepresentable {
-                path: self.tree.display(index),
+                path: self.display(relative),
                 reason: format!(
                     "is {name}, whose files have no contents to pack: use --one-file-system or --exclude"
                 ),
@@ -246,11 +305,11 @@ impl Walker<'_> {
     }
 
     /// Something is not where it was listed.
-    fn gone(&mut self, path: PathBuf) -> Result<(), PackError> {
+    fn gone(&self, listing: &mut Listing, path: PathBuf) -> Result<(), PackError> {
         if !self.options.skip_changed {
             return Err(PackError::Changed(path));
         }
-        self.tree.vanished.push(path);
+        listing.vanished.push(path);
         Ok(())
     }
 }

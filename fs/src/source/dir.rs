@@ -173,7 +173,10 @@ impl DirStore {
         Ok(state)
     }
 
-    /// Makes every object put so far durable, then gives it its name, durably too.
+    /// Makes every object put so far durable, then gives it its name, in the order of the puts and durably too.
+    ///
+    /// Journaling file systems keep that order over a crash. On others one may leave an object without those put before
+    /// it, whose address nobody was told yet; the next run puts what is missing.
     pub fn sync(&self) -> Result<(), StoreError> {
         let pending = std::mem::take(&mut *self.pending.lock());
         let sync = || -> io::Result<()> {
