@@ -89,6 +89,8 @@ pub enum Command {
     Unpack(UnpackArgs),
     /// Run a command in a throwaway container on an flist
     Run(RunArgs),
+    /// Measure how fast files and a command of an flist are there, cold and warm, from each source
+    Bench(BenchArgs),
     /// Look at the block cache and shrink it
     #[command(subcommand)]
     Cache(CacheCommand),
@@ -354,6 +356,32 @@ pub struct RunArgs {
     /// Most bytes the container may write; they are held in memory
     #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = size)]
     pub upper_size: u64,
+}
+
+/// `flist bench`
+#[derive(Args, Debug)]
+pub struct BenchArgs {
+    /// CID of the flist
+    #[arg(value_name = "REF")]
+    pub reference: String,
+    /// Command to start in a throwaway container, as `run` does; needs root. Without one only files are read
+    #[arg(last = true, value_name = "CMD")]
+    pub command: Vec<String>,
+    /// How often each is measured
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub rounds: u32,
+    /// How many files are read, spread over the whole tree
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub files: u32,
+    /// Empty the page cache of the machine before every cold measurement; needs root
+    #[arg(long)]
+    pub drop_caches: bool,
+    /// Draw the result, as SVG
+    #[arg(long, value_name = "FILE")]
+    pub plot: Option<PathBuf>,
+    /// How the image is mounted.
+    #[command(flatten)]
+    pub options: MountOptions,
 }
 
 /// `flist cache`

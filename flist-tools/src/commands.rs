@@ -1,5 +1,6 @@
 //! One verb, one file. Each takes its arguments and prints its result; the work is in the engine.
 
+mod bench;
 mod cache;
 mod cat;
 mod check;
@@ -35,6 +36,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Check(args) => check::run(global, &args),
         Command::Unpack(args) => unpack::run(global, &args),
         Command::Run(args) => run::run(global, &args),
+        Command::Bench(args) => bench::run(global, &args),
         Command::Cache(command) => cache::run(global, &command),
         Command::Completions { shell } => completions::run(shell),
         Command::Man { dir } => man::run(&dir),

@@ -46,7 +46,8 @@ fn contained(global: &Global, args: &RunArgs) -> anyhow::Result<i32> {
     result
 }
 
-fn spec(args: &RunArgs, config: &RunConfig, lower: &Path, reference: &str) -> anyhow::Result<Spec> {
+/// The container that `args` ask for, on the image mounted at `lower`.
+pub fn spec(args: &RunArgs, config: &RunConfig, lower: &Path, reference: &str) -> anyhow::Result<Spec> {
     let mut argv: Vec<String> = match &args.entrypoint {
         Some(program) if program.is_empty() => Vec::new(),
         Some(program) => vec![program.clone()],
