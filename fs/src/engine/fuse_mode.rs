@@ -4,6 +4,7 @@ use std::ffi::CString;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
+use std::sync::LazyLock;
 
 use fuser::{Config, MountOption, Session, SessionACL};
 use parking_lot::Mutex;
@@ -59,7 +60,10 @@ pub(super) fn detach(location: &Location) {
 pub(super) fn session_config(acl: SessionACL) -> Config {
     let mut config = Config::default();
     config.acl = acl;
-    config.n_threads = Some(std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 8));
+    // Asking takes a dozen system calls.
+    static THREADS: LazyLock<usize> =
+        LazyLock::new(|| std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 8));
+    config.n_threads = Some(*THREADS);
     config.clone_fd = true;
     config
 }

@@ -4,7 +4,8 @@
 //! holds one name which is not UTF-8.
 
 use std::ffi::OsString;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
@@ -33,18 +34,29 @@ const TRIES: usize = 10;
 
 /// The table of this process's mount namespace, in the order of mounting.
 ///
-/// The kernel hands it out page by page, and a mount made or ended in between can hide a line: only two equal readings
-/// in a row are one table.
+/// The kernel hands it out page by page, and a mount made or ended in between can hide a line: a table of more than one
+/// page is only one when two readings in a row are equal.
 pub(super) fn read() -> io::Result<Vec<Entry>> {
-    let mut table = std::fs::read("/proc/self/mountinfo")?;
+    let (mut table, mut whole) = read_once()?;
     for _ in 0..TRIES {
-        let again = std::fs::read("/proc/self/mountinfo")?;
-        if again == table {
+        if whole {
             break;
         }
+        let (again, at_once) = read_once()?;
+        whole = at_once || again == table;
         table = again;
     }
     Ok(table.split(|b| *b == b'\n').filter_map(parse).collect())
+}
+
+/// The bytes of the table, and whether the kernel gave them at one moment.
+fn read_once() -> io::Result<(Vec<u8>, bool)> {
+    let mut file = File::open("/proc/self/mountinfo")?;
+    let mut table = vec![0; 64 * 1024];
+    let first = file.read(&mut table)?;
+    table.truncate(first);
+    let more = file.read_to_end(&mut table)?;
+    Ok((table, more == 0))
 }
 
 /// `36 35 98:0 /root /mount/point rw,noatime shared:1 - ext3 /dev/root rw`
