@@ -7,7 +7,8 @@
 //! ```
 //!
 //! A failure is given to those who wait for it and to nobody later. A reader that goes away, or whose deadline passes,
-//! ends nothing but its own waiting.
+//! ends nothing but its own waiting. Wherever a read waits its turn, the most urgent class is served first; who joins
+//! a flight makes it as urgent as itself.
 
 mod flight;
 mod stats;
@@ -18,6 +19,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use crate::block::{PlainFrame, VerifiedBlock};
+use crate::class::{Class, Terms, Urgency};
 use crate::codec::DecodeError;
 use crate::desc::{BlockDesc, FrameSpan, OwnedBlockDesc};
 use crate::disk::DiskTier;
@@ -33,7 +35,8 @@ pub use crate::disk::{DiskState, DiskStats};
 pub use crate::memory::MemoryStats;
 pub use stats::{CacheStats, HitStats};
 
-/// A flight ends after this, whatever its readers' deadlines: the longest that any of them is worth waiting for.
+/// A flight ends after this, its wait for a place included, whatever its readers' deadlines: the longest that any of
+/// them is worth waiting for.
 const FLIGHT_LIMIT: Duration = Duration::from_secs(60);
 
 /// What a cache may use.
@@ -119,13 +122,14 @@ impl Cache {
         self.0.here(desc, desc.frame(frame)?)
     }
 
-    /// The frame, from here or from the sources. Must run on a tokio runtime, which outlives the call.
+    /// The frame, from here or from the sources. Must run on a tokio runtime, which outlives the call. The terms are a
+    /// deadline, for an on-demand read, or [`crate::Class::until`] one.
     pub async fn get(
         &self,
         desc: &BlockDesc<'_>,
         frame: usize,
         sources: &Sources,
-        deadline: Instant,
+        terms: impl Into<Terms>,
     ) -> Result<(PlainFrame, Hit), GetError> {
         let id = desc.id();
         let span = desc
@@ -134,7 +138,8 @@ impl Cache {
         if let Some(found) = self.0.decoded(id, span) {
             return Ok(found);
         }
-        within(id, deadline, self.get_absent(desc.to_owned(), span, sources)).await
+        let Terms { class, deadline } = terms.into();
+        within(id, deadline, self.get_absent(desc.to_owned(), span, sources, class)).await
     }
 
     /// A whole metadata object, or a whole block: its stored bytes, proven.
@@ -142,18 +147,20 @@ impl Cache {
         &self,
         id: BlockId,
         sources: &Sources,
-        deadline: Instant,
+        terms: impl Into<Terms>,
     ) -> Result<VerifiedBlock, GetError> {
         if let Some(block) = self.0.memory.block(&id) {
             self.0.hits.count(Hit::Memory);
             return Ok(block);
         }
+        let Terms { class, deadline } = terms.into();
         within(id, deadline, async {
             let inner = Arc::clone(&self.0);
-            if let Some(block) = self.0.workers.run(move || inner.object_on_disk(&id)).await {
+            let look_up = move || inner.object_on_disk(&id);
+            if let Some(block) = self.0.workers.run(&Urgency::new(class), look_up).await {
                 return Ok(block);
             }
-            let block = self.join_flight(id, Arc::from([]), sources).await?;
+            let block = self.join_flight(id, Arc::from([]), sources, class).await?;
             self.0.hits.count(Hit::Source);
             Ok(block)
         })
@@ -203,16 +210,18 @@ impl Cache {
         desc: OwnedBlockDesc,
         span: FrameSpan,
         sources: &Sources,
+        class: Class,
     ) -> Result<(PlainFrame, Hit), GetError> {
-        let desc = Arc::new(desc);
+        let (desc, urgency) = (Arc::new(desc), Urgency::new(class));
         let (inner, described) = (Arc::clone(&self.0), Arc::clone(&desc));
-        if let Some(found) = self.0.workers.run(move || inner.here(&described.as_desc(), span)).await {
+        let look_up = move || inner.here(&described.as_desc(), span);
+        if let Some(found) = self.0.workers.run(&urgency, look_up).await {
             return Ok(found);
         }
         let id = desc.as_desc().id();
-        let block = self.join_flight(id, desc.as_desc().frames().into(), sources).await?;
+        let block = self.join_flight(id, desc.as_desc().frames().into(), sources, class).await?;
         let inner = Arc::clone(&self.0);
-        self.0.workers.run(move || inner.land(&block, &desc.as_desc(), span)).await
+        self.0.workers.run(&urgency, move || inner.land(&block, &desc.as_desc(), span)).await
     }
 
     async fn join_flight(
@@ -220,12 +229,15 @@ impl Cache {
         id: BlockId,
         frames: Arc<[u32]>,
         sources: &Sources,
+        class: Class,
     ) -> Result<VerifiedBlock, GetError> {
         let key = FlightKey { id, sources: sources.identity() };
         let just_landed = || self.0.memory.block(&id);
         // A flight must not keep the directory locked after the last handle went.
-        let start = || fetch_and_keep(Arc::downgrade(&self.0), id, frames, sources.clone());
-        self.0.flights.join(key, just_landed, start).await
+        let start = |urgency| {
+            fetch_and_keep(Arc::downgrade(&self.0), id, Arc::clone(&frames), sources.clone(), urgency)
+        };
+        self.0.flights.join(key, class, just_landed, start).await
     }
 }
 
@@ -289,14 +301,15 @@ async fn fetch_and_keep(
     id: BlockId,
     frames: Arc<[u32]>,
     sources: Sources,
+    urgency: Arc<Urgency>,
 ) -> Result<VerifiedBlock, GetError> {
-    let (block, source) = sources.fetch_from(id, Instant::now() + FLIGHT_LIMIT).await?;
+    let (block, source) = sources.fetch_from(id, &urgency, Instant::now() + FLIGHT_LIMIT).await?;
     let Some(inner) = inner.upgrade() else { return Ok(block) };
     inner.memory.put_block(&block);
     if source.keep() && inner.disk.is_some() {
         let (keeper, kept) = (Arc::clone(&inner), block.clone());
         let put = move || keeper.disk.as_ref().map(|disk| disk.put(&kept, &frames));
-        inner.workers.run(put).await;
+        inner.workers.run(&urgency, put).await;
     }
     Ok(block)
 }

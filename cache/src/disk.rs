@@ -1,6 +1,6 @@
 //! The disk tier: the nearest origin, trusted no more than any other.
 //!
-//! It holds stored blocks by id, each with a MAC per frame (`disk/value.rs`), in RocksDB (`disk/database.rs`), in a
+//! It holds the frames of stored blocks, each with a MAC (`disk/value.rs`), in RocksDB (`disk/database.rs`), in a
 //! directory that one process owns (`disk/home.rs`). Whatever goes wrong is a WARN and a miss: a damaged entry is
 //! deleted, a full or broken disk means "uncached" until its keeper thread (`disk/keeper.rs`) has healed it.
 
@@ -47,17 +47,17 @@ pub struct DiskStats {
     pub bytes: u64,
     /// Most bytes its files may use.
     pub budget: u64,
-    /// Entries, nearly.
+    /// Entries, nearly: frames, and objects.
     pub entries: u64,
     /// Look-ups that gave proven bytes.
     pub hits: u64,
-    /// Look-ups that found no entry.
+    /// Look-ups that gave nothing.
     pub misses: u64,
     /// Entries found damaged and deleted.
     pub damaged: u64,
-    /// Blocks put, second chances among them.
+    /// Blocks put, and second chances.
     pub puts: u64,
-    /// Blocks put again because they were used when about to fall out.
+    /// Frames and objects put again because they were used when about to fall out.
     pub second_chances: u64,
     /// Blocks not put: below the free-space floor, over the budget, sick, or faster than the disk.
     pub skipped: u64,

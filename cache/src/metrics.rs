@@ -35,11 +35,11 @@ metrics! {
     DISK_READY = "g8_cache_disk_ready", "1 when the disk tier works.", |s| u64::from(s.disk.state == DiskState::Ready);
     DISK_BYTES = "g8_cache_disk_bytes", "Bytes of the disk tier.", |s| s.disk.bytes;
     DISK_BUDGET_BYTES = "g8_cache_disk_budget_bytes", "Most bytes of the disk tier's files.", |s| s.disk.budget;
-    DISK_ENTRIES = "g8_cache_disk_entries", "Blocks in the disk tier, nearly.", |s| s.disk.entries;
-    DISK_MISSES = "g8_cache_disk_misses_total", "Disk look-ups that found no entry.", |s| s.disk.misses;
+    DISK_ENTRIES = "g8_cache_disk_entries", "Frames in the disk tier, nearly.", |s| s.disk.entries;
+    DISK_MISSES = "g8_cache_disk_misses_total", "Disk look-ups that gave nothing.", |s| s.disk.misses;
     DISK_DAMAGED = "g8_cache_disk_damaged_total", "Disk entries found damaged.", |s| s.disk.damaged;
-    DISK_PUTS = "g8_cache_disk_puts_total", "Blocks put on disk.", |s| s.disk.puts;
-    DISK_SECOND_CHANCES = "g8_cache_disk_second_chances_total", "Blocks put again when about to fall out.",
+    DISK_PUTS = "g8_cache_disk_puts_total", "Blocks put on disk, and second chances.", |s| s.disk.puts;
+    DISK_SECOND_CHANCES = "g8_cache_disk_second_chances_total", "Frames put again when about to fall out.",
         |s| s.disk.second_chances;
     DISK_SKIPPED = "g8_cache_disk_skipped_total", "Blocks not put: no room, sick, or faster than the disk.",
         |s| s.disk.skipped;

@@ -11,6 +11,7 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use crate::block::{VerifiedBlock, WrongBytes};
+use crate::class::Urgency;
 use crate::error::Refused;
 use crate::id::BlockId;
 use crate::origin::{FetchError, Origin};
@@ -96,18 +97,28 @@ impl Source {
     }
 
     /// Fetches and verifies one block.
-    pub(crate) async fn fetch(&self, id: BlockId, workers: &Workers) -> Result<VerifiedBlock, Refused> {
+    pub(crate) async fn fetch(
+        &self,
+        id: BlockId,
+        urgency: &Urgency,
+        workers: &Workers,
+    ) -> Result<VerifiedBlock, Refused> {
         if self.lies.lock().get(&id).is_some_and(|told| told.elapsed() < LIE_AGE) {
             return Err(Refused::LiedBefore);
         }
-        let outcome = self.fetch_and_verify(id, workers).await;
+        let outcome = self.fetch_and_verify(id, urgency, workers).await;
         if let Err(refused) = &outcome {
             self.record(id, refused);
         }
         outcome
     }
 
-    async fn fetch_and_verify(&self, id: BlockId, workers: &Workers) -> Result<VerifiedBlock, Refused> {
+    async fn fetch_and_verify(
+        &self,
+        id: BlockId,
+        urgency: &Urgency,
+        workers: &Workers,
+    ) -> Result<VerifiedBlock, Refused> {
         self.requests.fetch_add(1, Relaxed);
         let asked = Instant::now();
         let answer = tokio::time::timeout(TRY_LIMIT, self.origin.fetch(&id)).await;
@@ -117,7 +128,7 @@ impl Source {
         if block.id() != id {
             return Err(WrongBytes { want: id, got: block.id(), len: block.len() }.into());
         }
-        Ok(workers.run(|| block.verify()).await?)
+        Ok(workers.run(urgency, || block.verify()).await?)
     }
 
     fn record(&self, id: BlockId, refused: &Refused) {

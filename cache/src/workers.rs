@@ -1,33 +1,34 @@
 //! A bound on work that would hold up an async thread: hashing, decoding, disk.
 
-use std::sync::Arc;
-
-use tokio::sync::Semaphore;
+use crate::class::{Class, Urgency};
+use crate::gate::Gate;
 
 /// More jobs at once than cores, since some of them wait for the disk.
 const SPARE: usize = 2;
 
-/// Runs closures on tokio's blocking threads, at most cores + 2 at a time.
-#[derive(Clone, Debug)]
+/// Runs closures on tokio's blocking threads, at most cores + 2 at a time, the most urgent first.
+#[derive(Clone)]
 pub(crate) struct Workers {
-    permits: Arc<Semaphore>,
+    gate: Gate,
 }
 
 impl Workers {
     pub(crate) fn new() -> Workers {
         let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
-        Workers { permits: Arc::new(Semaphore::new(cores + SPARE)) }
+        // The same for every class: a job is over in a millisecond, so none is kept free.
+        Workers { gate: Gate::new([cores + SPARE; Class::COUNT]) }
     }
 
-    /// Runs `job`. When the caller goes away the job still ends, holding its permit until then; so a crowd of
+    /// Runs `job`. When the caller goes away the job still ends, holding its place until then; so a crowd of
     /// cancelled readers cannot pile up threads.
-    pub(crate) async fn run<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> T {
-        let permit = Arc::clone(&self.permits)
-            .acquire_owned()
-            .await
-            .expect("the semaphore of workers is never closed");
+    pub(crate) async fn run<T: Send + 'static>(
+        &self,
+        urgency: &Urgency,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> T {
+        let place = self.gate.enter(urgency).await;
         let done = tokio::task::spawn_blocking(move || {
-            let _permit = permit;
+            let _place = place;
             job()
         });
         match done.await {

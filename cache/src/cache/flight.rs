@@ -1,7 +1,8 @@
 //! One flight per missing block: however many readers miss it at once, it is fetched once.
 //!
-//! A flight is a task of its own, so no reader that goes away takes it down. Flights of different source lists are
-//! different flights: a mount with bad sources never fails another one.
+//! A flight is a task of its own, so no reader that goes away takes it down, and it is as urgent as the most urgent
+//! reader that joined it. Flights of different source lists are different flights: a mount with bad sources never
+//! fails another one.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,11 +11,12 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::block::VerifiedBlock;
+use crate::class::{Class, Urgency};
 use crate::error::GetError;
 use crate::id::BlockId;
 
 type Outcome = Result<VerifiedBlock, GetError>;
-type Board = Mutex<HashMap<FlightKey, watch::Receiver<Option<Outcome>>>>;
+type Board = Mutex<HashMap<FlightKey, Flight>>;
 
 /// Which readers share a flight.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -22,6 +24,13 @@ pub(super) struct FlightKey {
     pub(super) id: BlockId,
     /// [`crate::Sources::identity`]; the flight holds the list, so the number is not given to another one meanwhile.
     pub(super) sources: usize,
+}
+
+/// A flight as its readers see it.
+#[derive(Clone)]
+struct Flight {
+    urgency: Arc<Urgency>,
+    arrival: watch::Receiver<Option<Outcome>>,
 }
 
 /// The flights under way.
@@ -34,31 +43,55 @@ impl Flights {
     pub(super) async fn join<F>(
         &self,
         key: FlightKey,
-        landed: impl FnOnce() -> Option<VerifiedBlock>,
-        start: impl FnOnce() -> F,
+        class: Class,
+        landed: impl Fn() -> Option<VerifiedBlock>,
+        start: impl Fn(Arc<Urgency>) -> F,
     ) -> Outcome
     where
         F: Future<Output = Outcome> + Send + 'static,
     {
-        let mut flight = {
-            let mut board = self.0.lock();
-            match board.get(&key) {
-                Some(flight) => flight.clone(),
-                None => {
-                    if let Some(block) = landed() {
-                        return Ok(block);
+        loop {
+            let (mut flight, joined) = {
+                let mut board = self.0.lock();
+                match board.get(&key) {
+                    Some(flight) => (flight.clone(), true),
+                    None => {
+                        if let Some(block) = landed() {
+                            return Ok(block);
+                        }
+                        (self.take_off(&mut board, key, class, &start), false)
                     }
-                    let (arrival, flight) = watch::channel(None);
-                    board.insert(key, flight.clone());
-                    tokio::spawn(fly(arrival, start(), Entry { board: Arc::clone(&self.0), key }));
-                    flight
                 }
+            };
+            flight.urgency.raise(class);
+            let outcome = match flight.arrival.wait_for(Option::is_some).await {
+                Ok(outcome) => outcome.clone().unwrap_or(Err(GetError::Aborted { id: key.id })),
+                Err(_gone) => Err(GetError::Aborted { id: key.id }),
+            };
+            match outcome {
+                // Its time was over, not that of a reader who came to it late.
+                Err(GetError::TimedOut { .. }) if joined => {}
+                outcome => return outcome,
             }
-        };
-        match flight.wait_for(Option::is_some).await {
-            Ok(outcome) => outcome.clone().unwrap_or(Err(GetError::Aborted { id: key.id })),
-            Err(_gone) => Err(GetError::Aborted { id: key.id }),
         }
+    }
+
+    fn take_off<F>(
+        &self,
+        board: &mut HashMap<FlightKey, Flight>,
+        key: FlightKey,
+        class: Class,
+        start: impl Fn(Arc<Urgency>) -> F,
+    ) -> Flight
+    where
+        F: Future<Output = Outcome> + Send + 'static,
+    {
+        let urgency = Arc::new(Urgency::new(class));
+        let (outcome, arrival) = watch::channel(None);
+        let flight = Flight { urgency: Arc::clone(&urgency), arrival };
+        board.insert(key, flight.clone());
+        tokio::spawn(fly(outcome, start(urgency), Entry { board: Arc::clone(&self.0), key }));
+        flight
     }
 }
 

@@ -2,20 +2,23 @@
 //!
 //! FIFO compaction never rewrites a block (write amplification 1.0), so the settings below follow from two facts:
 //! every file is at level 0, hence a lookup asks the filter of each; and no value is worth a second copy in memory,
-//! because the kernel caches the files.
+//! because the kernel caches the files. They are read and not mapped, though that costs a copy: where a mapped disk
+//! fails, the process dies.
 
 use std::path::Path;
 
 use rocksdb::{
     BlockBasedOptions, Cache as BlockCache, ColumnFamily, ColumnFamilyDescriptor, CompactOptions, DB,
     DBCompactionStyle, DBCompressionType, DBPinnableSlice, ErrorKind, FifoCompactOptions, LogLevel, Options,
-    ReadOptions, WriteOptions,
+    ReadOptions, WriteBatch, WriteOptions,
 };
+
+use super::value::EntryKey;
 
 /// Own family, so that others with other rules can be added beside it.
 const FAMILY: &str = "blocks";
-/// Bloom bits a key. Many, because a lookup asks hundreds of filters and each false answer reads a block in vain; it
-/// costs 3 bytes a block. Not ribbon, which is smaller and slower to ask.
+/// Bloom bits a key. Many, because a lookup asks hundreds of filters and each false answer reads an entry in vain; it
+/// costs 3 bytes an entry. Not ribbon, which is smaller and slower to ask.
 const FILTER_BITS: f64 = 24.0;
 /// For index and filter blocks of files that are being opened; values never enter it.
 const BLOCK_CACHE_BYTES: usize = 8 << 20;
@@ -23,6 +26,9 @@ const BLOCK_CACHE_BYTES: usize = 8 << 20;
 /// not longer than two write buffers together. Full files thus stay as they are, and eviction stays fine-grained.
 const MERGE_FILES: i32 = 8;
 const MERGE_BUFFERS: u64 = 2;
+
+/// What RocksDB adds to the entries of a block when they are put, in bytes, nearly.
+const BATCH_OVERHEAD: usize = 256;
 
 /// An open database.
 pub(super) struct Database {
@@ -63,16 +69,24 @@ impl Database {
         Ok(database)
     }
 
-    pub(super) fn get(&self, key: &[u8]) -> Result<Option<DBPinnableSlice<'_>>, rocksdb::Error> {
-        self.db.get_pinned_cf_opt(self.family(), key, &self.reading)
+    pub(super) fn get(&self, key: &EntryKey) -> Result<Option<DBPinnableSlice<'_>>, rocksdb::Error> {
+        self.db.get_pinned_cf_opt(self.family(), key.bytes(), &self.reading)
     }
 
-    pub(super) fn put(&self, key: &[u8], value: &[u8]) -> Result<(), rocksdb::Error> {
-        self.db.put_cf_opt(self.family(), key, value, &self.writing)
+    /// Puts all entries that `fill` gives, about `len` bytes, or none; they come into the same file.
+    pub(super) fn put(
+        &self,
+        len: usize,
+        fill: impl FnOnce(&mut dyn FnMut(EntryKey, &[u8])),
+    ) -> Result<(), rocksdb::Error> {
+        let mut batch = WriteBatch::with_capacity_bytes(len + BATCH_OVERHEAD);
+        let family = self.family();
+        fill(&mut |key, value| batch.put_cf(family, key.bytes(), value));
+        self.db.write_opt(batch, &self.writing)
     }
 
-    pub(super) fn delete(&self, key: &[u8]) -> Result<(), rocksdb::Error> {
-        self.db.delete_cf_opt(self.family(), key, &self.writing)
+    pub(super) fn delete(&self, key: &EntryKey) -> Result<(), rocksdb::Error> {
+        self.db.delete_cf_opt(self.family(), key.bytes(), &self.writing)
     }
 
     /// Writes what is in memory to a file, and waits for it.
@@ -147,6 +161,8 @@ fn database_options(budget: u64) -> Options {
 fn family_options(budget: u64) -> Options {
     let mut table = BlockBasedOptions::default();
     table.set_bloom_filter(FILTER_BITS, false);
+    // Each entry in a block of RocksDB of its own: otherwise a short one is read together with the next, long one.
+    table.set_block_size(1);
     table.set_block_cache(&BlockCache::new_lru_cache(BLOCK_CACHE_BYTES));
     let mut fifo = FifoCompactOptions::default();
     fifo.set_max_table_files_size(budget.max(1));

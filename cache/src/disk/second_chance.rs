@@ -1,8 +1,8 @@
-//! What FIFO lacks: whether a block that is about to fall out has earned to stay.
+//! What FIFO lacks: whether a frame that is about to fall out has earned to stay.
 //!
-//! A hit in the oldest quarter puts the block again, as new. So that one pass over a large image does not push out what
-//! is used daily, a large block must be hit twice there, and the same frame each time: reading all its frames once,
-//! as a scan does, is one use. A second read of one frame means that the memory tier had lost it meanwhile.
+//! A hit in the oldest quarter puts the frame again, as new. So that one pass over a large image does not push out what
+//! is used daily, a frame of a large block must be hit twice there: one hit of each is what a scan does. A second read
+//! means that the memory tier had lost it meanwhile.
 
 use std::num::NonZeroUsize;
 
@@ -13,7 +13,7 @@ use crate::memory::FrameKey;
 
 /// Frames remembered as hit once.
 const REMEMBERED: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
-/// Below this many stored bytes one use is enough: a copy costs less than the fetch it may save.
+/// Of a block below this many stored bytes one use is enough: a copy costs less than the fetch it may save.
 const SMALL: usize = 64 * 1024;
 
 /// Frames hit once in the oldest quarter.
@@ -24,13 +24,13 @@ impl SecondChance {
         SecondChance(Mutex::new(LruCache::new(REMEMBERED)))
     }
 
-    /// Whether the block of a frame that was just hit is put again. `age` is how many entries were put since it was,
-    /// `horizon` from which age on an entry is in the oldest quarter.
-    pub(super) fn earned(&self, key: FrameKey, stored_len: usize, age: u64, horizon: u64) -> bool {
+    /// Whether a frame that was just hit, of a block of `block_len` bytes, is put again. `age` is how many entries were
+    /// put since it was, `horizon` from which age on an entry is in the oldest quarter.
+    pub(super) fn earned(&self, key: FrameKey, block_len: usize, age: u64, horizon: u64) -> bool {
         if age < horizon {
             return false;
         }
-        stored_len < SMALL || {
+        block_len < SMALL || {
             let mut once = self.0.lock();
             once.pop(&key).is_some() || once.put(key, ()).is_some()
         }
@@ -44,7 +44,7 @@ mod tests {
     use crate::id::{BlockId, Codec};
 
     #[test]
-    fn old_blocks_earn_by_being_small_or_used_twice() {
+    fn what_is_old_earns_by_being_small_or_used_twice() {
         let chance = SecondChance::new();
         let id = BlockId::new(Codec::Raw, [1; 32]);
         let key = |index| FrameKey { id, span: FrameSpan { index, ..FrameSpan::whole(9) } };

@@ -1,14 +1,15 @@
-//! The database in use: look up, prove, keep. What to do when it fails is in `store/health.rs`.
+//! The database in use: look up and prove. What is kept is decided in `store/keep.rs`, what to do when the database
+//! fails in `store/health.rs`.
 //!
 //! Lock order: `maintenance`, then `opened`. Look-ups and puts hold `opened` shared, for one operation; whoever replaces
 //! the database takes it out under the exclusive lock and closes and opens outside of it, so nobody waits for that.
 
 mod health;
+mod keep;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
-use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use rocksdb::ErrorKind;
 
@@ -17,12 +18,13 @@ use super::gauge::Gauge;
 use super::home::Home;
 use super::keeper::Duties;
 use super::second_chance::SecondChance;
-use super::value::{self, Entry, MacKey};
+use super::value::{Entry, EntryKey, MacKey};
 use super::{DiskState, DiskStats};
 use crate::block::{PlainFrame, VerifiedBlock, VerifiedFrame};
-use crate::desc::{BlockDesc, FrameSpan, MAX_FRAMES};
+use crate::desc::{BlockDesc, FrameSpan};
 use crate::id::BlockId;
 use crate::memory::FrameKey;
+use keep::Kept;
 
 /// A database that fails this many look-ups as corrupt is given up: its structure is damaged, not an entry.
 const MAX_CORRUPT_READS: u64 = 16;
@@ -95,133 +97,109 @@ impl Store {
         &self.duties
     }
 
-    /// Proves and decodes one frame of an entry.
+    /// Proves and decodes one frame.
     pub(super) fn frame(&self, desc: &BlockDesc<'_>, span: FrameSpan) -> Option<PlainFrame> {
-        let id = desc.id();
-        self.look_up(&id, |opened, entry| {
-            if desc.stored_len() as usize != entry.stored().len() {
-                return Ok(None);
+        self.look_up(|opened| {
+            let hit = FrameKey { id: desc.id(), span };
+            let found = self.entry(opened, EntryKey { id: hit.id, index: span.index }, |entry| {
+                let is_it = entry.total == desc.stored_len()
+                    && entry.offset == span.start
+                    && entry.stored.len() == span.stored_len as usize;
+                is_it.then(|| {
+                    let plain = decode(entry.stored, span)?;
+                    self.renew(opened, entry, hit);
+                    Some(plain)
+                })
+            });
+            match found {
+                Some(Some(plain)) => plain,
+                Some(None) => self.frame_of_other_cut(opened, desc, hit, u32::MAX),
+                // The block may be kept in fewer frames.
+                None if span.index > 0 => self.frame_of_other_cut(opened, desc, hit, span.index),
+                None => None,
             }
-            let stored = if entry.frames().eq(desc.frames().iter().copied()) {
-                entry.prove(&opened.key, &id, span.index as usize).ok_or(Unproven)?
-            } else {
-                // Kept as an object, or under another flist's description. One of the two may be wrong; so the whole
-                // block is proven, and the cut of this caller stands or falls with the decoder.
-                entry.prove_all(&opened.key, &id).then_some(()).ok_or(Unproven)?;
-                &entry.stored()[span.range()]
-            };
-            // Proven bytes that do not decode are no fault of the disk: the fetch that follows tells the reader.
-            let Ok(plain) = VerifiedFrame::proven_by_mac(stored, span.plain_len).decode() else {
-                return Ok(None);
-            };
-            self.renew(opened, entry, FrameKey { id, span });
-            Ok(Some(plain))
         })
     }
 
-    /// Proves a whole entry.
-    pub(super) fn block(&self, id: &BlockId) -> Option<VerifiedBlock> {
-        self.look_up(id, |opened, entry| {
-            entry.prove_all(&opened.key, id).then_some(()).ok_or(Unproven)?;
-            let span = FrameSpan::whole(entry.stored().len() as u32);
-            self.renew(opened, entry, FrameKey { id: *id, span });
-            Ok(Some(VerifiedBlock::proven_by_mac(*id, Bytes::copy_from_slice(entry.stored()))))
-        })
-    }
-
-    fn look_up<T>(
+    /// A frame of a block that was kept as an object, or under another flist's description, in at most `max_frames`. One
+    /// of the two descriptions may be wrong; so the whole block is proven, and the cut of this caller stands or falls
+    /// with the decoder.
+    fn frame_of_other_cut(
         &self,
-        id: &BlockId,
-        prove: impl FnOnce(&Opened, &Entry<'_>) -> Result<Option<T>, Unproven>,
-    ) -> Option<T> {
+        opened: &Opened,
+        desc: &BlockDesc<'_>,
+        hit: FrameKey,
+        max_frames: u32,
+    ) -> Option<PlainFrame> {
+        let kept =
+            self.kept(opened, hit.id, |first| first.total == desc.stored_len() && first.count <= max_frames)?;
+        let plain = decode(&kept.stored[hit.span.range()], hit.span)?;
+        self.renew_block(opened, &kept, hit);
+        Some(plain)
+    }
+
+    /// Proves a whole block.
+    pub(super) fn block(&self, id: &BlockId) -> Option<VerifiedBlock> {
+        self.look_up(|opened| {
+            let kept = self.kept(opened, *id, |_| true)?;
+            let span = FrameSpan::whole(kept.stored.len() as u32);
+            self.renew_block(opened, &kept, FrameKey { id: *id, span });
+            Some(VerifiedBlock::proven_by_mac(*id, kept.stored.into()))
+        })
+    }
+
+    /// Every frame of a block, if its first one is `worth` it.
+    fn kept(&self, opened: &Opened, id: BlockId, worth: impl FnOnce(&Entry<'_>) -> bool) -> Option<Kept> {
+        let (count, total, mut kept) = self.entry(opened, EntryKey { id, index: 0 }, |first| {
+            worth(first).then(|| {
+                let mut stored = Vec::with_capacity(first.total as usize);
+                stored.extend_from_slice(first.stored);
+                let frames = vec![first.stored.len() as u32];
+                (first.count, first.total, Kept { stored, frames, sequence: first.sequence() })
+            })
+        })??;
+        for index in 1..count {
+            // Frames that were put under several descriptions need not fit together.
+            self.entry(opened, EntryKey { id, index }, |next| {
+                let follows = next.total == total && next.offset as usize == kept.stored.len();
+                follows.then(|| {
+                    kept.stored.extend_from_slice(next.stored);
+                    kept.frames.push(next.stored.len() as u32);
+                })
+            })??;
+        }
+        (kept.stored.len() == total as usize).then_some(kept)
+    }
+
+    fn look_up<T>(&self, find: impl FnOnce(&Opened) -> Option<T>) -> Option<T> {
         let opened = self.opened.read();
-        let opened = opened.as_ref()?;
-        let found = match opened.database.get(&id.key()) {
-            Ok(Some(found)) => found,
-            Ok(None) => {
-                count(&self.counts.misses);
-                return None;
-            }
+        let found = find(opened.as_ref()?);
+        count(if found.is_some() { &self.counts.hits } else { &self.counts.misses });
+        found
+    }
+
+    /// What `then` makes of an entry, if there is one and its MAC agrees.
+    fn entry<T>(&self, opened: &Opened, key: EntryKey, then: impl FnOnce(&Entry<'_>) -> T) -> Option<T> {
+        let value = match opened.database.get(&key) {
+            Ok(value) => value?,
             Err(error) => {
-                self.read_failed(opened, id, &error);
+                self.read_failed(opened, &key, &error);
                 return None;
             }
         };
-        match Entry::parse(&found).ok_or(Unproven).and_then(|entry| prove(opened, &entry)) {
-            Ok(Some(proven)) => {
-                count(&self.counts.hits);
-                Some(proven)
-            }
-            Ok(None) => None,
-            Err(Unproven) => {
-                self.drop_damaged(opened, id);
-                None
-            }
+        let entry = Entry::prove(&opened.key, &key, &value);
+        if entry.is_none() {
+            self.drop_damaged(opened, &key);
         }
+        entry.as_ref().map(then)
     }
 
-    fn drop_damaged(&self, opened: &Opened, id: &BlockId) {
+    fn drop_damaged(&self, opened: &Opened, key: &EntryKey) {
         count(&self.counts.damaged);
-        self.warn(format_args!("entry of block {id} is damaged, it will be fetched again"));
-        if let Err(error) = opened.database.delete(&id.key()) {
+        let EntryKey { id, index } = key;
+        self.warn(format_args!("frame {index} of block {id} is damaged, it will be fetched again"));
+        if let Err(error) = opened.database.delete(key) {
             self.put_failed(&error);
-        }
-    }
-
-    /// Keeps a proven block if there is room.
-    pub(super) fn put(&self, block: &VerifiedBlock, frames: &[u32]) {
-        let stored = block.bytes();
-        let whole = [stored.len() as u32];
-        let total: u64 = frames.iter().map(|&len| u64::from(len)).sum();
-        let fits = total == stored.len() as u64 && !frames.is_empty() && frames.len() <= MAX_FRAMES;
-        let frames = if fits { frames } else { &whole };
-        let opened = self.opened.read();
-        let Some(opened) = opened.as_ref() else { return count(&self.counts.skipped) };
-        if !self.has_room(value::overhead(frames.len()) + stored.len()) {
-            return count(&self.counts.skipped);
-        }
-        let entry = value::encode(&opened.key, &block.id(), opened.database.sequence(), frames, stored);
-        self.write(opened, &block.id(), &entry);
-    }
-
-    /// Puts an entry again that was hit when about to fall out.
-    fn renew(&self, opened: &Opened, entry: &Entry<'_>, hit: FrameKey) {
-        let now = opened.database.sequence();
-        let horizon = self.horizon.read(|| self.measure_horizon(&opened.database));
-        let age = now.saturating_sub(entry.sequence());
-        let len = entry.stored().len();
-        if self.chance.earned(hit, len, age, horizon) && self.has_room(len) {
-            count(&self.counts.second_chances);
-            self.write(opened, &hit.id, &entry.renewed(now));
-        }
-    }
-
-    /// From which age on, in entries, an entry is in the oldest quarter of what the budget holds.
-    fn measure_horizon(&self, database: &Database) -> u64 {
-        let (entries, bytes, budget) = (database.entries(), database.bytes(), self.budget.load(Relaxed));
-        // Nothing falls out of a cache that is not full.
-        if bytes < budget / 4 * 3 {
-            return u64::MAX;
-        }
-        let held = u128::from(entries) * u128::from(budget) / u128::from(bytes.max(1));
-        u64::try_from(held / 4 * 3).unwrap_or(u64::MAX)
-    }
-
-    fn has_room(&self, len: usize) -> bool {
-        !self.sick.load(Relaxed)
-            && len as u64 <= self.budget.load(Relaxed)
-            && self.free.read(|| self.home.free_bytes()) >= self.free_floor
-    }
-
-    fn write(&self, opened: &Opened, id: &BlockId, entry: &[u8]) {
-        match opened.database.put(&id.key(), entry) {
-            Ok(()) => {
-                count(&self.counts.puts);
-                self.duties.note_put();
-            }
-            // It would have waited for the disk.
-            Err(error) if error.kind() == ErrorKind::Incomplete => count(&self.counts.skipped),
-            Err(error) => self.put_failed(&error),
         }
     }
 
@@ -230,12 +208,12 @@ impl Store {
         self.fall_sick(error, error.kind() == ErrorKind::Corruption);
     }
 
-    fn read_failed(&self, opened: &Opened, id: &BlockId, error: &rocksdb::Error) {
+    fn read_failed(&self, opened: &Opened, key: &EntryKey, error: &rocksdb::Error) {
         count(&self.counts.read_errors);
         if error.kind() != ErrorKind::Corruption {
             return self.fall_sick(error, false);
         }
-        self.drop_damaged(opened, id);
+        self.drop_damaged(opened, key);
         if opened.corrupt_reads.fetch_add(1, Relaxed) + 1 >= MAX_CORRUPT_READS {
             self.fall_sick(error, true);
         }
@@ -285,5 +263,7 @@ impl Store {
     }
 }
 
-/// The entry is not what was put.
-struct Unproven;
+/// Proven bytes that do not decode are no fault of the disk: the fetch that follows tells the reader.
+fn decode(stored: &[u8], span: FrameSpan) -> Option<PlainFrame> {
+    VerifiedFrame::proven_by_mac(stored, span.plain_len).decode().ok()
+}

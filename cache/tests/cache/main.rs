@@ -1,5 +1,7 @@
 //! The cache from outside: promises that its callers rely on, each with the fault that would break it.
 
+mod allocations;
+mod classes;
 mod cost;
 mod damage;
 mod disk;
