@@ -4,6 +4,7 @@
 //! once ([`Filesystem::read_now`]), what is missing is waited for ([`Filesystem::read`]), never both in one call, so
 //! a thread of the kernel's queue never sleeps for a source.
 
+mod ahead;
 mod gather;
 
 use std::pin::pin;
@@ -13,19 +14,23 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::stream::{self, StreamExt};
-use g8_cache::{Cache, GetError, Hit, PlainFrame, Sources};
+use g8_cache::{Cache, Class, GetError, Hit, PlainFrame, Sources};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 use crate::erofs::{self, Inode, Nid, TreeError};
 use crate::format::{Part, Place};
 use crate::image::Image;
+use ahead::Streams;
 use gather::Gather;
 
 /// Frames of one read that are fetched at the same time.
 const PARALLEL: usize = 8;
 /// Reads of one mount that may wait for sources at the same time; further ones queue without holding memory.
 const MAX_WAITING: usize = 128;
+
+/// Frames that are fetched ahead at the same time: what a fast reader needs, and little of the memory tier.
+const MAX_AHEAD: usize = 32;
 
 /// Longest name; FUSE itself would pass on longer ones.
 const NAME_MAX: usize = 255;
@@ -97,6 +102,8 @@ pub struct Filesystem {
     sources: Sources,
     deadline: Duration,
     waiting: Semaphore,
+    streams: Streams,
+    ahead: Arc<Semaphore>,
     counters: Counters,
     logged: Mutex<(Instant, u32)>,
 }
@@ -160,7 +167,17 @@ impl Filesystem {
     pub fn new(image: Arc<Image>, cache: Cache, sources: Sources, deadline: Duration) -> Self {
         let waiting = Semaphore::new(MAX_WAITING);
         let logged = Mutex::new((Instant::now(), 0));
-        Filesystem { image, cache, sources, deadline, waiting, counters: Counters::default(), logged }
+        Filesystem {
+            image,
+            cache,
+            sources,
+            deadline,
+            waiting,
+            streams: Streams::default(),
+            ahead: Arc::new(Semaphore::new(MAX_AHEAD)),
+            counters: Counters::default(),
+            logged,
+        }
     }
 
     /// The image.
@@ -254,6 +271,58 @@ impl Filesystem {
             });
         }
         self.gather(pieces, len.into(), deadline).await
+    }
+
+    /// Has `runtime` fetch what the reader of `len` bytes at `address` will want next, when it reads on and on.
+    pub fn read_ahead(
+        self: &Arc<Self>,
+        device: erofs::Device,
+        address: u64,
+        len: u64,
+        runtime: &tokio::runtime::Handle,
+    ) {
+        let Some(range) = self.streams.follow(device, address, len) else { return };
+        let map = &self.image.map;
+        let Some(end) = map.extents(device).last().map(|last| last.end().min(range.end)) else { return };
+        if end <= range.start {
+            return;
+        }
+        let mut wanted: Vec<(u32, usize)> = Vec::new();
+        for part in map.parts(device, range.start, end - range.start) {
+            self.frames(part, &mut |piece| {
+                // Many small files lie in one frame.
+                wanted.extend(piece.frame().filter(|frame| wanted.last() != Some(frame)));
+                true
+            });
+        }
+        for (block, frame) in wanted {
+            // A favour: with enough of them under way the reader asks itself.
+            let Ok(slot) = self.ahead.clone().try_acquire_owned() else { return };
+            let fs = self.clone();
+            runtime.spawn(async move {
+                let _slot = slot;
+                let desc = fs.image.map.block(block);
+                let terms = Class::ReadAhead.until(Instant::now() + fs.deadline);
+                if let Err(error) = fs.cache.get(&desc, frame, &fs.sources, terms).await {
+                    // Who really reads it will be told.
+                    tracing::debug!(%error, "not read ahead");
+                }
+            });
+        }
+    }
+
+    /// [`Filesystem::read_ahead`] for the reader of a file.
+    pub fn read_file_ahead(
+        self: &Arc<Self>,
+        nid: Nid,
+        offset: u64,
+        len: u64,
+        runtime: &tokio::runtime::Handle,
+    ) {
+        let place = self.inode(nid).and_then(|inode| Ok(self.image.tree.map(&inode, offset)?.place));
+        if let Ok(erofs::Place::Device { device, address }) = place {
+            self.read_ahead(device, address, len, runtime);
+        }
     }
 
     /// Joins pieces in order. A few frames are fetched at the same time, and each is let go when its piece is joined, so

@@ -280,7 +280,10 @@ impl fuser::Filesystem for Edge {
         let nid = self.nid(ino);
         self.fs.counters().requests.fetch_add(1, Ordering::Relaxed);
         match self.fs.read_now(nid, offset, size) {
-            Ok(Some(contents)) => reply.data(contents.as_ref()),
+            Ok(Some(contents)) => {
+                reply.data(contents.as_ref());
+                self.fs.read_file_ahead(nid, offset, size.into(), &self.runtime);
+            }
             Ok(None) => {
                 let (fs, pusher) = (self.fs.clone(), self.pusher.clone());
                 self.runtime.spawn(async move {
@@ -292,6 +295,7 @@ impl fuser::Filesystem for Edge {
                         Err(e) => reply.error(failed(&fs, nid, offset, &e)),
                     }
                 });
+                self.fs.read_file_ahead(nid, offset, size.into(), &self.runtime);
             }
             Err(e) => reply.error(failed(&self.fs, nid, offset, &e)),
         }

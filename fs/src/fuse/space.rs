@@ -91,15 +91,18 @@ impl ImageSpaces {
     fn read_device(&self, space: Space, device: Device, offset: u64, len: u32, reply: ReplyData) {
         self.fs.counters().requests.fetch_add(1, Ordering::Relaxed);
         if let Some(contents) = self.fs.read_space_now(device, offset, len) {
-            return reply.data(contents.as_ref());
+            reply.data(contents.as_ref());
+            return self.fs.read_ahead(device, offset, len.into(), &self.runtime);
         }
         let fs = self.fs.clone();
-        self.runtime.spawn(async move {
+        let read = async move {
             match fs.read_space(device, offset, len).await {
                 Ok(contents) => reply.data(contents.as_ref()),
                 Err(e) => reply.error(failed(&fs, space.name(), offset, &e)),
             }
-        });
+        };
+        self.runtime.spawn(read);
+        self.fs.read_ahead(device, offset, len.into(), &self.runtime);
     }
 }
 

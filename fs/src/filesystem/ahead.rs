@@ -1,0 +1,120 @@
+//! Read-ahead of our own: frames that a sequential reader will want are fetched and decoded before it asks.
+//!
+//! The kernel's read-ahead asks for what it is about to read; it knows neither blocks nor frames, and while it waits
+//! for one frame the other processors are idle. Files lie in the data spaces in tree order, so a walk over many small
+//! files is one stream, too. A stream is followed from its second request on, and the window grows with it, so that
+//! random reads and starting programs fetch nothing extra.
+
+use parking_lot::Mutex;
+
+use crate::erofs::Device;
+
+/// Streams that are followed at the same time; a new one takes the place of the one that was quiet for longest.
+const STREAMS: usize = 16;
+/// A request this far from where a stream is still belongs to it: several are under way at once, in any order.
+const SLACK: u64 = 1 << 20;
+/// Bytes ahead of a stream: what the first continuation gets, and what it may grow to.
+const FIRST_WINDOW: u64 = 256 << 10;
+const MAX_WINDOW: u64 = 8 << 20;
+
+/// The streams of one mount.
+#[derive(Debug, Default)]
+pub(super) struct Streams(Mutex<Table>);
+
+#[derive(Debug, Default)]
+struct Table {
+    streams: Vec<Stream>,
+    /// Counts requests, to tell which stream was quiet for longest.
+    clock: u64,
+}
+
+#[derive(Debug)]
+struct Stream {
+    device: Device,
+    /// Where the reader is.
+    at: u64,
+    /// Up to where it was fetched.
+    ahead: u64,
+    window: u64,
+    used: u64,
+}
+
+impl Streams {
+    /// `len` bytes at `address` are being read. What is to be fetched now, if it continues a stream.
+    pub(super) fn follow(&self, device: Device, address: u64, len: u64) -> Option<std::ops::Range<u64>> {
+        let end = address + len;
+        let mut table = self.0.lock();
+        table.clock += 1;
+        let now = table.clock;
+        let near = |s: &Stream| s.device == device && address <= s.at + SLACK && end + SLACK >= s.at;
+        let Some(stream) = table.streams.iter_mut().find(|s| near(s)) else {
+            let stream = Stream { device, at: end, ahead: end, window: FIRST_WINDOW / 2, used: now };
+            if table.streams.len() < STREAMS {
+                table.streams.push(stream);
+            } else if let Some(quiet) = table.streams.iter_mut().min_by_key(|s| s.used) {
+                *quiet = stream;
+            }
+            return None;
+        };
+        stream.used = now;
+        if end <= stream.at {
+            return None;
+        }
+        // A jump within the slack is not a stream yet.
+        let continues = address <= stream.at + len.max(SLACK / 8);
+        stream.at = end;
+        if !continues {
+            stream.ahead = stream.ahead.max(end);
+            return None;
+        }
+        stream.window = (stream.window * 2).min(MAX_WINDOW);
+        let from = stream.ahead.max(end);
+        let to = end + stream.window;
+        // In steps, so that not every request starts a little of it.
+        if to < from + stream.window / 4 {
+            return None;
+        }
+        stream.ahead = to;
+        Some(from..to)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STEP: u64 = 128 << 10;
+
+    #[test]
+    fn a_stream_is_followed_from_its_second_request_and_nothing_is_fetched_twice() {
+        let streams = Streams::default();
+        assert_eq!(streams.follow(Device::Big, 0, STEP), None);
+        let mut fetched = STEP;
+        for n in 1..200 {
+            if let Some(range) = streams.follow(Device::Big, n * STEP, STEP) {
+                assert!(range.start >= fetched, "{range:?} after {fetched}");
+                assert!(range.end <= (n + 1) * STEP + MAX_WINDOW);
+                fetched = range.end;
+            }
+        }
+        assert!(fetched > 199 * STEP + MAX_WINDOW / 2, "the window has grown");
+    }
+
+    #[test]
+    fn random_reads_start_nothing() {
+        let streams = Streams::default();
+        for n in 0..1000_u64 {
+            let address = n.wrapping_mul(0x9E37_79B9_7F4A_7C15) % (1 << 40);
+            assert_eq!(streams.follow(Device::Big, address, 4096), None);
+        }
+    }
+
+    #[test]
+    fn requests_in_any_order_are_one_stream_and_devices_are_apart() {
+        let streams = Streams::default();
+        assert_eq!(streams.follow(Device::Small, STEP, STEP), None);
+        assert_eq!(streams.follow(Device::Small, 0, STEP), None, "behind the reader");
+        assert_eq!(streams.follow(Device::Big, 2 * STEP, STEP), None);
+        assert!(streams.follow(Device::Small, 2 * STEP, STEP).is_some());
+    }
+}
