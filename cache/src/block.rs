@@ -2,7 +2,8 @@
 //!
 //! A [`StoredBlock`] is bytes and a claim. [`StoredBlock::verify`] is the only place where a digest is compared with
 //! bytes, and the only public way to a [`VerifiedBlock`]; the decoder accepts nothing else. (The disk tier proves
-//! its own entries by MAC and says so by the crate-private constructors here.)
+//! its own entries by MAC, and a frame of a block that was verified before is proven by its seal; both say so by the
+//! crate-private constructors here.)
 
 use std::ops::Deref;
 
@@ -136,8 +137,8 @@ pub(crate) struct VerifiedFrame<'a> {
 }
 
 impl<'a> VerifiedFrame<'a> {
-    /// For the disk tier, after the MAC of the frame agreed.
-    pub(crate) fn proven_by_mac(stored: &'a [u8], plain_len: u32) -> VerifiedFrame<'a> {
+    /// For the disk tier after the MAC of the frame agreed, and for a frame that matches its seal.
+    pub(crate) fn proven_alone(stored: &'a [u8], plain_len: u32) -> VerifiedFrame<'a> {
         VerifiedFrame { stored, plain_len }
     }
 

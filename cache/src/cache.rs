@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! get_now:  frames in memory -> stored blocks in memory -> disk              (never waits for a source)
-//! get:      get_now -> join or start the flight of the block -> decode
-//! flight:   sources in order: fetch, verify -> keep (memory, disk) -> give to all who wait
+//! get:      get_now -> the frame alone, if it can be proven -> join or start the flight of the block -> decode
+//! flight:   sources in order: fetch, verify -> keep (memory, disk or seals) -> give to all who wait
 //! ```
 //!
 //! A failure is given to those who wait for it and to nobody later. A reader that goes away, or whose deadline passes,
@@ -11,6 +11,7 @@
 //! a flight makes it as urgent as itself.
 
 mod flight;
+mod sealed;
 mod stats;
 
 use std::io;
@@ -218,6 +219,9 @@ impl Cache {
         if let Some(found) = self.0.workers.run(&urgency, look_up).await {
             return Ok(found);
         }
+        if let Some(found) = self.get_sealed(&desc, span, sources, &urgency).await {
+            return Ok(found);
+        }
         let id = desc.as_desc().id();
         let block = self.join_flight(id, desc.as_desc().frames().into(), sources, class).await?;
         let inner = Arc::clone(&self.0);
@@ -310,6 +314,12 @@ async fn fetch_and_keep(
         let (keeper, kept) = (Arc::clone(&inner), block.clone());
         let put = move || keeper.disk.as_ref().map(|disk| disk.put(&kept, &frames));
         inner.workers.run(&urgency, put).await;
+    } else if source.reads_ranges() && !frames.is_empty() && inner.memory.seals().wants(id) {
+        // Nobody waits for the seals, and they do not hold the cache. Those who wait do not bring more of them than they
+        // keep pace with: the block that one of them fetches next is hashed after the seals of this one.
+        let (seals, workers) = (Arc::clone(inner.memory.seals()), inner.workers.clone());
+        let sealed = block.clone();
+        tokio::spawn(async move { workers.run(&urgency, move || seals.seal(&sealed, &frames)).await });
     }
     Ok(block)
 }

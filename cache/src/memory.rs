@@ -1,10 +1,13 @@
-//! The memory tier: decoded frames, and the stored bytes of blocks that just came from a source.
+//! The memory tier: decoded frames, the stored bytes of blocks that just came from a source, and seals of those that left.
 //!
 //! Why both: a reader that goes through a file asks for one frame after the other, and a block from a source without
 //! `keep` is in no disk tier. Decoding all its frames at once would spend CPU and memory on bytes that a random reader
 //! never asks for; keeping the proven stored bytes costs less than half of that, and each frame is decoded when wanted.
 
 mod byte_lru;
+mod seals;
+
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 use serde::Serialize;
@@ -13,11 +16,15 @@ use crate::block::{PlainFrame, VerifiedBlock};
 use crate::desc::FrameSpan;
 use crate::id::BlockId;
 use byte_lru::ByteLru;
+pub(crate) use seals::Seals;
 
 /// Locks over the frames, so that session threads rarely meet.
 const SHARDS: usize = 8;
 /// The part of the budget for stored blocks: 1 / this.
 const BLOCKS_PART: u64 = 4;
+/// The part for seals: 1 / this, and at most so many bytes, which are those of 50,000 blocks of four frames.
+const SEALS_PART: u64 = 16;
+const MAX_SEALS: u64 = 16 << 20;
 
 /// A frame of a block as one flist cuts it. The cut belongs to the key: under the index alone, a hostile flist that
 /// calls a compressed frame raw would put its compressed bytes where honest mounts look for the plain ones.
@@ -27,10 +34,11 @@ pub(crate) struct FrameKey {
     pub(crate) span: FrameSpan,
 }
 
-/// Both parts of the tier.
+/// The parts of the tier.
 pub(crate) struct MemoryTier {
     frames: [Mutex<ByteLru<FrameKey, PlainFrame>>; SHARDS],
     blocks: Mutex<ByteLru<BlockId, VerifiedBlock>>,
+    seals: Arc<Seals>,
     budget: u64,
 }
 
@@ -50,10 +58,12 @@ pub struct MemoryStats {
 impl MemoryTier {
     pub(crate) fn new(budget: u64) -> MemoryTier {
         let for_blocks = budget / BLOCKS_PART;
-        let per_shard = (budget - for_blocks) / SHARDS as u64;
+        let for_seals = (budget / SEALS_PART).min(MAX_SEALS);
+        let per_shard = (budget - for_blocks - for_seals) / SHARDS as u64;
         MemoryTier {
             frames: std::array::from_fn(|_| Mutex::new(ByteLru::new(per_shard))),
             blocks: Mutex::new(ByteLru::new(for_blocks)),
+            seals: Arc::new(Seals::new(for_seals)),
             budget,
         }
     }
@@ -64,6 +74,10 @@ impl MemoryTier {
 
     pub(crate) fn block(&self, id: &BlockId) -> Option<VerifiedBlock> {
         self.blocks.lock().get(id)
+    }
+
+    pub(crate) fn seals(&self) -> &Arc<Seals> {
+        &self.seals
     }
 
     pub(crate) fn put_frame(&self, key: FrameKey, frame: &PlainFrame) {
@@ -84,6 +98,7 @@ impl MemoryTier {
             shard.lock().clear();
         }
         self.blocks.lock().clear();
+        self.seals.clear();
     }
 
     pub(crate) fn stats(&self) -> MemoryStats {
@@ -95,7 +110,7 @@ impl MemoryTier {
         }
         let blocks = self.blocks.lock();
         stats.blocks = blocks.len() as u64;
-        stats.bytes += blocks.bytes();
+        stats.bytes += blocks.bytes() + self.seals.bytes();
         stats
     }
 

@@ -1,9 +1,11 @@
 //! Where blocks come from: the one trait that the layers above implement.
 
 use std::error::Error;
+use std::ops::Range;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 
 use crate::block::{StoredBlock, TooLarge};
 use crate::id::BlockId;
@@ -18,6 +20,18 @@ pub trait Origin: Send + Sync {
     /// is over. Reading must stop at [`crate::MAX_STORED`] bytes, and the bytes must not be a slice of a much larger
     /// buffer: the memory tier holds on to them and counts their length alone.
     async fn fetch(&self, id: &BlockId) -> Result<StoredBlock, FetchError>;
+
+    /// Whether [`Origin::read_range`] works: part of a block costs it less than the whole.
+    fn reads_ranges(&self) -> bool {
+        false
+    }
+
+    /// Gives the bytes `range` of `id`, which are at most a block. For frames of blocks that were proven before; whatever
+    /// goes wrong, the whole block is fetched, so the reason of an error is told to nobody.
+    async fn read_range(&self, id: &BlockId, range: Range<u64>) -> Result<Bytes, FetchError> {
+        let _ = (id, range);
+        Err(FetchError::NotFound)
+    }
 
     /// Whether its blocks are worth a place in the disk tier: not those of a store on this machine, unless asked.
     fn keep(&self) -> bool;

@@ -1,10 +1,12 @@
 //! One origin with its record: what it gave, how long it takes, and what it lied about.
 
 use std::num::NonZeroUsize;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use bytes::Bytes;
 use lru::LruCache;
 use parking_lot::Mutex;
 use serde::Serialize;
@@ -94,6 +96,22 @@ impl Source {
     /// How long to wait for it before the next source is asked too.
     pub(crate) fn patience(&self) -> Duration {
         self.latency.lock().map_or(PATIENCE_MAX, |latency| latency.bound()).clamp(PATIENCE_MIN, PATIENCE_MAX)
+    }
+
+    /// Whether it gives parts of blocks.
+    pub(crate) fn reads_ranges(&self) -> bool {
+        self.origin.reads_ranges()
+    }
+
+    /// Reads part of a block, unproven; none when it does not work at once. What is wrong with the source the fetch of the
+    /// whole block will tell.
+    pub(crate) async fn read_range(&self, id: BlockId, range: Range<u64>) -> Option<Bytes> {
+        self.requests.fetch_add(1, Relaxed);
+        let len = range.end - range.start;
+        let bytes =
+            tokio::time::timeout(self.patience(), self.origin.read_range(&id, range)).await.ok()?.ok()?;
+        self.bytes.fetch_add(bytes.len() as u64, Relaxed);
+        (bytes.len() as u64 == len).then_some(bytes)
     }
 
     /// Fetches and verifies one block.

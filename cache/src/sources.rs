@@ -6,9 +6,11 @@
 //! So many blocks are asked for at a time, the most urgent first. The bound is on blocks and not on tries: where a try
 //! needed a place of its own, a stalled source would soon hold all of them, and the hedges would wait behind it.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
+use bytes::Bytes;
 use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::time::sleep_until;
 
@@ -82,6 +84,18 @@ impl Sources {
             Ok(outcome) => outcome,
             Err(_) => Err(GetError::TimedOut { id, waited: started.elapsed() }),
         }
+    }
+
+    /// Reads part of a block, unproven, from the first source that can; none when that does not work at once.
+    pub(crate) async fn read_range(
+        &self,
+        id: BlockId,
+        range: Range<u64>,
+        urgency: &Urgency,
+    ) -> Option<Bytes> {
+        let source = self.iter().find(|source| source.reads_ranges())?;
+        let _place = self.0.gate.enter(urgency).await;
+        source.read_range(id, range).await
     }
 
     /// Tells two lists apart for as long as both live.

@@ -114,6 +114,10 @@ impl TestOrigin {
     pub fn calls(&self) -> usize {
         self.calls.load(SeqCst)
     }
+
+    pub fn held(&self, id: &BlockId) -> Result<Bytes, FetchError> {
+        self.held.get(id).cloned().ok_or(FetchError::NotFound)
+    }
 }
 
 #[async_trait::async_trait]
@@ -125,7 +129,7 @@ impl Origin for TestOrigin {
     async fn fetch(&self, id: &BlockId) -> Result<StoredBlock, FetchError> {
         let call = self.calls.fetch_add(1, SeqCst);
         tokio::time::sleep(self.delay).await;
-        let right = self.held.get(id).ok_or(FetchError::NotFound)?.clone();
+        let right = self.held(id)?;
         let bytes = match (self.wrong)(call) {
             None => right,
             Some(Fault::Fail) => return Err(FetchError::unavailable("connection reset")),

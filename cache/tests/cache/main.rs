@@ -10,3 +10,4 @@ mod flights;
 mod full_disk;
 mod harness;
 mod memory;
+mod sealed;

@@ -8,7 +8,8 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::ops::Range;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -141,13 +142,23 @@ impl DirStore {
 
     /// The bytes under the name of `id`, unproven; `None` when there are none. Refuses more than [`MAX_STORED`].
     pub fn get(&self, id: &BlockId) -> io::Result<Option<Vec<u8>>> {
-        // Not blocking, so that a pipe under the name of an object holds nobody up.
-        let open = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(self.path(id));
-        match open {
+        match self.open(id) {
             Ok(file) => read_bounded(file).map(Some),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(e),
         }
+    }
+
+    /// The bytes `range` under the name of `id`, unproven and no more than [`MAX_STORED`].
+    pub fn read_range(&self, id: &BlockId, range: Range<u64>) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; range.end.saturating_sub(range.start).min(MAX_STORED as u64) as usize];
+        self.open(id)?.read_exact_at(&mut bytes, range.start)?;
+        Ok(bytes)
+    }
+
+    fn open(&self, id: &BlockId) -> io::Result<File> {
+        // Not blocking, so that a pipe under the name of an object holds nobody up.
+        OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(self.path(id))
     }
 
     /// Stores an object unless it is there already. `bytes` are those `id` names. It is there for others, and durable,
@@ -306,6 +317,17 @@ impl Origin for DirSource {
         };
         tokio::task::spawn_blocking(read).await.map_err(FetchError::unavailable)?
     }
+
+    fn reads_ranges(&self) -> bool {
+        true
+    }
+
+    async fn read_range(&self, id: &BlockId, range: Range<u64>) -> Result<Bytes, FetchError> {
+        let (store, id) = (self.store.clone(), *id);
+        let read = move || store.read_range(&id, range);
+        let bytes = tokio::task::spawn_blocking(read).await.map_err(FetchError::unavailable)??;
+        Ok(bytes.into())
+    }
 }
 
 #[cfg(test)]
@@ -328,6 +350,19 @@ mod tests {
         assert_eq!(store.put(&id, b"hello").unwrap(), Put::Repaired);
         store.sync().unwrap();
         assert_eq!(store.get(&id).unwrap().unwrap(), b"hello");
+    }
+
+    #[test]
+    fn a_range_of_an_object_is_read_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = DirStore::create(dir.path()).unwrap();
+        let id = BlockId::of(Codec::Raw, b"hello");
+        store.put(&id, b"hello").unwrap();
+        store.sync().unwrap();
+        assert_eq!(store.read_range(&id, 1..4).unwrap(), b"ell");
+        assert_eq!(store.read_range(&id, 5..5).unwrap(), b"");
+        store.read_range(&id, 3..6).unwrap_err();
+        store.read_range(&BlockId::of(Codec::Raw, b""), 0..1).unwrap_err();
     }
 
     #[test]
