@@ -91,7 +91,8 @@ async fn three_times_the_budget_stays_within_it() {
     eventually("the budget", || disk_use(tmp.path()) <= budget + MIB);
     let (disk, newest) = (cache.stats().disk, frames_here(&cache, &blocks[200..]));
     println!("peak {:.2} of the budget, end {:.2}, {disk:?}", ratio(peak, budget), ratio(disk.bytes, budget));
-    assert!(peak <= budget * 13 / 10 + MIB, "peak {:.2}", ratio(peak, budget));
+    // Two write buffers of 4 MiB may be on their way to a file, or their like not dropped yet.
+    assert!(peak <= budget + 2 * 4 * MIB + MIB, "peak {:.2}", ratio(peak, budget));
     assert!(frames_here(&cache, &blocks) * 50_000 > budget as usize / 2, "too much fell out");
     assert!(newest > 100, "the newest {newest} of 160 frames");
     assert_eq!(frames_here(&cache, &blocks[..80]), 0);

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use rocksdb::ErrorKind;
 
-use super::super::database::Database;
+use super::super::database::{Database, write_buffer};
 use super::super::value::{self, Entry, EntryKey};
 use super::{Opened, Store, count};
 use crate::block::VerifiedBlock;
@@ -31,7 +31,7 @@ impl Store {
         let frames = if fits { frames } else { &whole };
         let opened = self.opened.read();
         let Some(opened) = opened.as_ref() else { return count(&self.counts.skipped) };
-        if !self.has_room(value::overhead(frames.len()) + stored.len()) {
+        if !self.has_room(opened, value::overhead(frames.len()) + stored.len()) {
             return count(&self.counts.skipped);
         }
         self.write_block(opened, block.id(), frames, stored);
@@ -56,7 +56,7 @@ impl Store {
     fn earned(&self, opened: &Opened, hit: FrameKey, block_len: usize, sequence: u64) -> bool {
         let horizon = self.horizon.read(|| self.measure_horizon(&opened.database));
         let age = opened.database.sequence().saturating_sub(sequence);
-        let earned = self.chance.earned(hit, block_len, age, horizon) && self.has_room(block_len);
+        let earned = self.chance.earned(hit, block_len, age, horizon) && self.has_room(opened, block_len);
         if earned {
             count(&self.counts.second_chances);
         }
@@ -74,9 +74,13 @@ impl Store {
         u64::try_from(held / 4 * 3).unwrap_or(u64::MAX)
     }
 
-    fn has_room(&self, len: usize) -> bool {
+    fn has_room(&self, opened: &Opened, len: usize) -> bool {
+        let budget = self.budget.load(Relaxed);
+        // RocksDB drops files in the background. Where that lags behind, what comes meanwhile is not kept: a budget is one.
+        let most = budget + 2 * write_buffer(budget);
         !self.sick.load(Relaxed)
-            && len as u64 <= self.budget.load(Relaxed)
+            && len as u64 <= budget
+            && opened.database.bytes() + len as u64 <= most
             && self.free.read(|| self.home.free_bytes()) >= self.free_floor
     }
 
