@@ -43,7 +43,7 @@ pub enum ServeError {
 /// Runs the daemon of a cache until it is no longer needed or told to stop. `ready` is called once clients can
 /// connect, to this daemon or to another one that was faster.
 pub fn serve(config: EngineConfig, ready: impl FnOnce()) -> Result<(), ServeError> {
-    few_arenas();
+    tune_malloc();
     let folder = config.cache_dir.clone();
     let Some(engine) = start_engine(config)? else {
         ready();
@@ -63,13 +63,25 @@ pub fn serve(config: EngineConfig, ready: impl FnOnce()) -> Result<(), ServeErro
     served
 }
 
-/// Has glibc share two heaps between all threads. Blocks and frames are allocated on one thread and freed on another; with
-/// a heap for each, a daemon held half as much again as its budget, and two are no slower (mallopt(3)).
-fn few_arenas() {
+/// Has glibc keep less than it would (mallopt(3)). Blocks and frames are allocated on one thread and freed on another: with
+/// a heap for each, a daemon held half as much again as its budget, and two heaps are no slower. What is larger than a
+/// few blocks comes from the kernel and goes back to it; left alone, malloc learns to keep up to 32 MiB of it.
+fn tune_malloc() {
     #[cfg(target_env = "gnu")]
-    // SAFETY: it sets a number that malloc reads when it makes a heap.
-    if unsafe { libc::mallopt(libc::M_ARENA_MAX, 2) } == 0 {
-        tracing::warn!("malloc keeps a heap for each thread");
+    for (parameter, value) in [(libc::M_ARENA_MAX, 2), (libc::M_MMAP_THRESHOLD, 4 << 20)] {
+        // SAFETY: it sets a number that malloc reads when it next needs memory.
+        if unsafe { libc::mallopt(parameter, value) } == 0 {
+            tracing::warn!(parameter, "malloc does not take a parameter");
+        }
+    }
+}
+
+/// Judging an image takes many times the memory that it is kept in; malloc would hold on to it (malloc_trim(3)).
+fn give_memory_back() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: it only gives free pages back to the system.
+    unsafe {
+        libc::malloc_trim(0);
     }
 }
 
@@ -270,6 +282,7 @@ fn mount(
     };
     let mountpoint = status.mountpoint.clone();
     let sent = send(stream, &Reply::Mounted(Box::new(status)));
+    give_memory_back();
     if sent.is_ok() && !request.hold {
         return sent;
     }
