@@ -4,13 +4,16 @@
 
 pub mod cid;
 pub mod compare;
+pub mod connections;
 pub mod debian;
 pub mod flist;
 pub mod idmap;
 pub mod kernel_mount;
+pub mod mode;
 pub mod mount_table;
 pub mod mounted;
 pub mod oddities;
+pub mod page_cache;
 pub mod place;
 pub mod prng;
 pub mod process;
@@ -26,6 +29,7 @@ pub mod wait;
 pub mod walk;
 
 pub use flist::Flist;
+pub use mode::Mode;
 pub use mounted::Mounted;
 pub use place::Place;
 pub use prng::SplitMix64;

@@ -35,6 +35,25 @@ pub fn assert_none_under(dir: &Path) {
     assert!(left.is_empty(), "mounts left below {}: {left:#?}", dir.display());
 }
 
+/// `erofs-N` of the EROFS mounted on `dir`, the name of its backing device: the number that `/sys/fs/erofs` has and the
+/// mount table has not.
+pub fn erofs_name(dir: &Path) -> String {
+    // What FS_IOC_GETFSSYSFSPATH fills in (linux/fs.h).
+    #[repr(C)]
+    struct SysfsPath {
+        len: u8,
+        name: [u8; 128],
+    }
+    const GET_SYSFS_PATH: rustix::ioctl::Opcode = rustix::ioctl::opcode::read::<SysfsPath>(0x15, 1);
+    let root = std::fs::File::open(dir).unwrap_or_else(|e| panic!("open {}: {e}", dir.display()));
+    // SAFETY: the kernel fills a struct of this layout for this request.
+    let path =
+        unsafe { rustix::ioctl::ioctl(&root, rustix::ioctl::Getter::<GET_SYSFS_PATH, SysfsPath>::new()) };
+    let path = path.unwrap_or_else(|e| panic!("{} is no EROFS: {e}", dir.display()));
+    let name = String::from_utf8_lossy(&path.name[..path.len.into()]).into_owned();
+    name.strip_prefix("erofs/").unwrap_or_else(|| panic!("{} is on {name}", dir.display())).to_owned()
+}
+
 /// The kernel hands the table out page by page; only two equal readings in a row are one table.
 fn all() -> Vec<Mount> {
     let read = || std::fs::read("/proc/self/mountinfo").expect("the kernel lists its mounts");

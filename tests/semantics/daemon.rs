@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use harness::{Flist, process, synthetic, wait};
+use harness::{Flist, Mode, process, synthetic, wait};
 use rustix::mount::{UnmountFlags, mount_bind, unmount};
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -59,7 +59,22 @@ fn after_the_death_of_the_daemon_what_the_kernel_has_stays_usable() {
     assert_eq!(fs::metadata(&seen).unwrap().size(), size);
     assert!(fs::read(&seen).unwrap() == bytes);
     let unseen = fs::read(mounted.join("dir-30/file-10")).unwrap_err();
-    assert_eq!(unseen.raw_os_error(), Some(libc::ENOTCONN));
+    let expected = match mounted.mode() {
+        Mode::Fuse => libc::ENOTCONN,
+        Mode::Kernel => libc::EIO,
+    };
+    assert_eq!(unseen.raw_os_error(), Some(expected));
+    // Only mode kernel has names that nobody has looked at.
+    let never_looked_at = fs::metadata(mounted.join("dir-31/file-11"));
+    match mounted.mode() {
+        Mode::Fuse => assert_eq!(never_looked_at.unwrap_err().raw_os_error(), Some(libc::ENOTCONN)),
+        Mode::Kernel => {
+            assert_eq!(
+                never_looked_at.unwrap().size(),
+                fs::metadata(source.join("dir-31/file-11")).unwrap().size()
+            );
+        }
+    }
 }
 
 #[test]
