@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
-/// One line of `/proc/self/mountinfo`.
+/// One line of mountinfo, of the namespace that this thread is in.
 #[derive(Debug, Clone)]
 pub struct Mount {
     /// Where it is mounted.
@@ -56,7 +56,7 @@ pub fn erofs_name(dir: &Path) -> String {
 
 /// The kernel hands the table out page by page; only two equal readings in a row are one table.
 fn all() -> Vec<Mount> {
-    let read = || std::fs::read("/proc/self/mountinfo").expect("the kernel lists its mounts");
+    let read = || std::fs::read("/proc/thread-self/mountinfo").expect("the kernel lists its mounts");
     let mut text = read();
     for _ in 0..50 {
         let again = read();
