@@ -3,6 +3,9 @@
 //! It is mounted nowhere. The kernel keeps it for as long as EROFS has its files open, and it goes with them, however
 //! the daemon ends: nobody else can reach it, and nothing is left behind.
 
+#[cfg(test)]
+mod tests;
+
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
