@@ -116,6 +116,35 @@ fn a_daemon_that_is_told_to_stop_while_its_source_hangs_ends_with_its_mounts() {
     wait::until("the connection is gone", SOON, || !connections.has(connection));
 }
 
+/// The daemon drops what nobody has read for three seconds from the page cache of FUSE, for which the kernel takes the locks
+/// of the pages and cannot be killed meanwhile. A page that waits for its contents is locked: a daemon that was killed
+/// then never ended, nor did its connection, nor whoever waited.
+#[test]
+fn a_daemon_that_is_killed_while_its_source_hangs_for_long_ends_too() {
+    let (flist, cid) = image();
+    let connections = Connections::new(flist.home());
+    for rel in ["dir/small", "dir/big"] {
+        let store = HangingStore::copy_of(flist.store());
+        let mounted = flist.mount_with(&cid, &["--from", &store.spec(), "--deadline", "600"]);
+        let (daemon, connection) = (mounted.pid(), connections.only_of(mounted.pid()));
+        store.hang();
+        let reader = waiting_reader(&mounted.join(rel), &connections, connection);
+        // No event tells that the daemon has tried; it would have by now.
+        std::thread::sleep(Duration::from_secs(5));
+        kill_process(Pid::from_raw(daemon).unwrap(), Signal::KILL).unwrap();
+        let has_ended = wait::ends(daemon, SOON);
+        if !has_ended {
+            // Or it would stay for as long as the machine runs.
+            connections.abort(connection);
+        }
+        assert!(has_ended, "{rel}: the daemon cannot be killed");
+        wait::for_the_end_of(reader.id() as i32, SOON);
+        kill(reader);
+        process::tool("umount", args![mounted.path()]);
+        wait::until("the connection is gone", SOON, || !connections.has(connection));
+    }
+}
+
 #[test]
 fn readers_of_a_stopped_daemon_can_be_killed_and_go_on_when_it_does() {
     let (flist, cid) = image();
