@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::{Flist, args};
+use crate::process::PATIENCE;
+use crate::{Flist, args, wait};
 
 /// The store; dropping it lets it answer again and takes it away.
 pub struct HangingStore {
@@ -38,9 +39,16 @@ impl HangingStore {
         format!("dir:{}", self.dir.display())
     }
 
+    /// Its directory.
+    pub fn path(&self) -> &Path {
+        &self.dir
+    }
+
     /// From here on whoever reads what was not read before waits.
     pub fn hang(&self) {
         kill_process(self.pid, Signal::STOP).expect("the daemon runs");
+        // Each thread stops when it next looks.
+        wait::until("the daemon has stopped", PATIENCE, || wait::is_stopped(self.pid.as_raw_nonzero().get()));
     }
 
     /// Answers everything, also what was asked meanwhile.

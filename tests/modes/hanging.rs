@@ -2,13 +2,15 @@
 //! can be taken away whatever is under way.
 
 use std::fs;
+use std::os::unix::fs::FileExt;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use harness::connections::{Connection, Connections};
 use harness::hanging::HangingStore;
+use harness::store::{self, How};
 use harness::tree::Builder;
-use harness::{Flist, Mode, SplitMix64, args, mount_table, namespace, process, wait};
+use harness::{Flist, Mode, SplitMix64, args, mount_table, namespace, page_cache, process, wait};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// Generous: the machine may be busy. Without bounds these tests would wait for a minute and more.
@@ -143,6 +145,73 @@ fn a_daemon_that_is_killed_while_its_source_hangs_for_long_ends_too() {
         process::tool("umount", args![mounted.path()]);
         wait::until("the connection is gone", SOON, || !connections.has(connection));
     }
+}
+
+/// In mode fuse the daemon stores the rest of a frame that it has decoded in the page cache, for which the kernel takes the
+/// locks of the pages too. Here a page on the border of two blocks waits for the second, which hangs, while the first
+/// is at hand: what is stored of that reaches into the page.
+#[test]
+fn a_daemon_that_is_killed_while_it_gives_more_than_was_asked_for_ends_too() {
+    let (flist, cid) = image();
+    let source = flist.home().join("source");
+    let expected = fs::read(source.join("dir/big")).unwrap();
+    let connections = Connections::new(flist.home());
+    let (before, border) = border(&flist, &cid, &expected);
+    let hanging = HangingStore::copy_of(flist.store());
+    let mounted = flist.mount_with(&cid, &["--mode", "fuse", "--from", &hanging.spec(), "--deadline", "600"]);
+    let (daemon, connection) = (mounted.pid(), connections.only_of(mounted.pid()));
+    fs::metadata(mounted.join("dir/big")).unwrap();
+    fs::read(hanging.path().join(before.strip_prefix(flist.store()).unwrap())).unwrap();
+    hanging.hang();
+    // At the same time, so that neither finds the first block in memory.
+    let page = |number: usize| {
+        let file = fs::File::open(mounted.join("dir/big")).unwrap();
+        page_cache::read_at_random(&file);
+        let mut bytes = [0; 4096];
+        file.read_exact_at(&mut bytes, number as u64 * 4096).map(|()| bytes)
+    };
+    let page = &page;
+    std::thread::scope(|scope| {
+        let waits = scope.spawn(move || page(border));
+        let answered = scope.spawn(move || page(border - 1)).join().unwrap();
+        assert!(answered.unwrap() == expected[(border - 1) * 4096..border * 4096]);
+        // No event tells that the daemon has tried; it would have by now.
+        std::thread::sleep(Duration::from_secs(1));
+        kill_process(Pid::from_raw(daemon).unwrap(), Signal::KILL).unwrap();
+        let has_ended = wait::ends(daemon, SOON);
+        if !has_ended {
+            // Or it would stay for as long as the machine runs.
+            connections.abort(connection);
+        }
+        assert!(waits.join().unwrap().is_err(), "nobody has the second block");
+        assert!(has_ended, "the daemon cannot be killed");
+    });
+}
+
+/// The object that holds what comes before some page in the file, and the page, which the next object begins in.
+fn border(flist: &Flist, cid: &str, expected: &[u8]) -> (std::path::PathBuf, usize) {
+    let mut runs = Vec::new();
+    for (_, object) in store::objects(flist.store()) {
+        let damage = store::damage(&object, &How::Remove);
+        let other = Flist::beside(flist);
+        let dir = other.mountpoint();
+        if other.run(args!["mount", cid, dir]).code == 0 {
+            let mounted = other.adopt(&dir);
+            let file = fs::File::open(mounted.join("dir/big")).unwrap();
+            page_cache::read_at_random(&file);
+            let pages = 0..expected.len() / 4096;
+            let fails = |n: &usize| file.read_exact_at(&mut [0; 4096], *n as u64 * 4096).is_err();
+            let bad: Vec<usize> = pages.filter(fails).collect();
+            if let [first, .., last] = bad[..] {
+                runs.push((first, last, object));
+            }
+        }
+        drop(damage);
+    }
+    runs.sort();
+    // They share the page of the border.
+    let pair = runs.windows(2).find(|w| w[0].1 == w[1].0).expect("blocks end within pages");
+    (pair[0].2.clone(), pair[0].1)
 }
 
 #[test]
