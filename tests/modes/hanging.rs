@@ -125,26 +125,24 @@ fn a_daemon_that_is_told_to_stop_while_its_source_hangs_ends_with_its_mounts() {
 fn a_daemon_that_is_killed_while_its_source_hangs_for_long_ends_too() {
     let (flist, cid) = image();
     let connections = Connections::new(flist.home());
-    for rel in ["dir/small", "dir/big"] {
-        let store = HangingStore::copy_of(flist.store());
-        let mounted = flist.mount_with(&cid, &["--from", &store.spec(), "--deadline", "600"]);
-        let (daemon, connection) = (mounted.pid(), connections.only_of(mounted.pid()));
-        store.hang();
-        let reader = waiting_reader(&mounted.join(rel), &connections, connection);
-        // No event tells that the daemon has tried; it would have by now.
-        std::thread::sleep(Duration::from_secs(5));
-        kill_process(Pid::from_raw(daemon).unwrap(), Signal::KILL).unwrap();
-        let has_ended = wait::ends(daemon, SOON);
-        if !has_ended {
-            // Or it would stay for as long as the machine runs.
-            connections.abort(connection);
-        }
-        assert!(has_ended, "{rel}: the daemon cannot be killed");
-        wait::for_the_end_of(reader.id() as i32, SOON);
-        kill(reader);
-        process::tool("umount", args![mounted.path()]);
-        wait::until("the connection is gone", SOON, || !connections.has(connection));
+    let store = HangingStore::copy_of(flist.store());
+    let mounted = flist.mount_with(&cid, &["--from", &store.spec(), "--deadline", "600"]);
+    let (daemon, connection) = (mounted.pid(), connections.only_of(mounted.pid()));
+    store.hang();
+    let reader = waiting_reader(&mounted.join("dir/small"), &connections, connection);
+    // No event tells that the daemon has tried; it would have by now.
+    std::thread::sleep(Duration::from_secs(5));
+    kill_process(Pid::from_raw(daemon).unwrap(), Signal::KILL).unwrap();
+    let has_ended = wait::ends(daemon, SOON);
+    if !has_ended {
+        // Or it would stay for as long as the machine runs.
+        connections.abort(connection);
     }
+    assert!(has_ended, "the daemon cannot be killed");
+    wait::for_the_end_of(reader.id() as i32, SOON);
+    kill(reader);
+    process::tool("umount", args![mounted.path()]);
+    wait::until("the connection is gone", SOON, || !connections.has(connection));
 }
 
 /// In mode fuse the daemon stores the rest of a frame that it has decoded in the page cache, for which the kernel takes the
