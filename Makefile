@@ -27,8 +27,9 @@ demo: setup ## Pack a Debian tree, mount it by its CID, run python3 in it (root)
 	@target/release/demo
 
 test: setup ## Run all tests (root)
-	$(call step,build,cargo build --locked --workspace && cargo test --locked --workspace --no-run)
-	$(call step,test,cargo test --locked --workspace --no-fail-fast)
+	$(call step,build,cargo build --locked --workspace && cargo test --locked --workspace --no-run && cargo test --locked -p integration-tests --no-run)
+	$(call step,all tests and mounts in mode kernel,G8_MODE=kernel cargo test --locked --workspace --no-fail-fast)
+	$(call step,integration tests in mode fuse,G8_MODE=fuse cargo test --locked -p integration-tests --no-fail-fast)
 
 check: setup ## Formatting, lints, licences
 	$(call step,fmt,cargo fmt --all --check)

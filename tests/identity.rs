@@ -2,9 +2,9 @@
 
 use std::fs::{self, File};
 use std::io::Read;
-use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
+use harness::connections::Connections;
 use harness::{Flist, args, mount_table, process, synthetic, tmpfs::Tmpfs, wait};
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -62,17 +62,16 @@ fn an_aborted_mount_is_taken_away_and_its_path_is_free() {
     let (flist, cid) = Flist::with_image();
     let dir = flist.mountpoint();
     let first = flist.mount_at(&cid, &dir, &[]);
+    let connections = Connections::new(flist.home());
+    let of_first = connections.only_of(first.pid());
     let other = flist.mount(&cid);
-    let minor = rustix::fs::minor(fs::metadata(first.path()).unwrap().dev());
-    let control = flist.home().dir("control");
-    process::tool("mount", args!["-t", "fusectl", "none", control]);
-    fs::write(control.join(format!("{minor}/abort")), "1").unwrap();
-    process::tool("umount", args![control]);
+    connections.abort(of_first);
     wait::until("the dead mount is gone", Duration::from_secs(10), || mount_table::at(&dir).is_none());
     let again = flist.mount_at(&cid, &dir, &[]);
     assert_eq!(fs::read_dir(again.path()).unwrap().count(), fs::read_dir(other.path()).unwrap().count());
     again.umount();
     other.umount();
+    assert!(!connections.has(of_first));
 }
 
 /// The parent directory may belong to somebody else, who can swap the mountpoint for a symlink at any time.

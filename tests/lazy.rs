@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::time::Duration;
 
 use harness::prng::SplitMix64;
-use harness::{Flist, Place, compare, store, synthetic, wait};
+use harness::{Flist, Place, compare, page_cache, store, synthetic, wait};
 
 #[test]
 fn mounting_and_walking_fetch_no_data() {
@@ -73,7 +73,7 @@ fn the_second_reader_of_a_file_costs_no_source_a_byte() {
     let first = mounted.status().bytes_fetched;
     // A second mount of the same image on the same daemon has an empty page cache, but shares the blocks.
     let second = flist.mount(&cid);
-    drop_page_cache();
+    page_cache::drop_contents();
     compare::assert_same(&source, second.path());
     let total = store::size(flist.store());
     let status = second.status();
@@ -111,7 +111,7 @@ fn served_without(leave: fn(&std::path::Path)) {
     let away = place.join("store-moved-away");
     fs::rename(flist.store(), &away).unwrap();
     leave(flist.store());
-    drop_page_cache();
+    page_cache::drop_contents();
 
     let mounted = flist.mount_with(&cid, &["--cache-local"]);
     assert_ne!(mounted.pid(), pid, "a new daemon");
@@ -181,10 +181,6 @@ fn walk_everything(root: &std::path::Path) -> usize {
     let mut entries = 0;
     harness::walk::walk(root, &mut |_| entries += 1).unwrap();
     entries
-}
-
-fn drop_page_cache() {
-    fs::write("/proc/sys/vm/drop_caches", "1").unwrap();
 }
 
 fn disk_usage(dir: &std::path::Path) -> u64 {

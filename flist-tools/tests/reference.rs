@@ -3,6 +3,16 @@
 use clap::CommandFactory;
 use flist_tools::cli::Cli;
 
+/// Help shows what the environment says, and the tests may run with a mode, a store or a cache there.
+fn forget_the_environment() {
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("G8_") {
+            // SAFETY: this is the only test of the process, and nobody else looks at the environment meanwhile.
+            unsafe { std::env::remove_var(&name) };
+        }
+    }
+}
+
 fn reference() -> String {
     let mut text = String::from(
         "# flist\n\nGenerated from the program's own help: `UPDATE=1 cargo test -p flist-tools`.\n",
@@ -28,6 +38,7 @@ fn section(text: &mut String, command: &mut clap::Command) {
 #[test]
 fn the_reference_is_what_help_says() {
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/CLI.md");
+    forget_the_environment();
     let now = reference();
     if std::env::var_os("UPDATE").is_some() {
         std::fs::write(file, &now).unwrap();

@@ -286,10 +286,12 @@ impl fuser::Filesystem for Edge {
             }
             Ok(None) => {
                 let (fs, pusher) = (self.fs.clone(), self.pusher.clone());
+                let waiting = pusher.waiting(ino, offset, size);
                 self.runtime.spawn(async move {
                     match fs.read(nid, offset, size).await {
                         Ok(contents) => {
                             reply.data(contents.as_ref());
+                            drop(waiting);
                             pusher.surplus(ino, nid, offset, contents.as_ref().len() as u64);
                         }
                         Err(e) => reply.error(failed(&fs, nid, offset, &e)),

@@ -15,7 +15,7 @@ pub struct IdMapped(PathBuf);
 impl IdMapped {
     /// Shows `source` on `dir` with owner 0 to 65,535 as `shift` and up. Fails when the filesystem refuses idmaps.
     pub fn new(source: &Path, dir: &Path, shift: u32) -> std::io::Result<Self> {
-        let holder = Holder::new(shift)?;
+        let holder = UserNamespace::new(shift)?;
         let namespace = File::open(format!("/proc/{}/ns/user", holder.0.id()))?;
         let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
         let tree = open_tree(CWD, source, flags)?;
@@ -52,11 +52,12 @@ fn set_idmap(tree: &OwnedFd, namespace: &File) -> std::io::Result<()> {
     if done == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
 }
 
-/// A process that keeps a user namespace open.
-struct Holder(Child);
+/// A user namespace whose 0 to 65,535 are `shift` and up outside, kept open by a process; dropping it ends that.
+pub struct UserNamespace(Child);
 
-impl Holder {
-    fn new(shift: u32) -> std::io::Result<Self> {
+impl UserNamespace {
+    /// A new one.
+    pub fn new(shift: u32) -> std::io::Result<Self> {
         let child = Command::new("unshare")
             .args(["--user", "sh", "-c", "echo ready; read end"])
             .stdin(Stdio::piped())
@@ -70,6 +71,13 @@ impl Holder {
         Ok(holder)
     }
 
+    /// `program` as its root, with mounts of its own.
+    pub fn command(&self, program: &str) -> Command {
+        let mut command = Command::new("nsenter");
+        command.args(["--user", "--target", &self.0.id().to_string(), "unshare", "--mount", program]);
+        command
+    }
+
     /// Its process id, once it is in its own namespace.
     fn ready(&mut self) -> std::io::Result<u32> {
         let out = self.0.stdout.take().ok_or(std::io::ErrorKind::BrokenPipe)?;
@@ -79,7 +87,7 @@ impl Holder {
     }
 }
 
-impl Drop for Holder {
+impl Drop for UserNamespace {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();

@@ -4,13 +4,20 @@
 
 pub mod cid;
 pub mod compare;
+pub mod connections;
 pub mod debian;
 pub mod flist;
+pub mod hanging;
 pub mod idmap;
 pub mod kernel_mount;
+pub mod mapping;
+pub mod memory_cgroup;
+pub mod mode;
 pub mod mount_table;
 pub mod mounted;
+pub mod namespace;
 pub mod oddities;
+pub mod page_cache;
 pub mod place;
 pub mod prng;
 pub mod process;
@@ -26,6 +33,7 @@ pub mod wait;
 pub mod walk;
 
 pub use flist::Flist;
+pub use mode::Mode;
 pub use mounted::Mounted;
 pub use place::Place;
 pub use prng::SplitMix64;

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
-/// One line of `/proc/self/mountinfo`.
+/// One line of mountinfo, of the namespace that this thread is in.
 #[derive(Debug, Clone)]
 pub struct Mount {
     /// Where it is mounted.
@@ -35,9 +35,28 @@ pub fn assert_none_under(dir: &Path) {
     assert!(left.is_empty(), "mounts left below {}: {left:#?}", dir.display());
 }
 
+/// `erofs-N` of the EROFS mounted on `dir`, the name of its backing device: the number that `/sys/fs/erofs` has and the
+/// mount table has not.
+pub fn erofs_name(dir: &Path) -> String {
+    // What FS_IOC_GETFSSYSFSPATH fills in (linux/fs.h).
+    #[repr(C)]
+    struct SysfsPath {
+        len: u8,
+        name: [u8; 128],
+    }
+    const GET_SYSFS_PATH: rustix::ioctl::Opcode = rustix::ioctl::opcode::read::<SysfsPath>(0x15, 1);
+    let root = std::fs::File::open(dir).unwrap_or_else(|e| panic!("open {}: {e}", dir.display()));
+    // SAFETY: the kernel fills a struct of this layout for this request.
+    let path =
+        unsafe { rustix::ioctl::ioctl(&root, rustix::ioctl::Getter::<GET_SYSFS_PATH, SysfsPath>::new()) };
+    let path = path.unwrap_or_else(|e| panic!("{} is no EROFS: {e}", dir.display()));
+    let name = String::from_utf8_lossy(&path.name[..path.len.into()]).into_owned();
+    name.strip_prefix("erofs/").unwrap_or_else(|| panic!("{} is on {name}", dir.display())).to_owned()
+}
+
 /// The kernel hands the table out page by page; only two equal readings in a row are one table.
 fn all() -> Vec<Mount> {
-    let read = || std::fs::read("/proc/self/mountinfo").expect("the kernel lists its mounts");
+    let read = || std::fs::read("/proc/thread-self/mountinfo").expect("the kernel lists its mounts");
     let mut text = read();
     for _ in 0..50 {
         let again = read();

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::mount::{UnmountFlags, unmount};
 
+use crate::Mode;
 use crate::args;
 use crate::flist::Flist;
 use crate::mount_table;
@@ -15,19 +16,20 @@ pub struct Mounted<'f> {
     flist: &'f Flist,
     dir: PathBuf,
     pid: i32,
+    mode: Mode,
 }
 
 impl<'f> Mounted<'f> {
     /// Takes over what was just mounted on `dir`; panics when nothing is.
     #[track_caller]
     pub(crate) fn new(flist: &'f Flist, dir: PathBuf) -> Self {
-        let mut mounted = Self { flist, dir, pid: 0 };
-        assert!(
-            mount_table::at(&mounted.dir).is_some(),
-            "`flist mount` succeeded without a mount on {}",
-            mounted.dir.display()
-        );
-        mounted.pid = mounted.status().pid;
+        let Some(shown) = mount_table::at(&dir) else {
+            panic!("`flist mount` succeeded without a mount on {}", dir.display());
+        };
+        let mut mounted = Self { flist, dir, pid: 0, mode: Mode::Fuse };
+        let status = mounted.status();
+        (mounted.pid, mounted.mode) = (status.pid, status.mode);
+        assert_eq!(shown.kind, status.mode.kind(), "`flist mounts` and the mount table disagree");
         mounted
     }
 
@@ -44,6 +46,11 @@ impl<'f> Mounted<'f> {
     /// The daemon that served it when it was mounted.
     pub fn pid(&self) -> i32 {
         self.pid
+    }
+
+    /// How it reaches the kernel.
+    pub fn mode(&self) -> Mode {
+        self.mode
     }
 
     /// What `flist mounts --json` says about it.

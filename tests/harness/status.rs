@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
+use crate::Mode;
+
 /// One element of the array.
 #[derive(Debug, Clone)]
 pub struct MountStatus {
@@ -13,8 +15,8 @@ pub struct MountStatus {
     pub reference: String,
     /// Where.
     pub mountpoint: PathBuf,
-    /// `fuse` or `kernel`.
-    pub mode: String,
+    /// How it reaches the kernel.
+    pub mode: Mode,
     /// Directory of the cache.
     pub cache: PathBuf,
     /// Bytes answered to readers.
@@ -54,7 +56,7 @@ impl MountStatus {
             pid: number(v, "pid") as i32,
             reference: text("ref"),
             mountpoint: text("mountpoint").into(),
-            mode: text("mode"),
+            mode: Mode::from_name(&text("mode")).unwrap_or_else(|| panic!("no mode: {v:#}")),
             cache: text("cache").into(),
             bytes_read: number(v, "bytes_read"),
             bytes_fetched: number(v, "bytes_fetched"),

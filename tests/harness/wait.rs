@@ -32,3 +32,11 @@ pub fn for_the_end_of(pid: i32, limit: Duration) {
 pub fn runs(pid: i32) -> bool {
     !ends(pid, Duration::ZERO)
 }
+
+/// Whether every thread of process `pid` is stopped.
+pub fn is_stopped(pid: i32) -> bool {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    // `TID (NAME) STATE ...`, and a name may hold anything.
+    let state = |stat: String| stat.rsplit(')').next().and_then(|rest| rest.trim_start().chars().next());
+    threads.filter_map(|t| std::fs::read_to_string(t.path().join("stat")).ok()).all(|s| state(s) == Some('T'))
+}

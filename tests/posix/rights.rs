@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 use harness::tree::Builder;
-use harness::{Flist, Outcome, process};
+use harness::{Flist, Mode, Outcome, process};
 use rustix::fs::FileType;
 
 const NOBODY: u32 = 65_534;
@@ -88,8 +88,10 @@ fn with_allow_other_every_user_has_the_rights_the_tree_gives() {
     assert_eq!(run_as(0, "ls", harness::args![mounted.join("no_listing")]).code, 0);
 }
 
+/// In mode fuse the kernel keeps everybody else out. In mode kernel the mount is one like any other, and the image's
+/// permissions decide, as with `--allow-other`.
 #[test]
-fn without_allow_other_nobody_else_sees_anything() {
+fn without_allow_other_nobody_else_sees_a_fuse_mount() {
     let flist = Flist::new();
     let source = flist.home().join("source");
     plant(&source);
@@ -97,7 +99,13 @@ fn without_allow_other_nobody_else_sees_anything() {
     let mounted = flist.mount(&cid);
     for rel in ["public", "no_listing/known", ""] {
         let outcome = run_as(NOBODY, "stat", harness::args![mounted.join(rel)]);
-        assert_ne!(outcome.code, 0, "{rel}: {}", outcome.text());
+        match mounted.mode() {
+            Mode::Fuse => assert_ne!(outcome.code, 0, "{rel}: {}", outcome.text()),
+            Mode::Kernel => assert_eq!(outcome.code, 0, "{rel}: {}", outcome.stderr),
+        }
+    }
+    for rel in ["private", "for_the_group", "closed/inside"] {
+        assert!(!reads(NOBODY, &mounted.join(rel)), "{rel}");
     }
     assert!(reads(0, &mounted.join("public")));
 }

@@ -5,13 +5,15 @@ use std::os::unix::fs::MetadataExt;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use harness::{Flist, process, synthetic, wait};
+use harness::mapping::Mapping;
+use harness::{Flist, Mode, namespace, process, synthetic, wait};
 use rustix::mount::{UnmountFlags, mount_bind, unmount};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// A stopped daemon answers nothing, so whatever works is the kernel's own.
 #[test]
 fn what_was_seen_once_is_never_asked_again() {
+    namespace::own_mounts();
     let flist = Flist::new();
     let source = flist.home().join("source");
     synthetic::tiny(&source);
@@ -53,13 +55,30 @@ fn after_the_death_of_the_daemon_what_the_kernel_has_stays_usable() {
     let seen = mounted.join("dir-00/file-00");
     let bytes = fs::read(&seen).unwrap();
     let size = fs::metadata(&seen).unwrap().size();
+    // Nobody on the machine can drop it from the page cache now.
+    let _kept = Mapping::new(&fs::File::open(&seen).unwrap(), bytes.len());
     let daemon = mounted.pid();
     kill_process(Pid::from_raw(daemon).unwrap(), Signal::KILL).unwrap();
     wait::for_the_end_of(daemon, Duration::from_secs(10));
     assert_eq!(fs::metadata(&seen).unwrap().size(), size);
     assert!(fs::read(&seen).unwrap() == bytes);
     let unseen = fs::read(mounted.join("dir-30/file-10")).unwrap_err();
-    assert_eq!(unseen.raw_os_error(), Some(libc::ENOTCONN));
+    let expected = match mounted.mode() {
+        Mode::Fuse => libc::ENOTCONN,
+        Mode::Kernel => libc::EIO,
+    };
+    assert_eq!(unseen.raw_os_error(), Some(expected));
+    // Only mode kernel has names that nobody has looked at.
+    let never_looked_at = fs::metadata(mounted.join("dir-31/file-11"));
+    match mounted.mode() {
+        Mode::Fuse => assert_eq!(never_looked_at.unwrap_err().raw_os_error(), Some(libc::ENOTCONN)),
+        Mode::Kernel => {
+            assert_eq!(
+                never_looked_at.unwrap().size(),
+                fs::metadata(source.join("dir-31/file-11")).unwrap().size()
+            );
+        }
+    }
 }
 
 #[test]

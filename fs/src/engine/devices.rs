@@ -3,12 +3,17 @@
 //! It is mounted nowhere. The kernel keeps it for as long as EROFS has its files open, and it goes with them, however
 //! the daemon ends: nobody else can reach it, and nothing is left behind.
 
+#[cfg(test)]
+mod tests;
+
 use std::fs::File;
 use std::io::{self, Write};
+use std::num::NonZeroU64;
+use std::ops::Range;
 use std::os::fd::{AsRawFd, OwnedFd};
 
-use fuser::{Notifier, Session, SessionACL};
-use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags};
+use fuser::{Session, SessionACL};
+use rustix::fs::{Advice, AtFlags, Mode, OFlags, StatxFlags};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
 
 use super::error::MountError;
@@ -20,7 +25,7 @@ use crate::fuse::Space;
 pub(super) struct Devices {
     mount: OwnedFd,
     pub connection: Connection,
-    pub notifier: Notifier,
+    pub page_cache: PageCache,
 }
 
 impl Devices {
@@ -28,13 +33,14 @@ impl Devices {
     pub(super) fn serve<F: fuser::Filesystem>(edge: F) -> Result<(Devices, Serving), MountError> {
         let device = open_device()?;
         let mount = detached_fuse(&device).map_err(MountError::kernel("a private FUSE mount"))?;
+        let page_cache = device.try_clone().map(|device| PageCache { device });
+        let page_cache = page_cache.map_err(MountError::kernel("a second descriptor"))?;
         let config = session_config(SessionACL::Owner);
         let session = Session::from_fd(edge, device.into(), SessionACL::Owner, config)
             .map_err(MountError::kernel("a FUSE session"))?;
-        let notifier = session.notifier();
         let session = Serving::run(session).map_err(MountError::kernel("a thread for a FUSE session"))?;
         let connection = Connection::of(&mount).map_err(MountError::kernel("a look at the FUSE mount"))?;
-        Ok((Devices { mount, connection, notifier }, session))
+        Ok((Devices { mount, connection, page_cache }, session))
     }
 
     /// Path of a file, for this process and as long as this value lives.
@@ -62,6 +68,29 @@ pub(super) fn mount_detached(fs: OwnedFd) -> io::Result<OwnedFd> {
         | MountAttrFlags::MOUNT_ATTR_NOSUID
         | MountAttrFlags::MOUNT_ATTR_NODEV;
     Ok(rustix::mount::fsmount(fs, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
+}
+
+/// What FUSE has cached of the files. It keeps no hold on the mount, which is to end with EROFS.
+pub(super) struct PageCache {
+    device: File,
+}
+
+impl PageCache {
+    /// Drops ranges of a file, but for pages that somebody uses or waits for.
+    pub(super) fn forget(&self, space: Space, ranges: &[Range<u64>]) -> io::Result<()> {
+        // A device that is mounted already gives the same mount once more (fs/fuse/inode.c, fuse_get_tree).
+        let mount = detached_fuse(&self.device)?;
+        let file = rustix::fs::openat(&mount, space.name(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+        for range in ranges {
+            rustix::fs::fadvise(
+                &file,
+                range.start,
+                NonZeroU64::new(range.end - range.start),
+                Advice::DontNeed,
+            )?;
+        }
+        Ok(())
+    }
 }
 
 /// A FUSE connection, by the number that the kernel gave it.

@@ -52,7 +52,6 @@ pub(super) fn start(parts: &Parts<'_>) -> Result<Made, MountError> {
     let trimmer = Trimmer::start().map_err(parts.failed("starting a thread for"))?;
     let spaces = ImageSpaces::new(fs.clone(), parts.runtime.clone(), trimmer.clone());
     let (devices, session) = Devices::serve(SpaceEdge(spaces))?;
-    trimmer.connect(devices.notifier.clone());
     // EROFS takes it over when it opens the files; later changes have no effect.
     read_ahead::set(&devices.connection.bdi(), read_ahead::fuse(parts.spec));
     let location = mount_tree(parts, &devices)?;
@@ -64,7 +63,9 @@ pub(super) fn start(parts: &Parts<'_>) -> Result<Made, MountError> {
         read_ahead::set(name, read_ahead::erofs(parts.spec));
     }
     // From here on nothing but EROFS holds the private mount.
-    let kernel = Kernel { connection: devices.connection, superblock };
+    let Devices { connection, page_cache, .. } = devices;
+    trimmer.connect(move |ranges| page_cache.forget(Space::Small, ranges));
+    let kernel = Kernel { connection, superblock };
     Ok(Made { location, fs, session, kernel: Some(kernel) })
 }
 

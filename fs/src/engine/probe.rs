@@ -78,9 +78,14 @@ fn try_out() -> Result<(), Unfit> {
         Errno::NODEV => Unfit::NoErofs,
         other => Unfit::Refused(format!("EROFS cannot be mounted: {other}")),
     })?;
+    judge(context, Short { tree: tree() })
+}
+
+/// Mounts what `spaces` hold, and tries what must work.
+fn judge(context: OwnedFd, spaces: impl Spaces) -> Result<(), Unfit> {
     let not_from_files = |e: io::Error| Unfit::NotFromFiles(e.to_string());
     let (devices, _session) =
-        Devices::serve(SpaceEdge(Short { tree: tree() })).map_err(|e| Unfit::NotFromFiles(chain(&e)))?;
+        Devices::serve(SpaceEdge(spaces)).map_err(|e| Unfit::NotFromFiles(chain(&e)))?;
     let mounted = mount_tree(context, &devices).map_err(not_from_files)?;
     read_back(&mounted)?;
     let stacked = overlay(&mounted, ["one", "two"]).and_then(|once| overlay(&once, ["three", "four"]));
@@ -96,7 +101,7 @@ fn chain(error: &dyn std::error::Error) -> String {
 }
 
 /// The tree, from the devices' own mount: every kernel that reads devices there reads a tree there.
-fn mount_tree(context: OwnedFd, devices: &Devices) -> io::Result<OwnedFd> {
+pub(super) fn mount_tree(context: OwnedFd, devices: &Devices) -> io::Result<OwnedFd> {
     let set = |key: &str, value: &str| rustix::mount::fsconfig_set_string(&context, key, value);
     set("source", &devices.path(Space::Tree))?;
     set("device", &devices.path(Space::Small))?;
@@ -194,12 +199,50 @@ mod tests {
     /// The tests of both modes run here, so here it must be fit.
     #[test]
     fn this_kernel_is_fit_and_the_probe_leaves_nothing() {
-        if !rustix::process::geteuid().is_root() {
-            eprintln!("SKIP mounting needs root");
-            return;
-        }
         try_out().unwrap();
         let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
         assert!(!table.contains("flist-devices"), "{table}");
+    }
+
+    /// Answers in full where the probe answers short, with `.1` in the places of missing bytes and `.2` in all others:
+    /// what a reader sees on a kernel that makes things up.
+    struct Seen(Short, u8, u8);
+
+    impl Spaces for Seen {
+        fn size(&self, space: Space) -> u64 {
+            self.0.size(space)
+        }
+
+        fn read(&self, space: Space, offset: u64, len: u32, reply: ReplyData) {
+            let Seen(short, missing, there) = self;
+            if space == Space::Tree {
+                return short.read(space, offset, len, reply);
+            }
+            let mut bytes = vec![*there; len as usize];
+            bytes[len as usize / 2..].fill(*missing);
+            reply.data(&bytes);
+        }
+    }
+
+    /// There is no such kernel here, so its readers' answers are had from the devices.
+    #[test]
+    fn a_kernel_that_makes_bytes_up_is_told_by_what_a_reader_sees() {
+        let verdict = |missing, there| {
+            let context = rustix::mount::fsopen("erofs", FsOpenFlags::FSOPEN_CLOEXEC).unwrap();
+            judge(context, Seen(Short { tree: tree() }, missing, there))
+        };
+        for missing in [0, BYTE] {
+            let verdict = verdict(missing, BYTE);
+            assert!(matches!(verdict, Err(Unfit::ZeroFills)), "no error where half is missing: {verdict:?}");
+        }
+        let verdict = verdict(0, 0);
+        assert!(matches!(verdict, Err(Unfit::Misreads)), "{verdict:?}");
+    }
+
+    #[test]
+    fn a_tree_that_is_none_or_a_kernel_that_mounts_none_is_not_from_files() {
+        let context = rustix::mount::fsopen("erofs", FsOpenFlags::FSOPEN_CLOEXEC).unwrap();
+        let verdict = judge(context, Short { tree: vec![BYTE; BLOCK_SIZE as usize] });
+        assert!(matches!(verdict, Err(Unfit::NotFromFiles(_))), "{verdict:?}");
     }
 }

@@ -2,11 +2,16 @@
 //!
 //! A random read decodes a whole frame; the next reads nearby then never reach us. Pushing runs on one thread with a
 //! short queue: when it is behind, surplus is dropped, since it is only ever a favour.
+//!
+//! Storing waits, unkillable, for pages whose contents we have not sent yet, and a daemon that was killed meanwhile would
+//! never end. So nothing is pushed where a read waits for a source.
 
+use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use crossbeam_channel::{Sender, TrySendError, bounded};
 use fuser::{INodeNo, Notifier};
+use parking_lot::Mutex;
 
 use crate::erofs::Nid;
 use crate::filesystem::Filesystem;
@@ -21,11 +26,30 @@ struct Surplus {
     len: u64,
 }
 
+/// What reads wait for.
+type Unanswered = Mutex<Vec<(INodeNo, Range<u64>)>>;
+
 /// Hands surplus to the pushing thread of one mount.
 #[derive(Clone)]
 pub struct Pusher {
     queue: Sender<Surplus>,
     notifier: Arc<OnceLock<Notifier>>,
+    unanswered: Arc<Unanswered>,
+}
+
+/// A read that waits for a source, until it is answered.
+pub(super) struct Waiting {
+    unanswered: Arc<Unanswered>,
+    read: (INodeNo, Range<u64>),
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        let mut unanswered = self.unanswered.lock();
+        if let Some(at) = unanswered.iter().position(|read| *read == self.read) {
+            unanswered.swap_remove(at);
+        }
+    }
 }
 
 impl Pusher {
@@ -33,21 +57,29 @@ impl Pusher {
     pub fn start(fs: Arc<Filesystem>) -> std::io::Result<Self> {
         let (queue, jobs) = bounded::<Surplus>(QUEUE);
         let notifier = Arc::new(OnceLock::<Notifier>::new());
-        let target = notifier.clone();
+        let unanswered = Arc::<Unanswered>::default();
+        let (target, avoid) = (notifier.clone(), unanswered.clone());
         std::thread::Builder::new().name("g8-push".into()).spawn(move || {
             for job in jobs {
                 if let Some(notifier) = target.get() {
-                    push(&fs, notifier, &job);
+                    push(&fs, notifier, &avoid, &job);
                 }
             }
         })?;
-        Ok(Pusher { queue, notifier })
+        Ok(Pusher { queue, notifier, unanswered })
     }
 
     /// Says where to push to, once the session is there.
     pub fn connect(&self, notifier: Notifier) {
         // Set once per mount; a second session would be a bug that only costs speed.
         let _ = self.notifier.set(notifier);
+    }
+
+    /// A read has to wait; the result is dropped when it is answered.
+    pub(super) fn waiting(&self, ino: INodeNo, offset: u64, len: u32) -> Waiting {
+        let read = (ino, offset..offset + u64::from(len));
+        self.unanswered.lock().push(read.clone());
+        Waiting { unanswered: self.unanswered.clone(), read }
     }
 
     /// `len` bytes at `offset` of an inode were just answered from frames that hold more of it.
@@ -59,7 +91,7 @@ impl Pusher {
 }
 
 /// Stores the rest of the first and of the last frame that an answer touched.
-fn push(fs: &Filesystem, notifier: &Notifier, job: &Surplus) {
+fn push(fs: &Filesystem, notifier: &Notifier, unanswered: &Unanswered, job: &Surplus) {
     if job.len == 0 {
         return;
     }
@@ -70,6 +102,12 @@ fn push(fs: &Filesystem, notifier: &Notifier, job: &Surplus) {
         // Only whole pages can be stored, and one that is partly asked for is there already.
         let start = range.start.next_multiple_of(4096);
         if start >= range.end {
+            continue;
+        }
+        let overlaps = |(ino, read): &(INodeNo, Range<u64>)| {
+            *ino == job.ino && read.start < range.end && start < read.end
+        };
+        if unanswered.lock().iter().any(overlaps) {
             continue;
         }
         let Ok(Some(contents)) = fs.read_now(job.nid, start, (range.end - start) as u32) else { continue };
