@@ -40,6 +40,9 @@ pub struct Global {
     /// Most bytes the cache may take on the disk; a running daemon keeps its own, see `cache gc` [default: 10G]
     #[arg(long, global = true, env = "G8_CACHE_SIZE", value_name = "SIZE", value_parser = size)]
     pub cache_size: Option<u64>,
+    /// Most bytes of decoded contents that a daemon keeps in memory; a running one keeps its own [default: 128M]
+    #[arg(long, global = true, env = "G8_CACHE_MEMORY", value_name = "SIZE", value_parser = size)]
+    pub cache_memory: Option<u64>,
     /// Seconds that one read, or opening an image, may take at most
     #[arg(long, global = true, env = "G8_DEADLINE", value_name = "SECONDS", default_value_t = DEADLINE.as_secs(),
           value_parser = clap::value_parser!(u64).range(1..=3600))]

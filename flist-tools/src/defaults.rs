@@ -59,6 +59,6 @@ pub fn engine(global: &Global) -> anyhow::Result<EngineConfig> {
         cache_dir: cache(global)?,
         disk_budget: global.cache_size.unwrap_or(CACHE_SIZE),
         free_floor: FREE_FLOOR,
-        memory_budget: MEMORY,
+        memory_budget: global.cache_memory.unwrap_or(MEMORY),
     })
 }

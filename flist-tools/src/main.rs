@@ -17,9 +17,17 @@ fn main() -> ExitCode {
 
 /// `G8_FROM= flist ...` means that the variable is not set, as everywhere.
 fn forget_empty_variables() {
-    for name in
-        ["G8_FROM", "G8_TO", "G8_CACHE", "G8_CACHE_SIZE", "G8_DEADLINE", "G8_LOG", "SOURCE_DATE_EPOCH"]
-    {
+    for name in [
+        "G8_FROM",
+        "G8_TO",
+        "G8_CACHE",
+        "G8_CACHE_SIZE",
+        "G8_CACHE_MEMORY",
+        "G8_MODE",
+        "G8_DEADLINE",
+        "G8_LOG",
+        "SOURCE_DATE_EPOCH",
+    ] {
         if std::env::var_os(name).is_some_and(|value| value.is_empty()) {
             // SAFETY: this process has one thread so far.
             unsafe { std::env::remove_var(name) };

@@ -3,6 +3,10 @@
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::io::Errno;
+use rustix::mount::UnmountFlags;
 
 /// One line of mountinfo, of the namespace that this thread is in.
 #[derive(Debug, Clone)]
@@ -27,6 +31,19 @@ pub fn under(dir: &Path) -> Vec<Mount> {
 /// The topmost mount exactly at `dir`.
 pub fn at(dir: &Path) -> Option<Mount> {
     all().into_iter().rev().find(|m| m.mountpoint == dir)
+}
+
+/// Unmounts what is on top of `dir`, which nobody uses any more. A child that another test forks holds whatever files are
+/// open at that moment until it executes its program, so a busy one is tried again for a while.
+#[track_caller]
+pub fn unmount(dir: &Path) {
+    crate::wait::until("nobody holds the mount", Duration::from_secs(10), || {
+        match rustix::mount::unmount(dir, UnmountFlags::empty()) {
+            Ok(()) => true,
+            Err(Errno::BUSY) => false,
+            Err(e) => panic!("unmounting {}: {e}", dir.display()),
+        }
+    });
 }
 
 /// Panics if anything is mounted at or below `dir`.

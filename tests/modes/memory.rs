@@ -7,8 +7,9 @@ use std::time::Duration;
 use harness::memory_cgroup::MemoryCgroup;
 use harness::{Flist, SplitMix64, args, process, wait};
 
-/// The daemon keeps up to 128 MiB of decoded frames; the rest of this is left for it, the reader and the page cache.
-const LIMIT_MIB: u64 = 256;
+/// What the daemon may keep; the rest of the limit is left for it, the reader and the page cache.
+const KEPT: &str = "16M";
+const LIMIT_MIB: u64 = 96;
 const BIG_MIB: usize = 320;
 
 /// Nothing on the way of a read is dirty, so the kernel can always free a page; the daemon must not be what it waits for.
@@ -22,7 +23,7 @@ fn daemon_and_reader_in_a_small_memory_group_read_more_than_it_holds() {
     group.limit(LIMIT_MIB);
     let dir = flist.mountpoint();
     let mut mount = group.command(flist.bin());
-    mount.args(args!["mount", cid, dir]);
+    mount.args(args!["mount", cid, dir, "--cache-memory", KEPT]);
     flist.environment(&mut mount);
     process::run(&mut mount, process::PATIENCE).ok();
     let mounted = flist.adopt(&dir);

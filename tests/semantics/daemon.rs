@@ -6,8 +6,8 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use harness::mapping::Mapping;
-use harness::{Flist, Mode, namespace, process, synthetic, wait};
-use rustix::mount::{UnmountFlags, mount_bind, unmount};
+use harness::{Flist, Mode, mount_table, namespace, process, synthetic, wait};
+use rustix::mount::mount_bind;
 use rustix::process::{Pid, Signal, kill_process};
 
 /// A stopped daemon answers nothing, so whatever works is the kernel's own.
@@ -100,6 +100,6 @@ fn a_bind_of_a_mount_outlives_its_umount() {
         );
     }
     assert!(wait::runs(daemon), "somebody still uses what it serves");
-    unmount(&bound, UnmountFlags::empty()).unwrap();
+    mount_table::unmount(&bound);
     assert!(wait::ends(daemon, process::PATIENCE));
 }

@@ -67,5 +67,8 @@ fn starter(global: &Global) -> anyhow::Result<Starter> {
     if let Some(bytes) = global.cache_size {
         arguments.extend(["--cache-size".into(), bytes.to_string().into()]);
     }
+    if let Some(bytes) = global.cache_memory {
+        arguments.extend(["--cache-memory".into(), bytes.to_string().into()]);
+    }
     Ok(Starter { program: std::env::current_exe()?, arguments })
 }
