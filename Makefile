@@ -37,9 +37,10 @@ check: setup ## Formatting, lints, licences
 	$(call step,doc,RUSTDOCFLAGS="-D warnings -A rustdoc::private-intra-doc-links" cargo doc --locked --workspace --no-deps --document-private-items)
 	@command -v cargo-deny >/dev/null && cargo deny check || echo "cargo-deny is not installed: licences not checked"
 
-bench: setup ## Compare with tar, squashfs and ext4 (root); results in benches/results/
+bench: setup ## Compare with nydus, EROFS, squashfs, tar, ext4 (root); ARGS=--quick for a look; results in benches/results/
 	$(call step,build,cargo build --release --locked -p flist-tools -p benchmarks)
-	@target/release/compare
+	$(call step,build the rival,cargo build --release --locked --manifest-path benches/peers/Cargo.toml --target-dir target/peers)
+	@G8_NYDUS_PEER=$(CURDIR)/target/peers/release/nydus-peer target/release/compare $(ARGS)
 
 fuzz: ## Fuzz the parsers for a minute each (needs cargo-fuzz and a nightly toolchain)
 	@cd fs/fuzz && for target in root shard map tree frame; do cargo +nightly fuzz run $$target -- -max_total_time=60; done

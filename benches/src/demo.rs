@@ -8,6 +8,7 @@ use benchmarks::debian;
 use benchmarks::flist::Flist;
 use benchmarks::machine::{drop_caches, need_root, show};
 use benchmarks::run::output;
+use benchmarks::stop;
 use comfy_table::{Table, presets};
 use indicatif::BinaryBytes;
 
@@ -15,6 +16,7 @@ const PROGRAM: &str = "import sys; print('python', sys.version.split()[0], 'says
 
 fn main() -> anyhow::Result<()> {
     need_root("the demo")?;
+    stop::listen()?;
     let tree = debian::tree()?;
     let folder = tempfile::Builder::new().prefix("g8os-demo-").tempdir_in("/var/tmp")?;
     let flist = Flist::new(folder.path())?;
@@ -29,7 +31,7 @@ fn main() -> anyhow::Result<()> {
     let mount = folder.path().join("root");
     drop_caches()?;
     let began = Instant::now();
-    let mounted = flist.mount(&cid, &mount)?;
+    let mounted = flist.mount(&cid, &mount, &[])?;
     let mount_time = began.elapsed();
     println!("$ flist mount {cid} root");
 
