@@ -133,7 +133,7 @@ pub struct PackArgs {
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(i32).range(1..=22))]
     pub level: i32,
     /// Bytes decoded at once, a multiple of 4K up to 1008K: smaller for random reads, larger for size
-    #[arg(long, value_name = "SIZE", default_value = "128K", value_parser = frame)]
+    #[arg(long, value_name = "SIZE", default_value = "64K", value_parser = frame)]
     pub frame: u32,
     /// Threads for reading, and as many for compressing [default: one per processor]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=256))]

@@ -180,8 +180,8 @@ impl fuser::Filesystem for Edge {
             InitFlags::FUSE_ASYNC_READ,
             InitFlags::FUSE_MAX_PAGES,
             InitFlags::FUSE_PARALLEL_DIROPS,
+            // Without its AUTO, with which the kernel goes back to one LOOKUP an entry in large directories.
             InitFlags::FUSE_DO_READDIRPLUS,
-            InitFlags::FUSE_READDIRPLUS_AUTO,
             InitFlags::FUSE_CACHE_SYMLINKS,
             InitFlags::FUSE_EXPLICIT_INVAL_DATA,
             InitFlags::FUSE_NO_OPEN_SUPPORT,

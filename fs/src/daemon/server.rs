@@ -65,10 +65,13 @@ pub fn serve(config: EngineConfig, ready: impl FnOnce()) -> Result<(), ServeErro
 
 /// Has glibc keep less than it would (mallopt(3)). Blocks and frames are allocated on one thread and freed on another: with
 /// a heap for each, a daemon held half as much again as its budget, and two heaps are no slower. What is larger than a
-/// few blocks comes from the kernel and goes back to it; left alone, malloc learns to keep up to 32 MiB of it.
+/// few blocks comes from the kernel and goes back to it; left alone, malloc learns to keep up to 32 MiB of it. The end of
+/// a heap is not given back at every free of a frame, which its next use would fault in again.
 fn tune_malloc() {
     #[cfg(target_env = "gnu")]
-    for (parameter, value) in [(libc::M_ARENA_MAX, 2), (libc::M_MMAP_THRESHOLD, 4 << 20)] {
+    for (parameter, value) in
+        [(libc::M_ARENA_MAX, 2), (libc::M_MMAP_THRESHOLD, 4 << 20), (libc::M_TRIM_THRESHOLD, 16 << 20)]
+    {
         // SAFETY: it sets a number that malloc reads when it next needs memory.
         if unsafe { libc::mallopt(parameter, value) } == 0 {
             tracing::warn!(parameter, "malloc does not take a parameter");

@@ -5,6 +5,8 @@
 //! files is one stream, too. A stream is followed from its second request on, and the window grows with it, so that
 //! random reads and starting programs fetch nothing extra.
 
+use std::ops::Range;
+
 use parking_lot::Mutex;
 
 use crate::erofs::Device;
@@ -13,8 +15,9 @@ use crate::erofs::Device;
 const STREAMS: usize = 16;
 /// A request this far from where a stream is still belongs to it: several are under way at once, in any order.
 const SLACK: u64 = 1 << 20;
-/// Bytes ahead of a stream: what the first continuation gets, and what it may grow to.
-const FIRST_WINDOW: u64 = 256 << 10;
+/// A reader that leaves out less than this reads on: a small file that it did not want.
+const GAP: u64 = 64 << 10;
+/// Bytes ahead of a stream, at most.
 const MAX_WINDOW: u64 = 8 << 20;
 
 /// The streams of one mount.
@@ -31,24 +34,26 @@ struct Table {
 #[derive(Debug)]
 struct Stream {
     device: Device,
+    /// Where its reader began to read on.
+    begin: u64,
     /// Where the reader is.
     at: u64,
     /// Up to where it was fetched.
     ahead: u64,
-    window: u64,
     used: u64,
 }
 
 impl Streams {
-    /// `len` bytes at `address` are being read. What is to be fetched now, if it continues a stream.
-    pub(super) fn follow(&self, device: Device, address: u64, len: u64) -> Option<std::ops::Range<u64>> {
+    /// `len` bytes at `address` are being read. What is to be fetched now, if it continues a stream: as much as was read
+    /// of it so far, so that a stream which ends has fetched twice its bytes at most.
+    pub(super) fn follow(&self, device: Device, address: u64, len: u64) -> Option<Range<u64>> {
         let end = address + len;
         let mut table = self.0.lock();
         table.clock += 1;
         let now = table.clock;
         let near = |s: &Stream| s.device == device && address <= s.at + SLACK && end + SLACK >= s.at;
         let Some(stream) = table.streams.iter_mut().find(|s| near(s)) else {
-            let stream = Stream { device, at: end, ahead: end, window: FIRST_WINDOW / 2, used: now };
+            let stream = Stream { device, begin: address, at: end, ahead: end, used: now };
             if table.streams.len() < STREAMS {
                 table.streams.push(stream);
             } else if let Some(quiet) = table.streams.iter_mut().min_by_key(|s| s.used) {
@@ -60,18 +65,18 @@ impl Streams {
         if end <= stream.at {
             return None;
         }
-        // A jump within the slack is not a stream yet.
-        let continues = address <= stream.at + len.max(SLACK / 8);
-        stream.at = end;
-        if !continues {
+        if address > stream.at + GAP {
+            // A jump: perhaps the start of another stream.
+            (stream.begin, stream.at) = (address, end);
             stream.ahead = stream.ahead.max(end);
             return None;
         }
-        stream.window = (stream.window * 2).min(MAX_WINDOW);
+        stream.at = end;
+        let window = (end - stream.begin).min(MAX_WINDOW);
         let from = stream.ahead.max(end);
-        let to = end + stream.window;
+        let to = end + window;
         // In steps, so that not every request starts a little of it.
-        if to < from + stream.window / 4 {
+        if to < from + window / 4 {
             return None;
         }
         stream.ahead = to;
@@ -115,6 +120,7 @@ mod tests {
         assert_eq!(streams.follow(Device::Small, STEP, STEP), None);
         assert_eq!(streams.follow(Device::Small, 0, STEP), None, "behind the reader");
         assert_eq!(streams.follow(Device::Big, 2 * STEP, STEP), None);
-        assert!(streams.follow(Device::Small, 2 * STEP, STEP).is_some());
+        assert!(streams.follow(Device::Small, STEP * 2, STEP).is_some());
+        assert_eq!(streams.follow(Device::Small, STEP * 5, STEP), None, "a jump");
     }
 }

@@ -87,7 +87,7 @@ impl Default for PackOptions {
             clamp_mtime: None,
             owner: None,
             level: 3,
-            frame_len: 128 * 1024,
+            frame_len: 64 * 1024,
             skip_changed: false,
             threads: std::thread::available_parallelism().map_or(2, usize::from),
             arch: None,
