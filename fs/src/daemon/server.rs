@@ -59,6 +59,8 @@ pub fn serve(config: EngineConfig, ready: impl FnOnce()) -> Result<(), ServeErro
     if let Err(error) = std::fs::remove_file(folder.join(SOCKET)) {
         tracing::warn!(%error, "the socket stays behind");
     }
+    // Nor wait on it for as long as the disk takes what the cache still has in memory.
+    drop(server);
     engine.shutdown();
     served
 }

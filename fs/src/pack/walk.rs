@@ -5,7 +5,7 @@
 //! following symlinks, so a tree that changes under us cannot lead outside, and paths may be longer than `PATH_MAX`.
 
 use std::collections::HashMap;
-use std::ffi::{CStr, OsStr};
+use std::ffi::{CStr, CString, OsStr};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -368,11 +368,36 @@ fn look(dir: &OwnedFd, name: &[u8]) -> Result<Looked, Trouble> {
             return Err(Trouble::Unrepresentable(format!("is of an unknown kind (mode {:o})", stat.st_mode)));
         }
     };
-    // Through /proc, since there is no call that reads the xattrs of a symlink or device by descriptor and name.
-    let mut through = format!("/proc/self/fd/{}/", dir.as_raw_fd()).into_bytes();
-    through.extend_from_slice(name);
-    let xattrs = xattrs(Path::new(OsStr::from_bytes(&through)))?;
+    let xattrs = if has_xattrs(dir, name) {
+        // Through /proc, since before Linux 6.13 no call reads the xattrs of a symlink or device by descriptor and name.
+        let mut through = format!("/proc/self/fd/{}/", dir.as_raw_fd()).into_bytes();
+        through.extend_from_slice(name);
+        xattrs(Path::new(OsStr::from_bytes(&through)))?
+    } else {
+        Vec::new()
+    };
     Ok(Looked { stat, kind, xattrs })
+}
+
+/// Whether a name may have xattrs: most have none, and listxattrat(2), of Linux 6.13, says so without the four components
+/// of a path through /proc. Where it does not know, there may be some.
+fn has_xattrs(dir: &OwnedFd, name: &[u8]) -> bool {
+    /// The number is the same on every architecture (asm-generic/unistd.h).
+    const LISTXATTRAT: libc::c_long = 465;
+    let Ok(name) = CString::new(name) else { return true };
+    // SAFETY: the name is NUL-terminated and lives over the call; with a size of 0 nothing is written.
+    let bytes = unsafe {
+        let no_list = std::ptr::null_mut::<u8>();
+        libc::syscall(
+            LISTXATTRAT,
+            dir.as_raw_fd(),
+            name.as_ptr(),
+            libc::AT_SYMLINK_NOFOLLOW,
+            no_list,
+            0_usize,
+        )
+    };
+    bytes != 0
 }
 
 fn xattrs(path: &Path) -> Result<Vec<Xattr>, Trouble> {
