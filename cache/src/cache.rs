@@ -15,6 +15,7 @@ mod sealed;
 mod stats;
 
 use std::io;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -141,6 +142,53 @@ impl Cache {
         }
         let Terms { class, deadline } = terms.into();
         within(id, deadline, self.get_absent(desc.to_owned(), span, sources, class)).await
+    }
+
+    /// Consecutive frames of one block, each as [`Cache::get`] would give it: looked for in one job, fetched once, decoded in
+    /// one job.
+    pub async fn get_run(
+        &self,
+        desc: &BlockDesc<'_>,
+        frames: Range<usize>,
+        sources: &Sources,
+        terms: impl Into<Terms>,
+    ) -> Result<Vec<(PlainFrame, Hit)>, GetError> {
+        let terms = terms.into();
+        if frames.len() == 1 {
+            return Ok(vec![self.get(desc, frames.start, sources, terms).await?]);
+        }
+        let id = desc.id();
+        let missing = |index| GetError::Damaged { id, source: DecodeError::NoSuchFrame { id, index } };
+        let spans: Result<Vec<FrameSpan>, GetError> =
+            frames.map(|index| desc.frame(index).ok_or_else(|| missing(index))).collect();
+        let absent = self.get_run_absent(desc.to_owned(), spans?, sources, terms.class);
+        within(id, terms.deadline, absent).await
+    }
+
+    async fn get_run_absent(
+        &self,
+        desc: OwnedBlockDesc,
+        spans: Vec<FrameSpan>,
+        sources: &Sources,
+        class: Class,
+    ) -> Result<Vec<(PlainFrame, Hit)>, GetError> {
+        let (run, urgency) = (Arc::new((desc, spans)), Urgency::new(class));
+        let (inner, wanted) = (Arc::clone(&self.0), Arc::clone(&run));
+        let look_up = move || -> Option<Vec<_>> {
+            let desc = wanted.0.as_desc();
+            wanted.1.iter().map(|span| inner.here(&desc, *span)).collect()
+        };
+        if let Some(found) = self.0.workers.run(&urgency, look_up).await {
+            return Ok(found);
+        }
+        let desc = run.0.as_desc();
+        let block = self.join_flight(desc.id(), desc.frames().into(), sources, class).await?;
+        let (inner, run) = (Arc::clone(&self.0), Arc::clone(&run));
+        let land = move || {
+            let desc = run.0.as_desc();
+            run.1.iter().map(|span| inner.land(&block, &desc, *span)).collect()
+        };
+        self.0.workers.run(&urgency, land).await
     }
 
     /// A whole metadata object, or a whole block: its stored bytes, proven.

@@ -7,6 +7,7 @@
 mod ahead;
 mod gather;
 
+use std::ops::Range;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::stream::{self, StreamExt};
-use g8_cache::{Cache, Class, GetError, Hit, PlainFrame, Sources};
+use g8_cache::{Cache, Class, GetError, Hit, PlainFrame, Sources, Terms};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
@@ -24,12 +25,12 @@ use crate::image::Image;
 use ahead::Streams;
 use gather::Gather;
 
-/// Frames of one read that are fetched at the same time.
+/// Runs of frames of one read that are fetched at the same time.
 const PARALLEL: usize = 8;
 /// Reads of one mount that may wait for sources at the same time; further ones queue without holding memory.
 const MAX_WAITING: usize = 128;
 
-/// Frames that are fetched ahead at the same time: what a fast reader needs, and little of the memory tier.
+/// Runs of frames that are fetched ahead at the same time: what a fast reader needs, and little of the memory tier.
 const MAX_AHEAD: usize = 32;
 
 /// Longest name; FUSE itself would pass on longer ones.
@@ -114,6 +115,32 @@ enum Piece<'a> {
     Zero(u64),
     Inline(&'a [u8]),
     Frame { block: u32, frame: usize, from: usize, len: usize },
+}
+
+/// Consecutive frames of one block.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Run {
+    block: u32,
+    frames: Range<usize>,
+}
+
+impl Run {
+    fn has(&self, block: u32, frame: usize) -> bool {
+        self.block == block && self.frames.contains(&frame)
+    }
+}
+
+/// Frames, in the order in which they are read, as runs. A frame that follows itself is in a run once.
+fn runs(frames: impl Iterator<Item = (u32, usize)>) -> Vec<Run> {
+    let mut runs: Vec<Run> = Vec::new();
+    for (block, frame) in frames {
+        match runs.last_mut() {
+            Some(run) if run.has(block, frame) => {}
+            Some(run) if run.block == block && run.frames.end == frame => run.frames.end += 1,
+            _ => runs.push(Run { block, frames: frame..frame + 1 }),
+        }
+    }
+    runs
 }
 
 impl Piece<'_> {
@@ -295,15 +322,14 @@ impl Filesystem {
                 true
             });
         }
-        for (block, frame) in wanted {
+        for run in runs(wanted.into_iter()) {
             // A favour: with enough of them under way the reader asks itself.
             let Ok(slot) = self.ahead.clone().try_acquire_owned() else { return };
             let fs = self.clone();
             runtime.spawn(async move {
                 let _slot = slot;
-                let desc = fs.image.map.block(block);
                 let terms = Class::ReadAhead.until(Instant::now() + fs.deadline);
-                if let Err(error) = fs.cache.get(&desc, frame, &fs.sources, terms).await {
+                if let Err(error) = fs.fetch(run, terms).await {
                     // Who really reads it will be told.
                     tracing::debug!(%error, "not read ahead");
                 }
@@ -325,40 +351,43 @@ impl Filesystem {
         }
     }
 
-    /// Joins pieces in order. A few frames are fetched at the same time, and each is let go when its piece is joined, so
-    /// a map that scatters a read over a thousand blocks costs time and not memory.
+    /// Joins pieces in order. A few runs of frames are fetched at the same time, and each is let go when its pieces are
+    /// joined, so a map that scatters a read over a thousand blocks costs time and not memory.
     async fn gather(&self, pieces: Vec<Piece<'_>>, len: u64, deadline: Instant) -> Result<Contents, FsError> {
-        let wanted: Vec<Option<(u32, usize)>> = pieces.iter().map(Piece::frame).collect();
-        let fetches = stream::iter(wanted).map(|wanted| self.fetch(wanted, deadline));
+        let fetches = stream::iter(runs(pieces.iter().filter_map(Piece::frame)))
+            .map(|run| self.fetch(run, Class::OnDemand.until(deadline)));
         let mut fetched = pin!(fetches.buffered(PARALLEL));
         let mut gathered = Gather::new(len);
+        // The run that the last piece was in, and the number of its first frame.
+        let mut current: (Run, Vec<PlainFrame>) = (Run { block: 0, frames: 0..0 }, Vec::new());
         for piece in pieces {
-            let plain = fetched.next().await.expect("one answer per piece")?;
-            match (piece, plain) {
-                (Piece::Frame { from, len, .. }, Some(plain)) => gathered.frame(&plain, from, len),
-                (Piece::Frame { .. }, None) => unreachable!("a frame is fetched or an error"),
-                (Piece::Zero(len), _) => gathered.zeros(len),
-                (Piece::Inline(bytes), _) => gathered.bytes(bytes),
+            match piece {
+                Piece::Frame { block, frame, from, len } => {
+                    if !current.0.has(block, frame) {
+                        current = fetched.next().await.expect("every frame is in a run, in order")?;
+                    }
+                    gathered.frame(&current.1[frame - current.0.frames.start], from, len)
+                }
+                Piece::Zero(len) => gathered.zeros(len),
+                Piece::Inline(bytes) => gathered.bytes(bytes),
             };
         }
         Ok(self.answer(gathered))
     }
 
-    /// One frame, when one is wanted.
-    async fn fetch(
-        &self,
-        wanted: Option<(u32, usize)>,
-        deadline: Instant,
-    ) -> Result<Option<PlainFrame>, GetError> {
-        let Some((block, frame)) = wanted else { return Ok(None) };
-        let desc = self.image.map.block(block);
-        let (plain, hit) = self.cache.get(&desc, frame, &self.sources, deadline).await?;
-        self.count(hit);
-        Ok(Some(plain))
+    /// The frames of one run.
+    async fn fetch(&self, run: Run, terms: Terms) -> Result<(Run, Vec<PlainFrame>), GetError> {
+        let desc = self.image.map.block(run.block);
+        let found = self.cache.get_run(&desc, run.frames.clone(), &self.sources, terms).await?;
+        let plain = found.into_iter().map(|(plain, hit)| {
+            self.count(hit);
+            plain
+        });
+        Ok((run, plain.collect()))
     }
 
     /// The range of a file around `offset` that decoding its frame yields anyway, limited to the frame's extent.
-    pub fn frame_range(&self, nid: Nid, offset: u64) -> Result<std::ops::Range<u64>, FsError> {
+    pub fn frame_range(&self, nid: Nid, offset: u64) -> Result<Range<u64>, FsError> {
         let (inode, len) = self.readable(nid, offset, 1)?;
         let none = Ok(offset..offset);
         if len == 0 {
@@ -452,5 +481,20 @@ impl Filesystem {
         let contents = gathered.finish();
         self.counters.bytes_read.fetch_add(contents.0.len() as u64, Ordering::Relaxed);
         contents
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_are_joined_to_runs_in_the_order_of_reading() {
+        let run = |block, frames| Run { block, frames };
+        let of = |frames: &[(u32, usize)]| runs(frames.iter().copied());
+        assert_eq!(of(&[(7, 1), (7, 1), (7, 2), (7, 3)]), [run(7, 1..4)]);
+        assert_eq!(of(&[(7, 1), (8, 2), (7, 2)]), [run(7, 1..2), run(8, 2..3), run(7, 2..3)]);
+        assert_eq!(of(&[(7, 1), (7, 0), (7, 1), (7, 3)]), [run(7, 1..2), run(7, 0..2), run(7, 3..4)]);
+        assert!(of(&[]).is_empty());
     }
 }
