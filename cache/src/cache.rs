@@ -140,7 +140,7 @@ impl Cache {
             return Ok(found);
         }
         let Terms { class, deadline } = terms.into();
-        within(id, deadline, self.get_absent(desc.to_owned(), span, sources, class)).await
+        within(id, deadline, sources, self.get_absent(desc.to_owned(), span, sources, class)).await
     }
 
     /// A whole metadata object, or a whole block: its stored bytes, proven.
@@ -155,7 +155,7 @@ impl Cache {
             return Ok(block);
         }
         let Terms { class, deadline } = terms.into();
-        within(id, deadline, async {
+        within(id, deadline, sources, async {
             let inner = Arc::clone(&self.0);
             let look_up = move || inner.object_on_disk(&id);
             if let Some(block) = self.0.workers.run(&Urgency::new(class), look_up).await {
@@ -328,11 +328,12 @@ async fn fetch_and_keep(
 async fn within<T>(
     id: BlockId,
     deadline: Instant,
+    sources: &Sources,
     work: impl Future<Output = Result<T, GetError>>,
 ) -> Result<T, GetError> {
     let started = Instant::now();
     match tokio::time::timeout_at(deadline.into(), work).await {
         Ok(outcome) => outcome,
-        Err(_) => Err(GetError::TimedOut { id, waited: started.elapsed() }),
+        Err(_) => Err(GetError::TimedOut { id, waited: started.elapsed(), said: sources.trouble() }),
     }
 }

@@ -27,9 +27,16 @@ pub struct Cli {
 /// Options that every command takes.
 #[derive(Args, Clone, Debug)]
 pub struct Global {
-    /// Where blocks come from, in the order to ask: dir:PATH. Several are separated by commas [default: dir: of
-    /// $XDG_DATA_HOME/g8os/store]
-    #[arg(long, global = true, env = "G8_FROM", value_name = "SPEC", value_delimiter = ',')]
+    /// Where blocks come from, in the order to ask: dir:PATH, http://HOST[:PORT], https://HOST[:PORT]. Several are separated
+    /// by commas [default: dir: of $XDG_DATA_HOME/g8os/store]
+    #[arg(
+        long,
+        global = true,
+        env = "G8_FROM",
+        hide_env_values = true,
+        value_name = "SPEC",
+        value_delimiter = ','
+    )]
     pub from: Vec<Spec>,
     /// Where blocks go: dir:PATH [default: dir: of $XDG_DATA_HOME/g8os/store]
     #[arg(long, global = true, env = "G8_TO", value_name = "SPEC", value_delimiter = ',')]
