@@ -28,7 +28,7 @@ pub struct Cli {
 /// Options that every command takes.
 #[derive(Args, Clone, Debug)]
 pub struct Global {
-    /// Where blocks come from, in the order to ask: dir:PATH, http://HOST[:PORT], https://HOST[:PORT]. Several are separated
+    /// Where blocks come from, in the order to ask: dir:PATH, http://HOST:PORT, https://HOST. Several are separated
     /// by commas [default: dir: of $XDG_DATA_HOME/g8os/store]
     #[arg(
         long,
