@@ -3,7 +3,7 @@
 use std::fs;
 
 use harness::kernel_mount::judge;
-use harness::{Flist, Place, args, compare, debian, skip, store};
+use harness::{Flist, Gateway, Place, args, compare, debian, skip, store};
 
 #[test]
 fn debian_compares_equal_by_every_way_and_reads_lazily() {
@@ -32,6 +32,10 @@ fn debian_compares_equal_by_every_way_and_reads_lazily() {
     flist.ok(args!["unpack", cid, copy]);
     compare::assert_same(&source, &copy);
     assert_eq!(cid, flist.pack_with(&copy, &["--threads", "1"]), "the unpacked copy is the same image");
+
+    // From another machine, so to say: nothing of it is here.
+    let (gateway, reader) = (Gateway::of(&flist), Flist::new());
+    compare::assert_same(&source, reader.mount_with(&cid, &["--from", gateway.url()]).path());
 
     let script = "import os, sys; print(sys.version_info[0], os.getpid(), sorted(os.listdir('/'))[:2])";
     let outcome = flist.ok(args!["run", cid, "--", "/usr/bin/python3", "-c", script]);

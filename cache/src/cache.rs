@@ -141,7 +141,7 @@ impl Cache {
             return Ok(found);
         }
         let Terms { class, deadline } = terms.into();
-        within(id, deadline, self.get_absent(desc.to_owned(), span, sources, class)).await
+        within(id, deadline, sources, self.get_absent(desc.to_owned(), span, sources, class)).await
     }
 
     /// Consecutive frames of one block, each as [`Cache::get`] would give it: looked for in one job, fetched once, decoded in
@@ -162,7 +162,7 @@ impl Cache {
         let spans: Result<Vec<FrameSpan>, GetError> =
             frames.map(|index| desc.frame(index).ok_or_else(|| missing(index))).collect();
         let absent = self.get_run_absent(desc.to_owned(), spans?, sources, terms.class);
-        within(id, terms.deadline, absent).await
+        within(id, terms.deadline, sources, absent).await
     }
 
     async fn get_run_absent(
@@ -203,7 +203,7 @@ impl Cache {
             return Ok(block);
         }
         let Terms { class, deadline } = terms.into();
-        within(id, deadline, async {
+        within(id, deadline, sources, async {
             let inner = Arc::clone(&self.0);
             let look_up = move || inner.object_on_disk(&id);
             if let Some(block) = self.0.workers.run(&Urgency::new(class), look_up).await {
@@ -376,11 +376,12 @@ async fn fetch_and_keep(
 async fn within<T>(
     id: BlockId,
     deadline: Instant,
+    sources: &Sources,
     work: impl Future<Output = Result<T, GetError>>,
 ) -> Result<T, GetError> {
     let started = Instant::now();
     match tokio::time::timeout_at(deadline.into(), work).await {
         Ok(outcome) => outcome,
-        Err(_) => Err(GetError::TimedOut { id, waited: started.elapsed() }),
+        Err(_) => Err(GetError::TimedOut { id, waited: started.elapsed(), said: sources.trouble() }),
     }
 }

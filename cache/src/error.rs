@@ -45,12 +45,14 @@ pub enum GetError {
         said: SaidList,
     },
     /// The caller's deadline passed first.
-    #[error("block {id} did not come within {waited:?}")]
+    #[error("block {id} did not come within {waited:?}{said}")]
     TimedOut {
         /// The block.
         id: BlockId,
         /// How long the caller waited.
         waited: Duration,
+        /// Trouble that sources had meanwhile, with any block.
+        said: SaidList,
     },
     /// The bytes are proven and still do not decode as described.
     #[error("block {id} does not decode as its flist says")]
@@ -95,6 +97,9 @@ pub enum Refused {
     /// It gave wrong ones for this id before and was not asked.
     #[error("gave wrong bytes before")]
     LiedBefore,
+    /// It gave too many wrong ones, and others are asked.
+    #[error("is set aside for wrong bytes")]
+    SetAside,
     /// It was given up on.
     #[error("did not answer within {0:?}")]
     TimedOut(Duration),
@@ -103,19 +108,45 @@ pub enum Refused {
 impl Refused {
     /// Whether the same question may be answered later.
     fn is_transient(&self) -> bool {
+        self.may_pass() || matches!(self, Refused::Fetch(FetchError::Unfit(_)))
+    }
+
+    /// Whether the same question may be answered in a moment, without anybody doing something about it.
+    pub(crate) fn may_pass(&self) -> bool {
         match self {
-            Refused::Fetch(FetchError::Unavailable(_)) | Refused::TimedOut(_) => true,
-            Refused::Fetch(FetchError::NotFound | FetchError::TooLarge(_))
+            Refused::Fetch(FetchError::Unavailable(_) | FetchError::Busy(_)) | Refused::TimedOut(_) => true,
+            Refused::Fetch(FetchError::NotFound | FetchError::Unfit(_) | FetchError::TooLarge(_))
             | Refused::Wrong(_)
-            | Refused::LiedBefore => false,
+            | Refused::LiedBefore
+            | Refused::SetAside => false,
         }
+    }
+
+    /// It and its causes; there is no chain of errors above it that would tell them.
+    pub(crate) fn told(&self) -> String {
+        let mut told = self.to_string();
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            told.push_str(&format!(": {error}"));
+            cause = error.source();
+        }
+        told
     }
 
     /// Whether the source offered what cannot be the block.
     pub(crate) fn is_lie(&self) -> bool {
         match self {
-            Refused::Fetch(FetchError::TooLarge(_)) | Refused::Wrong(_) | Refused::LiedBefore => true,
-            Refused::Fetch(FetchError::NotFound | FetchError::Unavailable(_)) | Refused::TimedOut(_) => false,
+            Refused::Fetch(FetchError::TooLarge(_))
+            | Refused::Wrong(_)
+            | Refused::LiedBefore
+            | Refused::SetAside => true,
+            Refused::Fetch(
+                FetchError::NotFound
+                | FetchError::Unavailable(_)
+                | FetchError::Busy(_)
+                | FetchError::Unfit(_),
+            )
+            | Refused::TimedOut(_) => false,
         }
     }
 }
@@ -133,6 +164,12 @@ pub struct Said {
 #[derive(Clone, Debug, Default)]
 pub struct SaidList(Arc<[Said]>);
 
+impl FromIterator<Said> for SaidList {
+    fn from_iter<I: IntoIterator<Item = Said>>(said: I) -> SaidList {
+        SaidList(said.into_iter().collect())
+    }
+}
+
 impl std::ops::Deref for SaidList {
     type Target = [Said];
 
@@ -145,13 +182,7 @@ impl fmt::Display for SaidList {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, Said { spec, refused }) in self.iter().enumerate() {
             f.write_str(if index == 0 { ": " } else { "; " })?;
-            write!(f, "{spec} {refused}")?;
-            // The answers have no chain of their own above them, so their causes are told here.
-            let mut cause = refused.source();
-            while let Some(error) = cause {
-                write!(f, ": {error}")?;
-                cause = error.source();
-            }
+            write!(f, "{spec} {}", refused.told())?;
         }
         Ok(())
     }

@@ -4,7 +4,8 @@
 //!
 //! 1. [`desc`]: what a caller knows of a block before it has it; [`id`]: its name; [`class`]: how urgent it is.
 //! 2. [`cache`]: memory tier, disk tier, else join the one flight for the missing block.
-//! 3. [`sources`], [`source`], [`origin`]: the ordered list of one mount, the record of each, where bytes come from.
+//! 3. [`sources`], [`source`], [`origin`]: the ordered list of one mount, the record of each, where bytes come from;
+//!    `standing` decides who of them is asked first.
 //! 4. [`block`]: `StoredBlock -> VerifiedBlock -> PlainFrame`, the types that carry the proof; [`codec`] decodes.
 //! 5. `memory`, `disk`: the two tiers. `disk` is merely the nearest origin that nobody trusts.
 //!
@@ -26,6 +27,7 @@ pub mod metrics;
 pub mod origin;
 pub mod source;
 pub mod sources;
+mod standing;
 mod workers;
 
 pub use block::{PlainBlock, PlainFrame, StoredBlock, TooLarge, VerifiedBlock, WrongBytes};

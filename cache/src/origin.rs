@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -35,6 +36,12 @@ pub trait Origin: Send + Sync {
 
     /// Whether its blocks are worth a place in the disk tier: not those of a store on this machine, unless asked.
     fn keep(&self) -> bool;
+
+    /// Whether others run it, behind a network. Then a failure may pass by itself, and the read waits for that as long as
+    /// it can; and wrong blocks are held against it.
+    fn is_remote(&self) -> bool {
+        false
+    }
 }
 
 /// Why an origin gave nothing.
@@ -46,6 +53,13 @@ pub enum FetchError {
     /// It did not work this time: ask another one, and this one again later.
     #[error("is unavailable")]
     Unavailable(#[source] Arc<dyn Error + Send + Sync>),
+    /// It works and asks to be left in peace for so long: ask another one.
+    #[error("asks to wait {0:?}")]
+    Busy(Duration),
+    /// It answers, but not as a source of blocks: a wrong address, or one that wants to know who asks. Whether it ever will
+    /// is not for this read to find out.
+    #[error("cannot be used")]
+    Unfit(#[source] Arc<dyn Error + Send + Sync>),
     /// It offered more bytes than a block has: it is broken or hostile.
     #[error(transparent)]
     TooLarge(#[from] TooLarge),
@@ -55,6 +69,11 @@ impl FetchError {
     /// Trouble of any kind, from an error or a text.
     pub fn unavailable(cause: impl Into<Box<dyn Error + Send + Sync>>) -> FetchError {
         FetchError::Unavailable(Arc::from(cause.into()))
+    }
+
+    /// Not a source at all, for a reason that an error or a text tells.
+    pub fn unfit(cause: impl Into<Box<dyn Error + Send + Sync>>) -> FetchError {
+        FetchError::Unfit(Arc::from(cause.into()))
     }
 }
 

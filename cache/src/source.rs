@@ -17,6 +17,7 @@ use crate::class::Urgency;
 use crate::error::Refused;
 use crate::id::BlockId;
 use crate::origin::{FetchError, Origin};
+use crate::standing::{Rank, Standing};
 use crate::workers::Workers;
 
 /// Ids remembered per source as lied about. A source that lies more often forgets its oldest lies, and is caught anew.
@@ -40,6 +41,7 @@ pub struct Source {
     errors: AtomicU64,
     latency: Mutex<Option<Latency>>,
     lies: Mutex<LruCache<BlockId, Instant>>,
+    standing: Standing,
 }
 
 /// What a source did since it was made.
@@ -55,6 +57,9 @@ pub struct SourceStats {
     pub wrong: u64,
     /// Failures and time-outs; not having a block is none.
     pub errors: u64,
+    /// What went wrong since it last answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
 }
 
 impl Source {
@@ -69,6 +74,7 @@ impl Source {
             errors: AtomicU64::new(0),
             latency: Mutex::new(None),
             lies: Mutex::new(LruCache::new(LIES)),
+            standing: Standing::new(),
         }
     }
 
@@ -90,7 +96,28 @@ impl Source {
             requests: self.requests.load(Relaxed),
             wrong: self.wrong.load(Relaxed),
             errors: self.errors.load(Relaxed),
+            trouble: self.trouble().map(|trouble| trouble.told()),
         }
+    }
+
+    /// Whether others run it, behind a network.
+    pub(crate) fn is_remote(&self) -> bool {
+        self.origin.is_remote()
+    }
+
+    /// When it is asked, compared with others.
+    pub(crate) fn rank(&self) -> Rank {
+        self.standing.rank()
+    }
+
+    /// How long it wants to be left in peace yet.
+    pub(crate) fn peace(&self) -> Option<Duration> {
+        self.standing.peace()
+    }
+
+    /// What went wrong with it since it last answered.
+    pub(crate) fn trouble(&self) -> Option<Refused> {
+        self.standing.trouble()
     }
 
     /// How long to wait for it before the next source is asked too.
@@ -124,7 +151,12 @@ impl Source {
         if self.lies.lock().get(&id).is_some_and(|told| told.elapsed() < LIE_AGE) {
             return Err(Refused::LiedBefore);
         }
+        if let Some(wait) = self.peace() {
+            return Err(FetchError::Busy(wait).into());
+        }
+        let attempt = self.standing.attempt(self.patience());
         let outcome = self.fetch_and_verify(id, urgency, workers).await;
+        attempt.end(outcome.as_ref().err());
         if let Err(refused) = &outcome {
             self.record(id, refused);
         }
@@ -153,14 +185,19 @@ impl Source {
         if refused.is_lie() {
             self.wrong.fetch_add(1, Relaxed);
             self.lies.lock().put(id, Instant::now());
+            if self.is_remote() && self.standing.lied() {
+                tracing::warn!(source = %self.spec, %id, "too many wrong blocks: set aside for ten minutes");
+            }
         }
         match refused {
-            Refused::Fetch(FetchError::Unavailable(_)) | Refused::TimedOut(_) => {
+            Refused::Fetch(FetchError::Unavailable(_) | FetchError::Busy(_) | FetchError::Unfit(_))
+            | Refused::TimedOut(_) => {
                 self.errors.fetch_add(1, Relaxed);
             }
             Refused::Fetch(FetchError::NotFound | FetchError::TooLarge(_))
             | Refused::Wrong(_)
-            | Refused::LiedBefore => {}
+            | Refused::LiedBefore
+            | Refused::SetAside => {}
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Every command and option of `flist`, declared once. Help, man pages, completions and docs/CLI come from here.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -27,9 +28,16 @@ pub struct Cli {
 /// Options that every command takes.
 #[derive(Args, Clone, Debug)]
 pub struct Global {
-    /// Where blocks come from, in the order to ask: dir:PATH. Several are separated by commas [default: dir: of
-    /// $XDG_DATA_HOME/g8os/store]
-    #[arg(long, global = true, env = "G8_FROM", value_name = "SPEC", value_delimiter = ',')]
+    /// Where blocks come from, in the order to ask: dir:PATH, http://HOST:PORT, https://HOST. Several are separated
+    /// by commas [default: dir: of $XDG_DATA_HOME/g8os/store]
+    #[arg(
+        long,
+        global = true,
+        env = "G8_FROM",
+        hide_env_values = true,
+        value_name = "SPEC",
+        value_delimiter = ','
+    )]
     pub from: Vec<Spec>,
     /// Where blocks go: dir:PATH [default: dir: of $XDG_DATA_HOME/g8os/store]
     #[arg(long, global = true, env = "G8_TO", value_name = "SPEC", value_delimiter = ',')]
@@ -92,6 +100,8 @@ pub enum Command {
     Unpack(UnpackArgs),
     /// Run a command in a throwaway container on an flist
     Run(RunArgs),
+    /// Give blocks to others: a trustless gateway over the sources, until it is told to stop
+    Serve(ServeArgs),
     /// Measure how fast files and a command of an flist are there, cold and warm, from each source
     Bench(BenchArgs),
     /// Look at the block cache and shrink it
@@ -359,6 +369,15 @@ pub struct RunArgs {
     /// Most bytes the container may write; they are held in memory
     #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = size)]
     pub upper_size: u64,
+}
+
+/// `flist serve`
+#[derive(Args, Debug)]
+pub struct ServeArgs {
+    /// Where to listen; port 0 takes a free one. It is plain HTTP and asks nobody who they are: whoever reaches it can read
+    /// every block whose CID they know. Others use it as --from http://ADDR:PORT. What is only in a cache is not served
+    #[arg(long, value_name = "ADDR:PORT", env = "G8_LISTEN", default_value = "127.0.0.1:8080")]
+    pub listen: SocketAddr,
 }
 
 /// `flist bench`

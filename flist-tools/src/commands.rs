@@ -13,6 +13,7 @@ mod mount;
 mod mounts;
 mod pack;
 mod run;
+mod serve;
 mod stat;
 mod tree;
 mod umount;
@@ -36,6 +37,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Check(args) => check::run(global, &args),
         Command::Unpack(args) => unpack::run(global, &args),
         Command::Run(args) => run::run(global, &args),
+        Command::Serve(args) => serve::run(global, &args),
         Command::Bench(args) => bench::run(global, &args),
         Command::Cache(command) => cache::run(global, &command),
         Command::Completions { shell } => completions::run(shell),

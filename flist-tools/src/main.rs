@@ -25,6 +25,7 @@ fn forget_empty_variables() {
         "G8_CACHE_MEMORY",
         "G8_MODE",
         "G8_DEADLINE",
+        "G8_LISTEN",
         "G8_LOG",
         "SOURCE_DATE_EPOCH",
     ] {
@@ -35,7 +36,8 @@ fn forget_empty_variables() {
     }
 }
 
-/// fuser warns about every request that an image has no answer to, at any rate a process likes: only its errors count.
+/// fuser warns about every request that an image has no answer to, at any rate a process likes: only its errors count. What
+/// the judge of certificates logs is in our errors too.
 /// Logs go to stderr: warnings by default, `-v` and `-vv` say more, `-q` only errors. `G8_LOG` overrides both.
 fn log_to_stderr(cli: &Cli) {
     let level = match (cli.global.quiet, cli.global.verbose) {
@@ -45,8 +47,8 @@ fn log_to_stderr(cli: &Cli) {
         (false, 2) => "debug",
         (false, _) => "trace",
     };
-    let filter =
-        EnvFilter::try_from_env("G8_LOG").unwrap_or_else(|_| EnvFilter::new(format!("{level},fuser=error")));
+    let filter = EnvFilter::try_from_env("G8_LOG")
+        .unwrap_or_else(|_| EnvFilter::new(format!("{level},fuser=error,rustls_platform_verifier=off")));
     let color = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(color).init();
 }

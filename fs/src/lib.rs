@@ -12,6 +12,7 @@ pub mod erofs;
 pub mod filesystem;
 pub mod format;
 pub mod fuse;
+pub mod gateway;
 pub mod image;
 pub mod pack;
 pub mod paths;

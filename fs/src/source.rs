@@ -3,9 +3,12 @@
 //! | spec | what | read | write |
 //! |---|---|---|---|
 //! | `dir:PATH` | a folder with one file per block | yes | yes |
+//! | `http://HOST`, `https://HOST` | a trustless gateway | yes | - |
 
 mod dir;
+mod http;
 mod spec;
 
 pub use dir::{DirStore, Put, StoreError};
+pub use http::{BadAddress, ClientError, Gateway};
 pub use spec::{SourceOptions, Spec, SpecError, default_store, open_sources};

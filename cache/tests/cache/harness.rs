@@ -62,6 +62,8 @@ pub fn blocks(count: usize, len: usize) -> Vec<Block> {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Fault {
     Fail,
+    Busy,
+    Unfit,
     Vanish,
     Lie,
     Truncate,
@@ -71,8 +73,10 @@ pub enum Fault {
     Panic,
 }
 
-pub const FAULTS: [Fault; 8] = [
+pub const FAULTS: [Fault; 10] = [
     Fault::Fail,
+    Fault::Busy,
+    Fault::Unfit,
     Fault::Vanish,
     Fault::Lie,
     Fault::Truncate,
@@ -86,6 +90,7 @@ pub const FAULTS: [Fault; 8] = [
 pub struct TestOrigin {
     pub spec: String,
     pub keep: bool,
+    pub remote: bool,
     pub delay: Duration,
     pub calls: AtomicUsize,
     held: HashMap<BlockId, Bytes>,
@@ -104,6 +109,7 @@ impl TestOrigin {
         TestOrigin {
             spec: "test:".into(),
             keep: true,
+            remote: false,
             delay: Duration::ZERO,
             calls: AtomicUsize::new(0),
             held: blocks.iter().map(|b| (b.encoded.id, b.encoded.stored.clone())).collect(),
@@ -133,6 +139,8 @@ impl Origin for TestOrigin {
         let bytes = match (self.wrong)(call) {
             None => right,
             Some(Fault::Fail) => return Err(FetchError::unavailable("connection reset")),
+            Some(Fault::Busy) => return Err(FetchError::Busy(Duration::ZERO)),
+            Some(Fault::Unfit) => return Err(FetchError::unfit("answers with HTML")),
             Some(Fault::Vanish) => return Err(FetchError::NotFound),
             Some(Fault::Lie) => right.iter().map(|byte| byte ^ 1).collect(),
             Some(Fault::Truncate) => right.slice(..right.len() - 1),
@@ -149,6 +157,10 @@ impl Origin for TestOrigin {
 
     fn keep(&self) -> bool {
         self.keep
+    }
+
+    fn is_remote(&self) -> bool {
+        self.remote
     }
 }
 

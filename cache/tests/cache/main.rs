@@ -10,4 +10,5 @@ mod flights;
 mod full_disk;
 mod harness;
 mod memory;
+mod remote;
 mod sealed;

@@ -38,6 +38,8 @@ impl Origin for RangeOrigin {
         Ok(match (self.wrong)(self.reads.fetch_add(1, SeqCst)) {
             None => right,
             Some(Fault::Fail) => return Err(FetchError::unavailable("connection reset")),
+            Some(Fault::Busy) => return Err(FetchError::Busy(std::time::Duration::ZERO)),
+            Some(Fault::Unfit) => return Err(FetchError::unfit("answers with HTML")),
             Some(Fault::Vanish) => return Err(FetchError::NotFound),
             Some(Fault::Lie) => right.iter().map(|byte| byte ^ 1).collect(),
             Some(Fault::Truncate) => right.slice(1..),

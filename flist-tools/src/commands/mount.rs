@@ -40,7 +40,7 @@ pub fn request(
     Ok(MountRequest {
         reference: address(reference)?.to_string(),
         mountpoint: std::path::absolute(dir)?,
-        sources: defaults::sources(global)?.iter().map(ToString::to_string).collect(),
+        sources: defaults::sources(global)?,
         cache_local: options.cache_local,
         mode: options.mode.into(),
         suid: options.suid,

@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::engine::{Mode, MountSpec, MountStatus};
-use crate::source::{SourceOptions, SpecError};
+use crate::source::{SourceOptions, Spec};
 
 /// Longest request and reply; a reply lists every mount.
 const MAX_REQUEST: u64 = 64 * 1024;
@@ -49,8 +49,8 @@ pub struct MountRequest {
     pub reference: String,
     /// Absolute path.
     pub mountpoint: PathBuf,
-    /// Specs of the sources, with absolute paths.
-    pub sources: Vec<String>,
+    /// The sources, with absolute paths.
+    pub sources: Vec<Spec>,
     /// Copy blocks of local stores into the disk tier.
     pub cache_local: bool,
     /// How it reaches the kernel.
@@ -69,18 +69,18 @@ pub struct MountRequest {
 
 impl MountRequest {
     /// The same for the engine.
-    pub fn spec(&self) -> Result<MountSpec, SpecError> {
-        Ok(MountSpec {
+    pub fn spec(&self) -> MountSpec {
+        MountSpec {
             reference: self.reference.clone(),
             mountpoint: self.mountpoint.clone(),
-            sources: self.sources.iter().map(|s| s.parse()).collect::<Result<_, _>>()?,
+            sources: self.sources.clone(),
             source_options: SourceOptions { cache_local: self.cache_local },
             mode: self.mode,
             suid: self.suid,
             dev: self.dev,
             allow_other: self.allow_other,
             deadline: Duration::from_millis(self.deadline_ms),
-        })
+        }
     }
 }
 

@@ -277,13 +277,9 @@ fn mount(
     if let Err(refusal) = same_namespace(peer) {
         return send(stream, &Reply::Refused(refusal));
     }
-    let mounted = match request.spec() {
-        Ok(spec) => engine.mount(&spec).map_err(|e| Refusal::new(&e)),
-        Err(e) => Err(Refusal::new(&e)),
-    };
-    let status = match mounted {
+    let status = match engine.mount(&request.spec()) {
         Ok(status) => status,
-        Err(refusal) => return send(stream, &Reply::Refused(refusal)),
+        Err(e) => return send(stream, &Reply::Refused(Refusal::new(&e))),
     };
     let mountpoint = status.mountpoint.clone();
     let sent = send(stream, &Reply::Mounted(Box::new(status)));

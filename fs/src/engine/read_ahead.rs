@@ -14,12 +14,12 @@ const EROFS_REMOTE: u32 = 4096;
 
 /// For a FUSE mount.
 pub(super) fn fuse(spec: &MountSpec) -> u32 {
-    if spec.source_options.cache_local { REMOTE } else { LOCAL }
+    if spec.is_remote() { REMOTE } else { LOCAL }
 }
 
 /// For the EROFS mount of mode `kernel`.
 pub(super) fn erofs(spec: &MountSpec) -> u32 {
-    if spec.source_options.cache_local { EROFS_REMOTE } else { EROFS_LOCAL }
+    if spec.is_remote() { EROFS_REMOTE } else { EROFS_LOCAL }
 }
 
 /// Sets it for the backing device `bdi`, `0:MINOR` or `erofs-N`. Needs root; without it the mount is only slower.

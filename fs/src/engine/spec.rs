@@ -57,9 +57,15 @@ pub struct MountSpec {
 impl MountSpec {
     /// Folders of this machine that are read to serve the mount.
     pub(super) fn local_sources(&self) -> impl Iterator<Item = &Path> {
-        self.sources.iter().map(|spec| match spec {
-            Spec::Dir(path) => path.as_path(),
+        self.sources.iter().filter_map(|spec| match spec {
+            Spec::Dir(path) => Some(path.as_path()),
+            Spec::Http(_) => None,
         })
+    }
+
+    /// Whether blocks come a long way, or are treated as if they did.
+    pub(super) fn is_remote(&self) -> bool {
+        self.source_options.cache_local || self.sources.iter().any(Spec::is_remote)
     }
 }
 

@@ -1,32 +1,43 @@
-//! Spec strings (`dir:PATH`) and what they open.
+//! Spec strings (`dir:PATH`, `http://HOST`) and what they open.
 
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use g8_cache::{Source, Sources};
+use g8_cache::{Origin, Source, Sources};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::dir::{DirSource, DirStore};
+use super::http::{BadAddress, ClientError, Gateway, HttpSource};
 
 /// Most sources one mount may have.
 pub const MAX_SOURCES: usize = 16;
 
-/// A parsed source or sink.
+/// A parsed source or sink. As text it is for people, without credentials; serialized it has them, for other processes of
+/// ours.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Spec {
     /// A folder with one file per block.
     Dir(PathBuf),
+    /// A trustless gateway.
+    Http(Gateway),
 }
 
 /// Why a spec string names no source.
 #[derive(Debug, thiserror::Error)]
 pub enum SpecError {
     /// The scheme in front of the colon is not known.
-    #[error("unknown source {0:?}: a source is dir:PATH")]
+    #[error("unknown source {0:?}: a source is dir:PATH, http://HOST or https://HOST")]
     Unknown(String),
     /// `dir:` needs a path.
     #[error("source {0:?} names no folder: write dir:PATH")]
     NoPath(String),
+    /// The URL is not one of a gateway.
+    #[error(transparent)]
+    Address(#[from] BadAddress),
+    /// There is no client for it.
+    #[error("source {0}")]
+    Client(Gateway, #[source] ClientError),
     /// Too many of them.
     #[error("{0} sources given, at most {MAX_SOURCES} can be asked")]
     TooMany(usize),
@@ -42,7 +53,10 @@ impl FromStr for Spec {
         match text.split_once(':') {
             Some(("dir", "")) => Err(SpecError::NoPath(text.into())),
             Some(("dir", path)) => Ok(Spec::Dir(PathBuf::from(path))),
-            _ => Err(SpecError::Unknown(text.into())),
+            Some(("http" | "https", _)) => Ok(Spec::Http(text.parse()?)),
+            // Credentials stand before an @.
+            Some((scheme, rest)) if rest.contains('@') => Err(SpecError::Unknown(format!("{scheme}:..."))),
+            Some(_) | None => Err(SpecError::Unknown(text.into())),
         }
     }
 }
@@ -51,7 +65,23 @@ impl std::fmt::Display for Spec {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Spec::Dir(path) => write!(f, "dir:{}", path.display()),
+            Spec::Http(gateway) => write!(f, "{gateway}"),
         }
+    }
+}
+
+impl Serialize for Spec {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Spec::Dir(_) => serializer.collect_str(self),
+            Spec::Http(gateway) => serializer.serialize_str(gateway.with_credentials()),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Spec {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
     }
 }
 
@@ -60,6 +90,15 @@ impl Spec {
     pub fn absolute(self) -> std::io::Result<Self> {
         match self {
             Spec::Dir(path) => Ok(Spec::Dir(std::path::absolute(path)?)),
+            Spec::Http(_) => Ok(self),
+        }
+    }
+
+    /// Whether others run it, behind a network.
+    pub fn is_remote(&self) -> bool {
+        match self {
+            Spec::Dir(_) => false,
+            Spec::Http(_) => true,
         }
     }
 }
@@ -81,10 +120,16 @@ pub fn open_sources(specs: &[Spec], options: SourceOptions) -> Result<Sources, S
     }
     let mut list = Vec::with_capacity(specs.len());
     for spec in specs {
-        let origin = match spec {
-            Spec::Dir(path) => DirSource::new(spec.to_string(), DirStore::new(path), options.cache_local),
+        let origin: Arc<dyn Origin> = match spec {
+            Spec::Dir(path) => {
+                Arc::new(DirSource::new(spec.to_string(), DirStore::new(path), options.cache_local))
+            }
+            Spec::Http(gateway) => {
+                let source = HttpSource::new(gateway);
+                Arc::new(source.map_err(|error| SpecError::Client(gateway.clone(), error))?)
+            }
         };
-        list.push(Arc::new(Source::new(Arc::new(origin))));
+        list.push(Arc::new(Source::new(origin)));
     }
     Ok(Sources::new(list))
 }
@@ -103,8 +148,20 @@ mod tests {
     #[test]
     fn specs_are_told_apart() {
         assert_eq!("dir:/a:b".parse::<Spec>().unwrap(), Spec::Dir("/a:b".into()));
-        for bad in ["", "dir", "dir:", "ftp://x", "/path"] {
+        assert!(matches!("https://host/a".parse().unwrap(), Spec::Http(_)));
+        for bad in ["", "dir", "dir:", "ftp://x", "/path", "http:", "http://", "https://host:port"] {
             bad.parse::<Spec>().unwrap_err();
         }
+    }
+
+    #[test]
+    fn credentials_travel_to_the_daemon_and_nowhere_else() {
+        let spec: Spec = "http://me:secret@host".parse().unwrap();
+        assert_eq!(format!("{spec} {spec:?}"), "http://host Http(http://host)");
+        let json = serde_json::to_string(&spec).unwrap();
+        assert!(json.contains("me:secret@"), "{json}");
+        assert_eq!(serde_json::from_str::<Spec>(&json).unwrap(), spec);
+        let error = "htps://me:secret@host".parse::<Spec>().unwrap_err().to_string();
+        assert!(!error.contains("secret"), "{error}");
     }
 }

@@ -1,0 +1,239 @@
+//! A read-only trustless gateway: gives whoever asks over HTTP the blocks that some sources have, each proven before it is
+//! sent, so that any node feeds any other.
+//!
+//! It follows <https://specs.ipfs.tech/http-gateways/trustless-gateway/>: `GET` and `HEAD` of `/ipfs/CID`, as a raw block or as
+//! a CAR of all that the CID reaches. `question` reads a request, `answer` writes headers, `car` streams. It speaks plain
+//! HTTP/1.1; TLS is for a proxy in front of it.
+//!
+//! Everything a client can hold on to is bounded: connections, requests, CARs, the time to say what it wants and the time
+//! to take what it gets. Who asks too much is told to come back in a second.
+
+mod answer;
+mod car;
+mod question;
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use g8_cache::{Cache, GetError, Sources, VerifiedBlock};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_io_timeout::TimeoutStream;
+
+use answer::Body;
+use question::{Ask, Question, Refusal, Scope};
+
+/// What one gateway gives away at most.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Connections; further ones wait in the socket's queue. Each may hold a block that its client does not take.
+    pub connections: usize,
+    /// Blocks looked for at the same time, and how long a request waits for its turn.
+    pub requests: usize,
+    /// CARs sent at the same time.
+    pub cars: usize,
+    /// How long a request waits for its turn.
+    pub turn: Duration,
+    /// How long a client may take to say what it wants, idle time included.
+    pub head: Duration,
+    /// How long a client may take nothing of its answer.
+    pub stall: Duration,
+    /// How long running requests may take after the gateway was told to stop.
+    pub stop: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            connections: 256,
+            requests: 128,
+            cars: 8,
+            turn: Duration::from_secs(2),
+            // Longer than common clients keep a connection that they do not use, ours included.
+            head: Duration::from_secs(60),
+            stall: Duration::from_secs(30),
+            stop: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Most bytes of the head of a request.
+const HEAD_BYTES: usize = 16 << 10;
+/// After accepting failed, which is for lack of descriptors: some are free again soon.
+const BREATH: Duration = Duration::from_millis(100);
+
+/// Where the blocks come from, and how long one may take.
+struct Shared {
+    cache: Cache,
+    sources: Sources,
+    deadline: Duration,
+    limits: Limits,
+    requests: Semaphore,
+    cars: Arc<Semaphore>,
+}
+
+/// A gateway that listens.
+pub struct Gateway {
+    listener: TcpListener,
+    shared: Arc<Shared>,
+}
+
+impl Gateway {
+    /// Listens on `address`; nobody is answered before [`Gateway::run`].
+    pub async fn bind(
+        address: SocketAddr,
+        cache: Cache,
+        sources: Sources,
+        deadline: Duration,
+        limits: Limits,
+    ) -> io::Result<Gateway> {
+        let (requests, cars) = (Semaphore::new(limits.requests), Arc::new(Semaphore::new(limits.cars)));
+        let shared = Shared { cache, sources, deadline, limits, requests, cars };
+        Ok(Gateway { listener: TcpListener::bind(address).await?, shared: Arc::new(shared) })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Answers until `stop`, and lets running answers end.
+    pub async fn run(self, stop: impl Future<Output = ()>) {
+        let mut stop = std::pin::pin!(stop);
+        let graceful = GracefulShutdown::new();
+        let places = Arc::new(Semaphore::new(self.shared.limits.connections));
+        loop {
+            let accept = async {
+                let place = Arc::clone(&places).acquire_owned().await;
+                (place, self.listener.accept().await)
+            };
+            let (place, accepted) = tokio::select! {
+                () = &mut stop => break,
+                accepted = accept => accepted,
+            };
+            let stream = match accepted {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    tracing::warn!(%error, "accepting a connection");
+                    tokio::time::sleep(BREATH).await;
+                    continue;
+                }
+            };
+            let connection = graceful.watch(self.connection(stream));
+            tokio::spawn(async move {
+                let _place = place;
+                // Who breaks a connection off knows why.
+                if let Err(error) = connection.await {
+                    tracing::debug!(%error, "a connection ended early");
+                }
+            });
+        }
+        drop(self.listener);
+        let ended = tokio::time::timeout(self.shared.limits.stop, graceful.shutdown()).await;
+        if ended.is_err() {
+            tracing::warn!("clients that did not take their answers in time are left");
+        }
+    }
+
+    fn connection(
+        &self,
+        stream: TcpStream,
+    ) -> impl hyper_util::server::graceful::GracefulConnection<Error = hyper::Error> + Send + use<> {
+        let (shared, limits) = (Arc::clone(&self.shared), self.shared.limits);
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "answers may be late by a delay of TCP");
+        }
+        let mut stream = TimeoutStream::new(stream);
+        stream.set_write_timeout(Some(limits.stall));
+        http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(limits.head)
+            .max_buf_size(HEAD_BYTES)
+            .serve_connection(
+                TokioIo::new(Box::pin(stream)),
+                service_fn(move |request| {
+                    let shared = Arc::clone(&shared);
+                    async move { Ok::<_, Infallible>(shared.answer(&request).await) }
+                }),
+            )
+    }
+}
+
+impl Shared {
+    async fn answer(&self, request: &Request<Incoming>) -> Response<Body> {
+        let answer = match Question::of(request) {
+            Ok(question) => self.look(&question).await,
+            Err(refusal) => Err(refusal),
+        };
+        let response = answer.unwrap_or_else(|refusal| answer::refusal(&refusal));
+        if request.method() == hyper::Method::HEAD { answer::without_body(response) } else { response }
+    }
+
+    async fn look(&self, question: &Question) -> Result<Response<Body>, Refusal> {
+        if question.is_known() {
+            return Ok(answer::not_modified(question));
+        }
+        match question.ask {
+            Ask::Probe => Ok(answer::probe(question)),
+            Ask::Block(id) => Ok(answer::block(question, &self.get(id).await?)),
+            Ask::Car(id, scope) => {
+                let turn = Arc::clone(&self.cars).acquire_owned();
+                let turn = tokio::time::timeout(self.limits.turn, turn).await.map_err(|_| Refusal::busy())?;
+                // A root that is not here is a 404, and not an empty CAR.
+                let root = self.get(id).await?;
+                let turn = turn.map_err(|_| Refusal::busy())?;
+                let walk = car::Walk::new(&self.cache, &self.sources, self.deadline, turn);
+                Ok(answer::car(question, walk.stream(&root, scope == Scope::All)))
+            }
+        }
+    }
+
+    /// A block, proven.
+    async fn get(&self, id: g8_cache::BlockId) -> Result<VerifiedBlock, Refusal> {
+        let turn = tokio::time::timeout(self.limits.turn, self.requests.acquire()).await;
+        let _turn = turn.map_err(|_| Refusal::busy())?;
+        let found = self.cache.get_object(id, &self.sources, Instant::now() + self.deadline).await;
+        found.map_err(|error| refuse(&error))
+    }
+}
+
+/// What a failure is to a client. Wrong bytes are for the log: a gateway that has no right ones does not have the block.
+fn refuse(error: &GetError) -> Refusal {
+    let status = match error {
+        GetError::NotFound { .. } => StatusCode::NOT_FOUND,
+        GetError::Wrong { .. } => {
+            tracing::warn!(%error, "a source holds wrong bytes");
+            StatusCode::NOT_FOUND
+        }
+        GetError::Unavailable { .. } => {
+            tracing::warn!(%error, "a request failed");
+            StatusCode::SERVICE_UNAVAILABLE
+        }
+        GetError::TimedOut { .. } => {
+            tracing::warn!(%error, "a request failed");
+            StatusCode::GATEWAY_TIMEOUT
+        }
+        GetError::Damaged { .. } | GetError::Aborted { .. } => {
+            tracing::error!(%error, "a request failed");
+            StatusCode::INTERNAL_SERVER_ERROR
+        }
+    };
+    // Sources, paths and other insides are not a stranger's business.
+    let what = match error {
+        GetError::NotFound { id, .. } | GetError::Wrong { id, .. } => format!("block {id} is not here"),
+        GetError::Unavailable { id, .. }
+        | GetError::TimedOut { id, .. }
+        | GetError::Damaged { id, .. }
+        | GetError::Aborted { id } => format!("block {id} cannot be had now"),
+    };
+    Refusal::new(status, what)
+}

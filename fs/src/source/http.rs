@@ -1,0 +1,149 @@
+//! `http://` and `https://`: a trustless gateway, which gives blocks by their CIDs and is trusted in nothing.
+//!
+//! One block is one `GET BASE/ipfs/CID?format=raw`. Connections are kept and used again; there are no cookies, no
+//! compression and no proxies. Whoever answers is a stranger: the body is read up to the size of a block and not further,
+//! what takes longer than the try is given up by whoever asked, and a redirect leads at most three steps and never from
+//! https to http. What the answers mean:
+//!
+//! | answer | is |
+//! |---|---|
+//! | 200 with a block's type, or without any | the bytes, still to be proven |
+//! | 404, 410 | the block is not there |
+//! | 429, 503 with `Retry-After` | busy: asked again when it says, at the latest after 10 s |
+//! | another 5xx, 408, 425, no answer, half an answer | not available now: asked again |
+//! | HTML, a login, another status, a bad certificate, a bad redirect | no gateway: not asked again for this read |
+
+mod address;
+mod client;
+#[cfg(test)]
+mod tests;
+
+use std::error::Error;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use g8_cache::{BlockId, FetchError, MAX_STORED, Origin, StoredBlock, TooLarge};
+use reqwest::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER};
+use reqwest::{Client, Response, StatusCode};
+
+pub use address::{BadAddress, Gateway};
+pub use client::ClientError;
+
+/// Media type of a block.
+const RAW: &str = "application/vnd.ipld.raw";
+/// That of bytes nobody knows more about, as static file servers say it.
+const BYTES: &str = "application/octet-stream";
+/// Most that a gateway may ask us to wait.
+const WAIT_MAX: Duration = Duration::from_secs(10);
+
+/// A gateway as one of the sources of a mount.
+#[derive(Debug)]
+pub(super) struct HttpSource {
+    /// How it is named to people: without credentials.
+    spec: String,
+    gateway: Gateway,
+    client: Client,
+}
+
+impl HttpSource {
+    pub(super) fn new(gateway: &Gateway) -> Result<Self, ClientError> {
+        Ok(HttpSource {
+            spec: gateway.to_string(),
+            gateway: gateway.clone(),
+            client: client::build(gateway.is_encrypted())?,
+        })
+    }
+}
+
+#[async_trait]
+impl Origin for HttpSource {
+    fn spec(&self) -> &str {
+        &self.spec
+    }
+
+    fn keep(&self) -> bool {
+        true
+    }
+
+    fn is_remote(&self) -> bool {
+        true
+    }
+
+    async fn fetch(&self, id: &BlockId) -> Result<StoredBlock, FetchError> {
+        let request = self.client.get(self.gateway.block(id)).header(ACCEPT, RAW);
+        let response = request.send().await.map_err(failed)?;
+        let bytes = body(judge(response)?, id).await?;
+        Ok(StoredBlock::new(*id, bytes)?)
+    }
+}
+
+/// Whether an answer brings a block.
+fn judge(response: Response) -> Result<Response, FetchError> {
+    let status = response.status();
+    let told = || format!("HTTP status {status}");
+    match status {
+        StatusCode::OK => {}
+        StatusCode::NOT_FOUND | StatusCode::GONE => return Err(FetchError::NotFound),
+        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
+            return Err(match wait_asked_for(&response) {
+                Some(wait) => FetchError::Busy(wait),
+                None => FetchError::unavailable(told()),
+            });
+        }
+        StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY => return Err(FetchError::unavailable(told())),
+        _ if status.is_server_error() => return Err(FetchError::unavailable(told())),
+        _ => return Err(FetchError::unfit(told())),
+    }
+    let kind = response.headers().get(CONTENT_TYPE);
+    let kind = kind.map(|kind| String::from_utf8_lossy(kind.as_bytes()).into_owned()).unwrap_or_default();
+    let essence = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    match essence.as_str() {
+        RAW | BYTES | "" => Ok(response),
+        _ => {
+            // What a stranger sends is shown, but not all of it.
+            let shown: String = essence.chars().filter(|c| !c.is_control()).take(60).collect();
+            Err(FetchError::unfit(format!("is not a trustless gateway: it answered with {shown}")))
+        }
+    }
+}
+
+/// `Retry-After` in seconds; the other form, a date, asks for more than we would wait anyway.
+fn wait_asked_for(response: &Response) -> Option<Duration> {
+    let seconds = response.headers().get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds).min(WAIT_MAX))
+}
+
+/// The body, and never more of it than a block has.
+async fn body(mut response: Response, id: &BlockId) -> Result<Bytes, FetchError> {
+    let announced = response.content_length();
+    if let Some(len) = announced.filter(|len| *len > MAX_STORED as u64) {
+        return Err(TooLarge { id: *id, len }.into());
+    }
+    let mut bytes = Vec::with_capacity(announced.unwrap_or_default() as usize);
+    while let Some(chunk) = response.chunk().await.map_err(failed)? {
+        if bytes.len() + chunk.len() > MAX_STORED {
+            return Err(TooLarge { id: *id, len: (bytes.len() + chunk.len()) as u64 }.into());
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+    Ok(Bytes::from(bytes))
+}
+
+/// Why there was no answer. The URL stays out of it: it has the credentials, and the reader knows it.
+fn failed(error: reqwest::Error) -> FetchError {
+    let error = error.without_url();
+    if error.is_redirect() || is_about_tls(&error) {
+        return FetchError::unfit(error);
+    }
+    FetchError::unavailable(error)
+}
+
+/// A certificate does not become right by asking again. An `io::Error` is no link of the chain to what it wraps, so both are
+/// looked at.
+fn is_about_tls(error: &(dyn Error + 'static)) -> bool {
+    let wrapped = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+    error.is::<rustls::Error>()
+        || wrapped.is_some_and(|inner| is_about_tls(inner))
+        || error.source().is_some_and(is_about_tls)
+}

@@ -1,0 +1,119 @@
+//! Where a gateway is. It may hold credentials (`https://user:password@host`), which are sent to it and shown to nobody.
+
+use std::fmt;
+use std::str::FromStr;
+
+use g8_cache::BlockId;
+use url::Url;
+
+/// The base URL of a gateway.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Gateway(Url);
+
+/// Why a URL is not that of a gateway.
+#[derive(Debug, thiserror::Error)]
+pub enum BadAddress {
+    /// No URL. The text is not repeated: credentials may be in it.
+    #[error("the URL of a source is not valid: write http://HOST[:PORT] or https://HOST[:PORT]")]
+    Syntax(#[source] url::ParseError),
+    /// Another scheme.
+    #[error("the URL of a source begins with http:// or https://")]
+    Scheme,
+    /// More than a place.
+    #[error(
+        "source {0} has a query or a fragment: a source is the place where /ipfs/ begins, such as https://HOST"
+    )]
+    More(Gateway),
+}
+
+impl Gateway {
+    /// The URL of a block, with credentials.
+    pub(super) fn block(&self, id: &BlockId) -> Url {
+        let mut url = self.0.clone();
+        url.set_path(&format!("{}ipfs/{id}", url.path()));
+        url.set_query(Some("format=raw"));
+        url
+    }
+
+    /// Whether it is asked over TLS.
+    pub(super) fn is_encrypted(&self) -> bool {
+        self.0.scheme() == "https"
+    }
+
+    /// The whole URL, with credentials: for other processes of ours, not for people.
+    pub fn with_credentials(&self) -> &str {
+        self.0.as_str()
+    }
+}
+
+impl FromStr for Gateway {
+    type Err = BadAddress;
+
+    fn from_str(text: &str) -> Result<Self, BadAddress> {
+        let mut url = Url::parse(text).map_err(BadAddress::Syntax)?;
+        if !matches!(url.scheme(), "http" | "https") {
+            return Err(BadAddress::Scheme);
+        }
+        let has_more = url.query().is_some() || url.fragment().is_some();
+        if !url.path().ends_with('/') {
+            url.set_path(&format!("{}/", url.path()));
+        }
+        if has_more {
+            url.set_query(None);
+            url.set_fragment(None);
+            return Err(BadAddress::More(Gateway(url)));
+        }
+        Ok(Gateway(url))
+    }
+}
+
+impl fmt::Display for Gateway {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut url = self.0.clone();
+        // They fail for URLs without a host only.
+        let _ = url.set_username("").and_then(|()| url.set_password(None));
+        f.write_str(url.as_str().trim_end_matches('/'))
+    }
+}
+
+impl fmt::Debug for Gateway {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use g8_cache::Codec;
+
+    use super::*;
+
+    #[test]
+    fn credentials_are_sent_and_never_shown() {
+        let gateway: Gateway = "https://me:secret@example.org:8443/below".parse().unwrap();
+        assert_eq!(gateway.to_string(), "https://example.org:8443/below");
+        assert_eq!(format!("{gateway:?}"), "https://example.org:8443/below");
+        let id = BlockId::of(Codec::Raw, b"hello");
+        let url = format!("https://me:secret@example.org:8443/below/ipfs/{id}?format=raw");
+        assert_eq!(gateway.block(&id).as_str(), url);
+        assert_eq!(gateway.with_credentials().parse::<Gateway>().unwrap(), gateway);
+        for bad in [
+            "https://me:secret@:99999/",
+            "https://me:secret@host/?a=b",
+            "https://me:secret@host/#a",
+            "ftp://me:secret@host",
+        ] {
+            let error = bad.parse::<Gateway>().unwrap_err();
+            let told = format!("{error} {error:?}");
+            assert!(!told.contains("secret") && !told.contains("me:"), "{told}");
+        }
+    }
+
+    #[test]
+    fn a_base_with_and_without_slash_is_the_same_place() {
+        let one: Gateway = "http://127.0.0.1:8080".parse().unwrap();
+        assert_eq!(one, "http://127.0.0.1:8080/".parse().unwrap());
+        assert_eq!(one.to_string(), "http://127.0.0.1:8080");
+        assert!(!one.is_encrypted());
+    }
+}

@@ -1,0 +1,74 @@
+//! The HTTP client of a gateway: how it connects, keeps connections, follows redirects and judges certificates.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::redirect::{Attempt, Policy};
+use reqwest::{Client, tls};
+use rustls_platform_verifier::BuilderVerifierExt;
+
+/// A gateway that does not let us in within this time is not there.
+const CONNECT: Duration = Duration::from_secs(2);
+/// Unused connections are closed before common servers close them under us.
+const IDLE: Duration = Duration::from_secs(20);
+/// As many connections as blocks may be under way.
+const CONNECTIONS: usize = 32;
+/// An HTTP/2 connection that does not answer a ping is dropped, else all further requests would join those that hang on it.
+const PING: Duration = Duration::from_secs(3);
+/// Redirects that are followed.
+const REDIRECTS: usize = 3;
+
+/// Why no client can be made.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// There is no way to judge certificates.
+    #[error("no certificates to judge https sources by: install ca-certificates, or set SSL_CERT_FILE")]
+    Certificates(#[source] rustls::Error),
+    /// The HTTP library refuses.
+    #[error("the HTTP client does not start")]
+    Http(#[source] reqwest::Error),
+}
+
+/// A client for one gateway. Certificates are only read when it is asked over TLS: that takes milliseconds.
+pub(super) fn build(encrypted: bool) -> Result<Client, ClientError> {
+    let builder = Client::builder()
+        .user_agent(concat!("g8os/", env!("CARGO_PKG_VERSION")))
+        .no_proxy()
+        .referer(false)
+        .redirect(Policy::custom(follow))
+        .connect_timeout(CONNECT)
+        .pool_idle_timeout(IDLE)
+        .pool_max_idle_per_host(CONNECTIONS)
+        .http2_adaptive_window(true)
+        .http2_keep_alive_interval(PING)
+        .http2_keep_alive_timeout(PING);
+    let builder = builder.tls_backend_preconfigured(tls_config(encrypted)?);
+    builder.min_tls_version(tls::Version::TLS_1_2).build().map_err(ClientError::Http)
+}
+
+/// rustls with ring, and the certificates of the system. Without encryption nobody is trusted, so that a redirect to https
+/// fails instead of being believed.
+fn tls_config(encrypted: bool) -> Result<rustls::ClientConfig, ClientError> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let versions = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(ClientError::Certificates)?;
+    let trusting = match encrypted {
+        true => versions.with_platform_verifier().map_err(ClientError::Certificates)?,
+        false => versions.with_root_certificates(rustls::RootCertStore::empty()),
+    };
+    let mut config = trusting.with_no_client_auth();
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+fn follow(attempt: Attempt<'_>) -> reqwest::redirect::Action {
+    let was_encrypted = attempt.previous().iter().any(|url| url.scheme() == "https");
+    if was_encrypted && attempt.url().scheme() != "https" {
+        return attempt.error("redirected from https to http");
+    }
+    if attempt.previous().len() > REDIRECTS {
+        return attempt.error("redirected too often");
+    }
+    attempt.follow()
+}

@@ -1,0 +1,66 @@
+//! `flist serve` as a process of a user.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, ChildStdout, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::{Flist, args, wait};
+
+/// A running gateway. Dropping it kills it.
+pub struct Gateway {
+    child: Child,
+    url: String,
+    _stdout: BufReader<ChildStdout>,
+}
+
+impl Gateway {
+    /// Has `flist` serve its store on a free port.
+    #[track_caller]
+    pub fn of(flist: &Flist) -> Self {
+        Self::with(flist, &[])
+    }
+
+    /// The same with `options`.
+    #[track_caller]
+    pub fn with(flist: &Flist, options: &[&str]) -> Self {
+        let mut arguments = args!["serve", "--listen", "127.0.0.1:0"];
+        arguments.extend(options.iter().map(Into::into));
+        let mut command = flist.command(arguments);
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|e| panic!("cannot start `flist serve`: {e}"));
+        let mut stdout = BufReader::new(child.stdout.take().expect("it is piped"));
+        let mut line = String::new();
+        stdout.read_line(&mut line).expect("its first line");
+        let url = line.trim_end().strip_prefix("listening on ");
+        let url = url.unwrap_or_else(|| panic!("`flist serve` says {line:?}")).to_owned();
+        Self { child, url, _stdout: stdout }
+    }
+
+    /// As `--from` names it.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Ends it by `signal`; it must obey soon and say that all is well.
+    #[track_caller]
+    pub fn stop(mut self, signal: Signal) {
+        let pid = Pid::from_child(&self.child);
+        kill_process(pid, signal).expect("our own child can be told");
+        wait::for_the_end_of(self.child.id() as i32, Duration::from_secs(15));
+        let status = self.child.wait().expect("our own child can be waited for");
+        assert!(status.success(), "`flist serve` ended with {status} after {signal:?}");
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,238 @@
+//! An HTTP server over a `dir:` store that goes wrong as it is told: the network and the strangers in it.
+//!
+//! It speaks just enough HTTP/1.1 to be a trustless gateway of single blocks, one thread a connection. What the network is like
+//! ([`Link`]) and what goes wrong ([`Fault`]) can change at any time, also whether anybody listens at all. It keeps a
+//! log of what it was asked.
+
+mod answer;
+
+use std::io::{BufRead, BufReader};
+use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// What the way to the server is like.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Link {
+    /// From a request to the first byte of its answer, and once more for a new connection.
+    pub round_trip: Duration,
+    /// What all connections share; none is no bound.
+    pub bytes_per_second: Option<u64>,
+}
+
+/// What goes wrong with an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// Another status than 200.
+    Status(u16),
+    /// 429 with `Retry-After`, in seconds.
+    Busy(u64),
+    /// The connection is closed without an answer.
+    Reset,
+    /// Nothing comes, ever.
+    Stall,
+    /// Half of the body comes, then nothing.
+    StallMidway,
+    /// Half of the body comes, then the end, although the head announced more.
+    Truncate,
+    /// Half of the body comes, and nobody said how much it would be.
+    Short,
+    /// One bit is the other way round.
+    FlipBit,
+    /// Bytes without end.
+    Endless,
+    /// A web page with status 200, as login pages of hotels and parked domains have it.
+    Html,
+    /// A redirect to itself.
+    RedirectLoop,
+}
+
+/// One of each kind.
+pub const FAULTS: [Fault; 13] = [
+    Fault::Status(500),
+    Fault::Status(401),
+    Fault::Status(404),
+    Fault::Busy(1),
+    Fault::Reset,
+    Fault::Stall,
+    Fault::StallMidway,
+    Fault::Truncate,
+    Fault::Html,
+    Fault::RedirectLoop,
+    Fault::Short,
+    Fault::FlipBit,
+    Fault::Endless,
+];
+
+/// A request that came.
+#[derive(Debug, Clone)]
+pub struct Asked {
+    /// The CID, or the whole target when there is none.
+    pub cid: String,
+    /// Its head.
+    pub head: String,
+    /// When.
+    pub at: Instant,
+    /// What went wrong.
+    pub fault: Option<Fault>,
+}
+
+type Plan = Box<dyn Fn(&str) -> Option<Fault> + Send>;
+
+struct Shared {
+    store: PathBuf,
+    link: Mutex<Link>,
+    plan: Mutex<Plan>,
+    log: Mutex<Vec<Asked>>,
+    connections: Mutex<Vec<TcpStream>>,
+    /// When the link is free again.
+    busy_until: Mutex<Instant>,
+    is_down: AtomicBool,
+}
+
+/// The server. Dropping it ends it.
+pub struct Origin {
+    port: u16,
+    shared: Arc<Shared>,
+    listener: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Origin {
+    /// A healthy server over the objects in `store`.
+    pub fn over(store: &Path) -> Self {
+        let shared = Arc::new(Shared {
+            store: store.to_owned(),
+            link: Mutex::new(Link::default()),
+            plan: Mutex::new(Box::new(|_| None)),
+            log: Mutex::default(),
+            connections: Mutex::default(),
+            busy_until: Mutex::new(Instant::now()),
+            is_down: AtomicBool::new(false),
+        });
+        let mut origin = Self { port: 0, shared, listener: Mutex::new(None) };
+        origin.port = origin.listen(0);
+        origin
+    }
+
+    /// As `--from` names it.
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// The same with credentials in it.
+    pub fn url_with(&self, credentials: &str) -> String {
+        format!("http://{credentials}@127.0.0.1:{}", self.port)
+    }
+
+    /// Changes the way to it.
+    pub fn link(&self, link: Link) {
+        *lock(&self.shared.link) = link;
+    }
+
+    /// Every answer goes wrong like this from now on.
+    pub fn fails(&self, fault: Fault) {
+        self.fails_where(move |_| Some(fault));
+    }
+
+    /// Answers go wrong as `plan` says for the CID asked for.
+    pub fn fails_where(&self, plan: impl Fn(&str) -> Option<Fault> + Send + 'static) {
+        *lock(&self.shared.plan) = Box::new(plan);
+    }
+
+    /// Nothing goes wrong any more with requests that come now.
+    pub fn heal(&self) {
+        self.fails_where(|_| None);
+    }
+
+    /// Nobody listens, and every connection is cut.
+    pub fn down(&self) {
+        self.shared.is_down.store(true, SeqCst);
+        // The one that waits for a connection needs one to see it.
+        let _ = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port));
+        if let Some(listener) = lock(&self.listener).take() {
+            listener.join().expect("the listener ends when told");
+        }
+        for stream in lock(&self.shared.connections).drain(..) {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+
+    /// It listens again where it did before.
+    pub fn up(&self) {
+        self.shared.is_down.store(false, SeqCst);
+        self.listen(self.port);
+    }
+
+    /// What was asked so far.
+    pub fn asked(&self) -> Vec<Asked> {
+        lock(&self.shared.log).clone()
+    }
+
+    /// Forgets what was asked.
+    pub fn forget(&self) {
+        lock(&self.shared.log).clear();
+    }
+
+    fn listen(&self, port: u16) -> u16 {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))
+            .unwrap_or_else(|e| panic!("port {port} of this machine: {e}"));
+        let port = listener.local_addr().expect("it is bound").port();
+        let shared = Arc::clone(&self.shared);
+        *lock(&self.listener) = Some(std::thread::spawn(move || accept(&shared, &listener)));
+        port
+    }
+}
+
+impl Drop for Origin {
+    fn drop(&mut self) {
+        self.down();
+    }
+}
+
+fn accept(shared: &Arc<Shared>, listener: &TcpListener) {
+    for stream in listener.incoming() {
+        if shared.is_down.load(SeqCst) {
+            return;
+        }
+        let Ok(stream) = stream else { continue };
+        let Ok(kept) = stream.try_clone() else { continue };
+        lock(&shared.connections).push(kept);
+        let shared = Arc::clone(shared);
+        std::thread::spawn(move || {
+            // A client that goes away is its own business.
+            let _ = serve(&shared, &stream);
+            let _ = stream.shutdown(Shutdown::Both);
+        });
+    }
+}
+
+/// Answers the requests of one connection until one of both sides has enough.
+fn serve(shared: &Shared, stream: &TcpStream) -> std::io::Result<()> {
+    stream.set_nodelay(true)?;
+    std::thread::sleep(lock(&shared.link).round_trip);
+    let mut reader = BufReader::new(stream);
+    loop {
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            if reader.read_line(&mut head)? == 0 {
+                return Ok(());
+            }
+        }
+        std::thread::sleep(lock(&shared.link).round_trip);
+        let target = head.split(' ').nth(1).unwrap_or_default();
+        let cid = target.strip_prefix("/ipfs/").unwrap_or(target).split('?').next().unwrap_or_default();
+        let fault = lock(&shared.plan)(cid);
+        lock(&shared.log).push(Asked { cid: cid.to_owned(), head: head.clone(), at: Instant::now(), fault });
+        if !shared.answer(stream, target, cid, fault)? {
+            return Ok(());
+        }
+    }
+}
+
+/// A test that failed while it held a lock has told why.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
