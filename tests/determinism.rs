@@ -108,7 +108,7 @@ fn options_that_change_the_image_change_the_cid() {
     let mut seen = BTreeSet::from([flist.pack(&source)]);
     let variants: [&[&str]; 10] = [
         &["--level", "19"],
-        &["--frame", "64K"],
+        &["--frame", "256K"],
         &["--owner", "5:6"],
         &["--clamp-mtime", "1"],
         &["--exclude", "hello"],
