@@ -35,7 +35,18 @@ pub fn sink(global: &Global) -> anyhow::Result<PathBuf> {
     match spec {
         Spec::Dir(path) => Ok(path),
         Spec::Http(_) => bail!("{spec} can only be read: name a sink with --to dir:PATH"),
+        Spec::Ipfs(_) => {
+            bail!("{spec} is not packed into: pack with --to dir:PATH, then `flist publish CID --to {spec}`")
+        }
     }
+}
+
+/// Where to publish: `--to`.
+pub fn sinks(global: &Global) -> anyhow::Result<Vec<Spec>> {
+    if global.to.is_empty() {
+        bail!("nothing says where to publish: name it with --to, such as --to ipfs: or --to dir:PATH");
+    }
+    global.to.iter().map(|spec| Ok(spec.clone().absolute()?)).collect()
 }
 
 /// The cache folder: `--cache`, else `$XDG_CACHE_HOME/g8os`, else `~/.cache/g8os`.

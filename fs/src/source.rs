@@ -4,11 +4,14 @@
 //! |---|---|---|---|
 //! | `dir:PATH` | a folder with one file per block | yes | yes |
 //! | `http://HOST`, `https://HOST` | a trustless gateway | yes | - |
+//! | `ipfs:`, `ipfs:http://HOST:PORT` | the RPC of an IPFS node | yes | yes, pinned |
 
 mod dir;
 mod http;
+mod ipfs;
 mod spec;
 
 pub use dir::{DirStore, Put, StoreError};
+pub(crate) use http::builder as http_client;
 pub use http::{BadAddress, ClientError, Gateway};
 pub use spec::{SourceOptions, Spec, SpecError, default_store, open_sources};

@@ -29,6 +29,7 @@ use reqwest::{Client, Response, StatusCode};
 
 pub use address::{BadAddress, Gateway};
 pub use client::ClientError;
+pub(crate) use client::builder;
 
 /// Media type of a block.
 const RAW: &str = "application/vnd.ipld.raw";

@@ -1,4 +1,4 @@
-//! Spec strings (`dir:PATH`, `http://HOST`) and what they open.
+//! Spec strings (`dir:PATH`, `http://HOST`, `ipfs:URL`) and what they open.
 
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -9,6 +9,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::dir::{DirSource, DirStore};
 use super::http::{BadAddress, ClientError, Gateway, HttpSource};
+use super::ipfs::IpfsSource;
+use crate::ipfs::{BadRpcAddress, RpcAddress};
 
 /// Most sources one mount may have.
 pub const MAX_SOURCES: usize = 16;
@@ -21,13 +23,15 @@ pub enum Spec {
     Dir(PathBuf),
     /// A trustless gateway.
     Http(Gateway),
+    /// The RPC of an IPFS node.
+    Ipfs(RpcAddress),
 }
 
 /// Why a spec string names no source.
 #[derive(Debug, thiserror::Error)]
 pub enum SpecError {
     /// The scheme in front of the colon is not known.
-    #[error("unknown source {0:?}: a source is dir:PATH, http://HOST or https://HOST")]
+    #[error("unknown source {0:?}: a source is dir:PATH, http://HOST, https://HOST or ipfs:URL")]
     Unknown(String),
     /// `dir:` needs a path.
     #[error("source {0:?} names no folder: write dir:PATH")]
@@ -35,9 +39,12 @@ pub enum SpecError {
     /// The URL is not one of a gateway.
     #[error(transparent)]
     Address(#[from] BadAddress),
+    /// The URL is not one of a node.
+    #[error(transparent)]
+    Rpc(#[from] BadRpcAddress),
     /// There is no client for it.
     #[error("source {0}")]
-    Client(Gateway, #[source] ClientError),
+    Client(Spec, #[source] ClientError),
     /// Too many of them.
     #[error("{0} sources given, at most {MAX_SOURCES} can be asked")]
     TooMany(usize),
@@ -54,6 +61,7 @@ impl FromStr for Spec {
             Some(("dir", "")) => Err(SpecError::NoPath(text.into())),
             Some(("dir", path)) => Ok(Spec::Dir(PathBuf::from(path))),
             Some(("http" | "https", _)) => Ok(Spec::Http(text.parse()?)),
+            Some(("ipfs", url)) => Ok(Spec::Ipfs(url.parse()?)),
             // Credentials stand before an @.
             Some((scheme, rest)) if rest.contains('@') => Err(SpecError::Unknown(format!("{scheme}:..."))),
             Some(_) | None => Err(SpecError::Unknown(text.into())),
@@ -66,6 +74,7 @@ impl std::fmt::Display for Spec {
         match self {
             Spec::Dir(path) => write!(f, "dir:{}", path.display()),
             Spec::Http(gateway) => write!(f, "{gateway}"),
+            Spec::Ipfs(address) => write!(f, "ipfs:{address}"),
         }
     }
 }
@@ -75,6 +84,9 @@ impl Serialize for Spec {
         match self {
             Spec::Dir(_) => serializer.collect_str(self),
             Spec::Http(gateway) => serializer.serialize_str(gateway.with_credentials()),
+            Spec::Ipfs(address) => {
+                serializer.collect_str(&format_args!("ipfs:{}", address.with_credentials()))
+            }
         }
     }
 }
@@ -90,7 +102,7 @@ impl Spec {
     pub fn absolute(self) -> std::io::Result<Self> {
         match self {
             Spec::Dir(path) => Ok(Spec::Dir(std::path::absolute(path)?)),
-            Spec::Http(_) => Ok(self),
+            Spec::Http(_) | Spec::Ipfs(_) => Ok(self),
         }
     }
 
@@ -98,7 +110,7 @@ impl Spec {
     pub fn is_remote(&self) -> bool {
         match self {
             Spec::Dir(_) => false,
-            Spec::Http(_) => true,
+            Spec::Http(_) | Spec::Ipfs(_) => true,
         }
     }
 }
@@ -126,7 +138,11 @@ pub fn open_sources(specs: &[Spec], options: SourceOptions) -> Result<Sources, S
             }
             Spec::Http(gateway) => {
                 let source = HttpSource::new(gateway);
-                Arc::new(source.map_err(|error| SpecError::Client(gateway.clone(), error))?)
+                Arc::new(source.map_err(|error| SpecError::Client(spec.clone(), error))?)
+            }
+            Spec::Ipfs(address) => {
+                let source = IpfsSource::new(address);
+                Arc::new(source.map_err(|error| SpecError::Client(spec.clone(), error))?)
             }
         };
         list.push(Arc::new(Source::new(origin)));
@@ -149,18 +165,36 @@ mod tests {
     fn specs_are_told_apart() {
         assert_eq!("dir:/a:b".parse::<Spec>().unwrap(), Spec::Dir("/a:b".into()));
         assert!(matches!("https://host/a".parse().unwrap(), Spec::Http(_)));
-        for bad in ["", "dir", "dir:", "ftp://x", "/path", "http:", "http://", "https://host:port"] {
+        assert_eq!("ipfs:".parse::<Spec>().unwrap().to_string(), "ipfs:http://127.0.0.1:5001");
+        for bad in [
+            "",
+            "dir",
+            "dir:",
+            "ftp://x",
+            "/path",
+            "http:",
+            "http://",
+            "https://host:port",
+            "ipfs",
+            "ipfs:x",
+            "ipfs://cid",
+        ] {
             bad.parse::<Spec>().unwrap_err();
         }
     }
 
     #[test]
     fn credentials_travel_to_the_daemon_and_nowhere_else() {
-        let spec: Spec = "http://me:secret@host".parse().unwrap();
-        assert_eq!(format!("{spec} {spec:?}"), "http://host Http(http://host)");
-        let json = serde_json::to_string(&spec).unwrap();
-        assert!(json.contains("me:secret@"), "{json}");
-        assert_eq!(serde_json::from_str::<Spec>(&json).unwrap(), spec);
+        for (spec, shown) in [
+            ("http://me:secret@host", "http://host Http(http://host)"),
+            ("ipfs:http://me:secret@host", "ipfs:http://host Ipfs(http://host)"),
+        ] {
+            let spec: Spec = spec.parse().unwrap();
+            assert_eq!(format!("{spec} {spec:?}"), shown);
+            let json = serde_json::to_string(&spec).unwrap();
+            assert!(json.contains("me:secret@"), "{json}");
+            assert_eq!(serde_json::from_str::<Spec>(&json).unwrap(), spec);
+        }
         let error = "htps://me:secret@host".parse::<Spec>().unwrap_err().to_string();
         assert!(!error.contains("secret"), "{error}");
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::redirect::{Attempt, Policy};
-use reqwest::{Client, tls};
+use reqwest::{Client, ClientBuilder, tls};
 use rustls_platform_verifier::BuilderVerifierExt;
 
 /// A gateway that does not let us in within this time is not there.
@@ -29,13 +29,17 @@ pub enum ClientError {
     Http(#[source] reqwest::Error),
 }
 
-/// A client for one gateway. Certificates are only read when it is asked over TLS: that takes milliseconds.
+/// A client for one gateway.
 pub(super) fn build(encrypted: bool) -> Result<Client, ClientError> {
+    builder(encrypted)?.redirect(Policy::custom(follow)).build().map_err(ClientError::Http)
+}
+
+/// What every client of ours is like. Certificates are only read when it is asked over TLS: that takes milliseconds.
+pub(crate) fn builder(encrypted: bool) -> Result<ClientBuilder, ClientError> {
     let builder = Client::builder()
         .user_agent(concat!("g8os/", env!("CARGO_PKG_VERSION")))
         .no_proxy()
         .referer(false)
-        .redirect(Policy::custom(follow))
         .connect_timeout(CONNECT)
         .pool_idle_timeout(IDLE)
         .pool_max_idle_per_host(CONNECTIONS)
@@ -43,7 +47,7 @@ pub(super) fn build(encrypted: bool) -> Result<Client, ClientError> {
         .http2_keep_alive_interval(PING)
         .http2_keep_alive_timeout(PING);
     let builder = builder.tls_backend_preconfigured(tls_config(encrypted)?);
-    builder.min_tls_version(tls::Version::TLS_1_2).build().map_err(ClientError::Http)
+    Ok(builder.min_tls_version(tls::Version::TLS_1_2))
 }
 
 /// rustls with ring, and the certificates of the system. Without encryption nobody is trusted, so that a redirect to https
