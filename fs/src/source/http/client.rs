@@ -1,10 +1,11 @@
 //! The HTTP client of a gateway: how it connects, keeps connections, follows redirects and judges certificates.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::redirect::{Attempt, Policy};
-use reqwest::{Client, ClientBuilder, tls};
+use reqwest::{Client, tls};
 use rustls_platform_verifier::BuilderVerifierExt;
 
 /// A gateway that does not let us in within this time is not there.
@@ -29,13 +30,19 @@ pub enum ClientError {
     Http(#[source] reqwest::Error),
 }
 
-/// A client for one gateway.
-pub(super) fn build(encrypted: bool) -> Result<Client, ClientError> {
-    builder(encrypted)?.redirect(Policy::custom(follow)).build().map_err(ClientError::Http)
+/// How a gateway is reached.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Way<'a> {
+    /// Over TCP.
+    Plain,
+    /// Over TLS.
+    Encrypted,
+    /// Over a unix socket.
+    Socket(&'a Path),
 }
 
-/// What every client of ours is like. Certificates are only read when it is asked over TLS: that takes milliseconds.
-pub(crate) fn builder(encrypted: bool) -> Result<ClientBuilder, ClientError> {
+/// A client for one gateway. Certificates are only read when it is asked over TLS: that takes milliseconds.
+pub(super) fn build(way: Way<'_>) -> Result<Client, ClientError> {
     let builder = Client::builder()
         .user_agent(concat!("g8os/", env!("CARGO_PKG_VERSION")))
         .no_proxy()
@@ -46,8 +53,12 @@ pub(crate) fn builder(encrypted: bool) -> Result<ClientBuilder, ClientError> {
         .http2_adaptive_window(true)
         .http2_keep_alive_interval(PING)
         .http2_keep_alive_timeout(PING);
-    let builder = builder.tls_backend_preconfigured(tls_config(encrypted)?);
-    Ok(builder.min_tls_version(tls::Version::TLS_1_2))
+    let builder = match way {
+        Way::Plain | Way::Encrypted => builder.redirect(Policy::custom(follow)),
+        Way::Socket(path) => builder.redirect(Policy::none()).unix_socket(path),
+    };
+    let builder = builder.tls_backend_preconfigured(tls_config(matches!(way, Way::Encrypted))?);
+    builder.min_tls_version(tls::Version::TLS_1_2).build().map_err(ClientError::Http)
 }
 
 /// rustls with ring, and the certificates of the system. Without encryption nobody is trusted, so that a redirect to https
