@@ -6,8 +6,9 @@
 use std::fs;
 use std::time::Duration;
 
+use harness::ipfs::Daemon;
 use harness::rpc::Trick;
-use harness::{Flist, JsIpfs, Kubo, Outcome, Rpc, args, compare, debian, skip, store, synthetic, wait};
+use harness::{Flist, Kubo, Outcome, Rpc, args, compare, debian, skip, store, synthetic, wait};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// Scheduling noise allowed after a deadline: debug builds on two shared cores are slow.
@@ -46,12 +47,8 @@ fn explains(outcome: &Outcome, words: &[&str]) {
     assert!(outcome.stdout.is_empty(), "what failed has no result: {}", outcome.text());
 }
 
-#[test]
-fn a_published_tree_is_pinned_whole_and_mounts_from_the_node_alone() {
-    let node = match JsIpfs::start() {
-        Ok(node) => node,
-        Err(why) => return skip::skip(&why),
-    };
+/// Publishes a tree to `node`, looks at it through the node's own words, and mounts it from there.
+fn there_and_back(node: &Daemon) -> String {
     let (flist, cid) = publisher();
     let report = publish(&flist, &cid, &node.spec(), &[]);
     let (objects, all) = (objects(&flist), objects(&flist).len() as u64);
@@ -78,6 +75,34 @@ fn a_published_tree_is_pinned_whole_and_mounts_from_the_node_alone() {
         assert!(mounted.status().bytes_fetched * 2 > store::size(flist.store()));
     }
     Flist::new().ok(args!["check", cid, "--from", spec]);
+    cid
+}
+
+#[test]
+#[ignore = "needs a kubo daemon, which no registry has: KUBO_BINARY"]
+fn a_kubo_daemon_takes_and_gives_an_flist_too() {
+    let node = Daemon::kubo().unwrap_or_else(|why| panic!("{why}"));
+    let cid = there_and_back(&node);
+    let listed = node.call(&format!("pin/ls?arg={cid}&type=recursive&names=true")).ok().json();
+    assert!(listed.to_string().contains(&format!("flist:{cid}")), "{listed}");
+    let flist = Flist::new();
+    let name = flist.ok(args!["name", "publish", "images", cid, "--to", node.spec()]).text();
+    let name = name.strip_prefix("ipns://").unwrap_or_else(|| panic!("{name}"));
+    let resolved = node.call(&format!("name/resolve?arg=/ipns/{name}&timeout=20s")).ok().json();
+    assert_eq!(resolved["Path"].as_str(), Some(&*format!("/ipfs/{cid}")));
+    // What it does not have it says at once, so that other sources are asked.
+    let (other, missing) = Flist::with_image();
+    let both = format!("{},{}", node.spec(), other.spec());
+    other.run_within(SLACK, args!["info", missing, "--from", both]).ok();
+}
+
+#[test]
+fn a_published_tree_is_pinned_whole_and_mounts_from_the_node_alone() {
+    let node = match Daemon::js_ipfs() {
+        Ok(node) => node,
+        Err(why) => return skip::skip(&why),
+    };
+    let cid = there_and_back(&node);
 
     // A second implementation gets it from the first and is content with it.
     let mut kubo = match Kubo::start() {
@@ -91,7 +116,7 @@ fn a_published_tree_is_pinned_whole_and_mounts_from_the_node_alone() {
 
 #[test]
 fn a_debian_tree_goes_through_a_real_node_unchanged() {
-    let (source, node) = match (debian::tree(), JsIpfs::start()) {
+    let (source, node) = match (debian::tree(), Daemon::js_ipfs()) {
         (Ok(source), Ok(node)) => (source, node),
         (Err(why), _) | (_, Err(why)) => return skip::skip(&why),
     };
@@ -106,7 +131,7 @@ fn a_debian_tree_goes_through_a_real_node_unchanged() {
 /// In a middle where some blocks are there and others are not.
 #[test]
 fn a_publication_that_was_stopped_goes_on_where_it_was() {
-    let node = match JsIpfs::start() {
+    let node = match Daemon::js_ipfs() {
         Ok(node) => node,
         Err(why) => return skip::skip(&why),
     };
@@ -317,7 +342,7 @@ fn a_node_is_asked_for_what_it_has_before_it_looks_elsewhere() {
 /// Names are signed by the node's keys; js-ipfs resolves those that it signed itself.
 #[test]
 fn a_real_node_signs_names_and_knows_what_they_stand_for() {
-    let node = match JsIpfs::start() {
+    let node = match Daemon::js_ipfs() {
         Ok(node) => node,
         Err(why) => return skip::skip(&why),
     };

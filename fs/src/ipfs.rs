@@ -16,7 +16,7 @@ mod pins;
 use ipfs_api_backend_hyper::{IpfsClient, TryFromUri};
 use reqwest::Client;
 
-use crate::source::ClientError;
+use crate::source::{self, ClientError, Way};
 
 pub use address::{BadRpcAddress, RpcAddress};
 pub use block::{Presence, Reach};
@@ -43,7 +43,7 @@ impl Node {
             Some((user, password)) => library.with_credentials(user, password),
             None => library,
         };
-        Ok(Node { address: address.clone(), http: call::client()?, library })
+        Ok(Node { address: address.clone(), http: source::client(Way::Rpc)?, library })
     }
 
     /// Where it is, for people.

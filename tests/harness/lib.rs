@@ -39,7 +39,7 @@ pub mod walk;
 
 pub use flist::Flist;
 pub use gateway::Gateway;
-pub use ipfs::{JsIpfs, Kubo};
+pub use ipfs::Kubo;
 pub use mode::Mode;
 pub use mounted::Mounted;
 pub use origin::Origin;

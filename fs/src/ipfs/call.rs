@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
-use reqwest::{Client, RequestBuilder, Response, StatusCode};
+use reqwest::{RequestBuilder, Response, StatusCode};
 use serde::de::DeserializeOwned;
 
 use super::Node;
@@ -89,11 +89,4 @@ pub(super) async fn body(call: &'static str, mut response: Response, most: usize
         bytes.extend_from_slice(&chunk);
     }
     Ok(bytes.into())
-}
-
-/// A client for one node.
-pub(super) fn client() -> Result<Client, crate::source::ClientError> {
-    let builder = crate::source::http_client(false)?;
-    let builder = builder.redirect(reqwest::redirect::Policy::none()).http1_only();
-    builder.build().map_err(crate::source::ClientError::Http)
 }

@@ -30,7 +30,7 @@ use reqwest::{Client, Response, StatusCode};
 
 pub use address::{BadAddress, Gateway};
 pub use client::ClientError;
-use client::Way;
+pub(crate) use client::{Way, build};
 
 /// Media type of a block.
 const RAW: &str = "application/vnd.ipld.raw";
