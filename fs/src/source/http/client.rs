@@ -7,6 +7,10 @@ use reqwest::redirect::{Attempt, Policy};
 use reqwest::{Client, tls};
 use rustls_platform_verifier::BuilderVerifierExt;
 
+use super::address;
+use super::resolver::PublicOnly;
+use crate::reference::Reach;
+
 /// A gateway that does not let us in within this time is not there.
 const CONNECT: Duration = Duration::from_secs(2);
 /// Unused connections are closed before common servers close them under us.
@@ -29,19 +33,23 @@ pub enum ClientError {
     Http(#[source] reqwest::Error),
 }
 
-/// A client for one gateway. Certificates are only read when it is asked over TLS: that takes milliseconds.
-pub(super) fn build(encrypted: bool) -> Result<Client, ClientError> {
+/// A client for one gateway, which goes no further than `reach`. Certificates are only read when it is asked over TLS: that takes milliseconds.
+pub(super) fn build(encrypted: bool, reach: Reach) -> Result<Client, ClientError> {
     let builder = Client::builder()
         .user_agent(concat!("g8os/", env!("CARGO_PKG_VERSION")))
         .no_proxy()
         .referer(false)
-        .redirect(Policy::custom(follow))
+        .redirect(Policy::custom(move |attempt| follow(attempt, reach)))
         .connect_timeout(CONNECT)
         .pool_idle_timeout(IDLE)
         .pool_max_idle_per_host(CONNECTIONS)
         .http2_adaptive_window(true)
         .http2_keep_alive_interval(PING)
         .http2_keep_alive_timeout(PING);
+    let builder = match reach {
+        Reach::Anywhere => builder,
+        Reach::Public => builder.dns_resolver(PublicOnly),
+    };
     let builder = builder.tls_backend_preconfigured(tls_config(encrypted)?);
     builder.min_tls_version(tls::Version::TLS_1_2).build().map_err(ClientError::Http)
 }
@@ -62,13 +70,18 @@ fn tls_config(encrypted: bool) -> Result<rustls::ClientConfig, ClientError> {
     Ok(config)
 }
 
-fn follow(attempt: Attempt<'_>) -> reqwest::redirect::Action {
+fn follow(attempt: Attempt<'_>, reach: Reach) -> reqwest::redirect::Action {
     let was_encrypted = attempt.previous().iter().any(|url| url.scheme() == "https");
     if was_encrypted && attempt.url().scheme() != "https" {
         return attempt.error("redirected from https to http");
     }
     if attempt.previous().len() > REDIRECTS {
         return attempt.error("redirected too often");
+    }
+    if reach == Reach::Public
+        && let Err(refused) = address::judge(attempt.url())
+    {
+        return attempt.error(refused);
     }
     attempt.follow()
 }
