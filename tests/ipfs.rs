@@ -378,6 +378,37 @@ fn a_name_is_signed_by_one_node_and_says_so_otherwise() {
     assert_eq!(flist.run(args!["name", "publish", "a/b", cid]).code, 2);
 }
 
+/// What is there under the name of an archive is whole or untouched, and the same flist is the same file.
+#[test]
+fn an_archive_appears_when_it_is_whole() {
+    let (flist, cid) = publisher();
+    let archive = flist.home().join("image.car");
+    let spec = format!("car:{}", archive.display());
+    let report = publish(&flist, &cid, &spec, &[]);
+    assert_eq!(report["sent"].as_u64(), Some(objects(&flist).len() as u64), "{report}");
+    let first = fs::read(&archive).unwrap();
+    publish(&flist, &cid, &spec, &[]);
+    assert!(fs::read(&archive).unwrap() == first, "the same flist is the same file");
+    let reader = Flist::new();
+    reader.ok(args!["check", cid, "--from", spec]);
+    compare::assert_same(&flist.home().join("source"), reader.mount_with(&cid, &["--from", &spec]).path());
+    // From an archive onto a node: whatever gives proven blocks is a source.
+    let node = Rpc::start();
+    publish(&reader, &cid, &node.spec(), &["--from", &spec]);
+    assert_eq!(node.blocks(), objects(&flist));
+
+    let hole = store::objects(flist.store()).into_iter().rfind(|(name, _)| name.starts_with("bafk"));
+    fs::remove_file(hole.unwrap().1).unwrap();
+    let outcome = flist.run(args!["publish", cid, "--to", spec]);
+    explains(&outcome, &["cannot be had"]);
+    assert!(fs::read(&archive).unwrap() == first, "what was there stays");
+    let left = fs::read_dir(flist.home().path()).unwrap().flatten();
+    let left: Vec<_> = left.filter(|e| e.file_name().as_encoded_bytes().starts_with(b".writing-")).collect();
+    assert!(left.is_empty(), "{left:?}");
+    let outcome = flist.run(args!["publish", cid, "--to", "car:/dev/null"]);
+    explains(&outcome, &["writing the archive /dev/null", "no file"]);
+}
+
 #[test]
 fn a_store_is_a_sink_too_and_gets_only_what_it_lacks() {
     let (flist, cid) = publisher();

@@ -28,8 +28,9 @@ pub struct Cli {
 /// Options that every command takes.
 #[derive(Args, Clone, Debug)]
 pub struct Global {
-    /// Where blocks come from, in the order to ask: dir:PATH, http://HOST:PORT, https://HOST, ipfs:http://HOST:PORT (the RPC of
-    /// an IPFS node; `ipfs:` is the one on this machine). Several are separated by commas [default: dir: of $XDG_DATA_HOME/g8os/store]
+    /// Where blocks come from, in the order to ask: dir:PATH, car:FILE, http://HOST:PORT, https://HOST, ipfs:http://HOST:PORT
+    /// (the RPC of an IPFS node; ipfs: is the one on this machine). Several are separated by commas [default: dir: of
+    /// $XDG_DATA_HOME/g8os/store]
     #[arg(
         long,
         global = true,
@@ -39,8 +40,8 @@ pub struct Global {
         value_delimiter = ','
     )]
     pub from: Vec<Spec>,
-    /// Where blocks go: dir:PATH [default: dir: of $XDG_DATA_HOME/g8os/store]; `publish` writes to ipfs:http://HOST:PORT too, and
-    /// has no default
+    /// Where blocks go: dir:PATH [default: dir: of $XDG_DATA_HOME/g8os/store]; `publish` writes to car:FILE and
+    /// ipfs:http://HOST:PORT too, and has no default
     #[arg(
         long,
         global = true,
@@ -86,7 +87,7 @@ impl Global {
 pub enum Command {
     /// Pack a directory tree into an flist and print its CID
     Pack(PackArgs),
-    /// Put an flist where others find it: a store, an IPFS node
+    /// Put an flist where others find it: a store, an archive, an IPFS node
     Publish(PublishArgs),
     /// Let a name stand for an flist
     #[command(subcommand)]
@@ -187,7 +188,8 @@ pub struct PackArgs {
 /// `flist publish`
 ///
 /// Sends every object that --from has to each --to in turn, and skips what is there already. An IPFS node is to pin it: it
-/// is published when the node lists the pin. Stopped or broken off, the same command goes on where it was.
+/// is published when the node lists the pin. Stopped or broken off, the same command goes on where it was; only an archive is
+/// made anew.
 #[derive(Args, Debug)]
 pub struct PublishArgs {
     /// CID of the flist

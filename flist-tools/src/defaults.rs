@@ -34,17 +34,17 @@ pub fn sink(global: &Global) -> anyhow::Result<PathBuf> {
     };
     match spec {
         Spec::Dir(path) => Ok(path),
-        Spec::Http(_) => bail!("{spec} can only be read: name a sink with --to dir:PATH"),
-        Spec::Ipfs(_) => {
-            bail!("{spec} is not packed into: pack with --to dir:PATH, then `flist publish CID --to {spec}`")
+        Spec::Car(_) | Spec::Ipfs(_) => {
+            bail!("pack cannot write {spec}: pack with --to dir:PATH, then `flist publish CID --to {spec}`")
         }
+        Spec::Http(_) | Spec::Hint(_) => bail!("{spec} can only be read: name a sink with --to dir:PATH"),
     }
 }
 
 /// Where to publish: `--to`.
 pub fn sinks(global: &Global) -> anyhow::Result<Vec<Spec>> {
     if global.to.is_empty() {
-        bail!("nothing says where to publish: name it with --to, such as --to ipfs: or --to dir:PATH");
+        bail!("nothing says where to publish: name it with --to, such as --to ipfs:, car:FILE or dir:PATH");
     }
     global.to.iter().map(|spec| Ok(spec.clone().absolute()?)).collect()
 }

@@ -160,7 +160,8 @@ pub async fn publish(
     let done = match sink {
         Spec::Dir(path) => dir::publish(&plan, &objects, path).await?,
         Spec::Ipfs(address) => ipfs::publish(&plan, &objects, address, options).await?,
-        Spec::Http(_) => return Err(PublishError::ReadOnly(sink.to_string())),
+        Spec::Car(path) => car::publish(&plan, &objects, path).await?,
+        Spec::Http(_) | Spec::Hint(_) => return Err(PublishError::ReadOnly(sink.to_string())),
     };
     Ok(PublishReport {
         cid: id,

@@ -11,8 +11,8 @@ use g8_cache::{BlockId, GetError};
 use parking_lot::Mutex;
 
 use super::{CAR_BYTES, PAUSES, Run, patiently};
+use crate::car::{header, prefix};
 use crate::ipfs::{RpcError, Sent, Verdict};
-use crate::publish::car::{header, prefix};
 use crate::publish::{Blocks, Objects, PublishError, stopped};
 
 /// Blocks put at the same time, where there is no import.
@@ -176,7 +176,7 @@ fn car(
                 let bytes = block.bytes().len() as u64;
                 progress.add(bytes);
                 load.lock().blocks.push((block.id(), bytes));
-                vec![Ok(prefix(&block)), Ok(block.bytes().clone())]
+                vec![Ok(prefix(&block.id(), block.bytes().len()).into()), Ok(block.bytes().clone())]
             }
             Err(error) => {
                 load.lock().broken = Some(error);
@@ -184,5 +184,5 @@ fn car(
             }
         })
     });
-    stream::iter([Ok(header(root))]).chain(sections).boxed()
+    stream::iter([Ok(header(&[root.cid()]).into())]).chain(sections).boxed()
 }
