@@ -94,7 +94,9 @@ pub fn wanted(global: &Global, reference: &str) -> anyhow::Result<Wanted> {
     }
     let mut sources = defaults::sources(global)?;
     for hint in resolved.hints.gateways(global.reach())? {
-        if sources.len() < MAX_SOURCES && !sources.contains(&hint) {
+        if sources.len() >= MAX_SOURCES {
+            tracing::warn!(%hint, "the hint is not asked: there are {MAX_SOURCES} sources already");
+        } else if !sources.contains(&hint) {
             sources.push(hint);
         }
     }

@@ -6,12 +6,16 @@
 //! | `car:FILE` | a CARv1 archive | yes | - |
 //! | `http://HOST`, `https://HOST` | a trustless gateway | yes | - |
 //! | `hint:URL` | the same, named by a reference: followed to public addresses only | yes | - |
+//!
+//! `cache:FOLDER` is what the cache of another process holds; it is named so to people, and nobody can ask for it by that.
 
+mod cache;
 mod car;
 mod dir;
 mod http;
 mod spec;
 
+pub use cache::{CacheSourceError, cache_source};
 pub use car::{Car, CarError};
 pub use dir::{DirStore, Put, StoreError};
 pub use http::{BadAddress, ClientError, Gateway};

@@ -21,6 +21,7 @@ mod resolver;
 mod tests;
 
 use std::error::Error;
+use std::path::Path;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -33,6 +34,7 @@ use crate::reference::Reach;
 use crate::reference::public::NotPublic;
 pub use address::{BadAddress, Gateway};
 pub use client::ClientError;
+use client::Way;
 
 /// Media type of a block.
 const RAW: &str = "application/vnd.ipld.raw";
@@ -52,8 +54,17 @@ pub(super) struct HttpSource {
 
 impl HttpSource {
     pub(super) fn new(spec: String, gateway: &Gateway, reach: Reach) -> Result<Self, ClientError> {
-        let client = client::build(gateway.is_encrypted(), reach)?;
-        Ok(HttpSource { spec, gateway: gateway.clone(), client })
+        let way = if gateway.is_encrypted() { Way::Encrypted(reach) } else { Way::Plain(reach) };
+        Self::by(way, spec, gateway.clone())
+    }
+
+    /// The gateway that listens on a unix socket, named `spec` to people.
+    pub(super) fn on_socket(spec: String, socket: &Path) -> Result<Self, ClientError> {
+        Self::by(Way::Socket(socket), spec, Gateway::nowhere())
+    }
+
+    fn by(way: Way<'_>, spec: String, gateway: Gateway) -> Result<Self, ClientError> {
+        Ok(HttpSource { spec, gateway, client: client::build(way)? })
     }
 }
 

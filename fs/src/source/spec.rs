@@ -59,6 +59,9 @@ pub enum SpecError {
     /// A hint leads where it may not.
     #[error("source hint:{0} is not followed: name it without hint: if you trust it")]
     Private(Gateway, #[source] NotPublic),
+    /// A stranger's advice comes without credentials.
+    #[error("source hint:{0} has credentials, which only a source without hint: may have")]
+    Credentials(Gateway),
     /// There is no client for it.
     #[error("source {0}")]
     Client(Gateway, #[source] ClientError),
@@ -80,7 +83,10 @@ impl FromStr for Spec {
             Some(("car", "")) => Err(SpecError::NoFile(text.into())),
             Some(("car", path)) => Ok(Spec::Car(PathBuf::from(path))),
             Some(("http" | "https", _)) => Ok(Spec::Http(text.parse()?)),
-            Some(("hint", url)) => Ok(Spec::Hint(url.parse()?)),
+            Some(("hint", url)) => match url.parse::<Gateway>()? {
+                gateway if gateway.has_credentials() => Err(SpecError::Credentials(gateway)),
+                gateway => Ok(Spec::Hint(gateway)),
+            },
             // Credentials stand before an @.
             Some((scheme, rest)) if rest.contains('@') => Err(SpecError::Unknown(format!("{scheme}:..."))),
             Some(_) | None => Err(SpecError::Unknown(text.into())),
@@ -242,9 +248,19 @@ mod tests {
         assert_eq!("car:a.car".parse::<Spec>().unwrap(), Spec::Car("a.car".into()));
         assert!(matches!("https://host/a".parse().unwrap(), Spec::Http(_)));
         assert!(matches!("hint:https://host/a".parse().unwrap(), Spec::Hint(_)));
-        for bad in
-            ["", "dir", "dir:", "car:", "hint:x", "ftp://x", "/path", "http:", "http://", "https://host:port"]
-        {
+        for bad in [
+            "",
+            "dir",
+            "dir:",
+            "car:",
+            "hint:x",
+            "hint:http://me:secret@host",
+            "ftp://x",
+            "/path",
+            "http:",
+            "http://",
+            "https://host:port",
+        ] {
             bad.parse::<Spec>().unwrap_err();
         }
     }

@@ -1,5 +1,6 @@
 //! The HTTP client of a gateway: how it connects, keeps connections, follows redirects and judges certificates.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,24 +34,40 @@ pub enum ClientError {
     Http(#[source] reqwest::Error),
 }
 
-/// A client for one gateway, which goes no further than `reach`. Certificates are only read when it is asked over TLS: that takes milliseconds.
-pub(super) fn build(encrypted: bool, reach: Reach) -> Result<Client, ClientError> {
+/// How a gateway is reached.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Way<'a> {
+    /// Over TCP, so far.
+    Plain(Reach),
+    /// Over TLS, so far.
+    Encrypted(Reach),
+    /// Over a unix socket.
+    Socket(&'a Path),
+}
+
+/// A client for one gateway. Certificates are only read when it is asked over TLS: that takes milliseconds.
+pub(super) fn build(way: Way<'_>) -> Result<Client, ClientError> {
     let builder = Client::builder()
         .user_agent(concat!("g8os/", env!("CARGO_PKG_VERSION")))
         .no_proxy()
         .referer(false)
-        .redirect(Policy::custom(move |attempt| follow(attempt, reach)))
         .connect_timeout(CONNECT)
         .pool_idle_timeout(IDLE)
         .pool_max_idle_per_host(CONNECTIONS)
         .http2_adaptive_window(true)
         .http2_keep_alive_interval(PING)
         .http2_keep_alive_timeout(PING);
-    let builder = match reach {
-        Reach::Anywhere => builder,
-        Reach::Public => builder.dns_resolver(PublicOnly),
+    let builder = match way {
+        Way::Plain(reach) | Way::Encrypted(reach) => {
+            let builder = builder.redirect(Policy::custom(move |attempt| follow(attempt, reach)));
+            match reach {
+                Reach::Anywhere => builder,
+                Reach::Public => builder.dns_resolver(PublicOnly),
+            }
+        }
+        Way::Socket(path) => builder.redirect(Policy::none()).unix_socket(path),
     };
-    let builder = builder.tls_backend_preconfigured(tls_config(encrypted)?);
+    let builder = builder.tls_backend_preconfigured(tls_config(matches!(way, Way::Encrypted(_)))?);
     builder.min_tls_version(tls::Version::TLS_1_2).build().map_err(ClientError::Http)
 }
 
