@@ -359,6 +359,66 @@ fn a_real_node_signs_names_and_knows_what_they_stand_for() {
     assert_eq!(resolved["Path"].as_str(), Some(&*format!("/ipfs/{cid}")));
 }
 
+/// A name is resolved by the nodes among the sources; when they cannot, it leads where it led last, with a warning.
+#[test]
+fn a_name_leads_where_a_node_says_and_else_where_it_led_last() {
+    let (node, (flist, cid)) = (Rpc::start(), Flist::with_image());
+    publish(&flist, &cid, &node.spec(), &[]);
+    let name = flist.ok(args!["name", "publish", "images", cid, "--to", node.spec()]).text();
+    let reader = Flist::new();
+    let named = reader.ok(args!["info", name, "--from", node.spec(), "--json"]);
+    assert!(named.stderr.contains(&format!("is {cid}")), "where it leads is said: {}", named.stderr);
+    let mounted = reader.mount_with(&name, &["--from", &node.spec()]);
+    compare::assert_same(&flist.home().join("source"), mounted.path());
+    mounted.umount();
+
+    // The node knows no more, or hangs: what it said before counts, and the user is told.
+    for (trick, words) in
+        [(Trick::Status(500), "something is wrong with this node"), (Trick::Hangs, "no sign of life")]
+    {
+        node.fails("name/resolve", trick, 1);
+        let asked = args!["info", name, "--from", node.spec(), "--deadline", "4"];
+        let stale = reader.run_within(Duration::from_secs(4) + SLACK, asked).ok();
+        for needed in ["may lead elsewhere by now", words, &cid] {
+            assert!(stale.stderr.contains(needed), "{trick:?}: no {needed:?}: {}", stale.stderr);
+        }
+    }
+    // A name that never led anywhere ends in time, and one without a node says what to do.
+    node.fails("name/resolve", Trick::Hangs, 1);
+    let asked = args!["info", "ipns://k51qzi5uqu5dnever", "--from", node.spec(), "--deadline", "4"];
+    let outcome = reader.run_within(Duration::from_secs(4) + SLACK, asked);
+    explains(&outcome, &["k51qzi5uqu5dnever cannot be resolved", &node.spec()]);
+    let outcome = reader.run_within(SLACK, args!["info", "ipns://example.org"]);
+    explains(&outcome, &["takes an IPFS node", "--from ipfs:"]);
+    // It leads elsewhere, and that is followed.
+    let (other, second) = Flist::with_image();
+    fs::write(other.home().join("source/more"), "more").unwrap();
+    let third = other.pack(&other.home().join("source"));
+    assert_ne!(second, third);
+    other.ok(args!["publish", third, "--to", node.spec()]);
+    other.ok(args!["name", "publish", "images", third, "--to", node.spec()]);
+    let moved = reader.ok(args!["info", name, "--from", node.spec()]);
+    assert!(moved.stderr.contains(&format!("is {third}")), "{}", moved.stderr);
+}
+
+/// A hint names a peer, and the node is connected to it before it is asked for blocks; one that does not answer costs seconds.
+#[test]
+fn peers_that_a_reference_hints_at_are_met_by_the_nodes() {
+    const PEER: &str = "/ip4/127.0.0.1/tcp/4001/p2p/12D3KooWDzVGLM8mkHFhkzuwebpDg2YCsgSW3cjdsFm7FJEvGmSe";
+    let (node, (flist, cid)) = (Rpc::start(), Flist::with_image());
+    publish(&flist, &cid, &node.spec(), &[]);
+    let reference = format!("{cid}?peer={PEER}");
+    let reader = Flist::new();
+    let outcome = reader.run(args!["info", reference, "--from", node.spec()]);
+    explains(&outcome, &["--allow-private-hints"]);
+    reader.ok(args!["info", reference, "--from", node.spec(), "--allow-private-hints"]);
+    assert_eq!(node.peers(), [PEER]);
+    node.fails("swarm/connect", Trick::Hangs, 1);
+    let asked = args!["info", reference, "--from", node.spec(), "--allow-private-hints"];
+    let late = reader.run_within(SLACK * 2, asked).ok();
+    assert!(late.stderr.contains("is not met"), "{}", late.stderr);
+}
+
 #[test]
 fn a_name_is_signed_by_one_node_and_says_so_otherwise() {
     let (node, (flist, cid)) = (Rpc::start(), Flist::with_image());

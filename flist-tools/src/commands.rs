@@ -16,7 +16,9 @@ mod pack;
 mod publish;
 mod run;
 mod serve;
+mod source;
 mod stat;
+mod tag;
 mod tree;
 mod umount;
 mod unpack;
@@ -43,6 +45,8 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Run(args) => run::run(global, &args),
         Command::Serve(args) => serve::run(global, &args),
         Command::Bench(args) => bench::run(global, &args),
+        Command::Source(command) => source::run(global, &command),
+        Command::Tag(args) => tag::run(global, &args),
         Command::Cache(command) => cache::run(global, &command),
         Command::Completions { shell } => completions::run(shell),
         Command::Man { dir } => man::run(&dir),

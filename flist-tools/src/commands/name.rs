@@ -9,7 +9,7 @@ use g8_fs::source::Spec;
 use serde::Serialize;
 
 use crate::cli::{Global, NameCommand, NamePublishArgs};
-use crate::session::{address, runtime};
+use crate::session::{runtime, wanted};
 use crate::{defaults, output};
 
 /// How long a node may take to say what it has pinned.
@@ -30,7 +30,7 @@ pub fn run(global: &Global, command: &NameCommand) -> anyhow::Result<()> {
 }
 
 fn publish(global: &Global, args: &NamePublishArgs) -> anyhow::Result<()> {
-    let cid = address(&args.reference)?;
+    let cid = wanted(global, &args.reference)?.id;
     let node = node(global)?;
     let to = format!("ipfs:{}", node.address());
     let key = runtime()?.block_on(sign(&node, args, &cid)).with_context(|| format!("naming it on {to}"))?;

@@ -2,25 +2,25 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use g8_fs::publish::{Progress, PublishOptions, PublishReport, publish};
-use g8_fs::source::{SourceOptions, open_sources};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::cli::{Global, PublishArgs};
 use crate::progress::{Bar, Look, Unit};
-use crate::session::{address, runtime};
+use crate::session::{runtime, wanted};
 use crate::{defaults, output};
 
 /// Begins the name of every pin of ours.
 const PIN: &str = "flist:";
 
 pub fn run(global: &Global, args: &PublishArgs) -> anyhow::Result<()> {
-    let id = address(&args.reference)?;
+    let wanted = wanted(global, &args.reference)?;
     let sinks = defaults::sinks(global)?;
-    let sources = open_sources(&defaults::sources(global)?, SourceOptions::default())?;
-    let name = format!("{PIN}{}", args.name.clone().unwrap_or_else(|| id.to_string()));
+    let sources = wanted.open_sources(Instant::now() + global.deadline())?;
+    let name = format!("{PIN}{}", args.name.clone().unwrap_or_else(|| wanted.id.to_string()));
     let options = PublishOptions { deadline: global.deadline(), name };
     let runtime = runtime()?;
     let stop = runtime.block_on(async { stop_on_signal() })?;
@@ -33,7 +33,7 @@ pub fn run(global: &Global, args: &PublishArgs) -> anyhow::Result<()> {
             // The root tells the size of the data only.
             Look { done, total: shown.total.load(Ordering::Relaxed).max(done), message: message.clone() }
         });
-        let report = runtime.block_on(publish(id, &sources, sink, &options, &progress, &stop))?;
+        let report = runtime.block_on(publish(wanted.id, &sources, sink, &options, &progress, &stop))?;
         drop(bar);
         if !global.json {
             tell(&report)?;

@@ -60,6 +60,9 @@ pub enum SpecError {
     /// The URL is not one of a gateway.
     #[error(transparent)]
     Address(#[from] BadAddress),
+    /// A stranger's advice comes without credentials.
+    #[error("source hint:{0} has credentials, which only a source without hint: may have")]
+    Credentials(Gateway),
     /// The URL is not one of a node.
     #[error(transparent)]
     Rpc(#[from] BadRpcAddress),
@@ -87,7 +90,10 @@ impl FromStr for Spec {
             Some(("car", "")) => Err(SpecError::NoFile(text.into())),
             Some(("car", path)) => Ok(Spec::Car(PathBuf::from(path))),
             Some(("http" | "https", _)) => Ok(Spec::Http(text.parse()?)),
-            Some(("hint", url)) => Ok(Spec::Hint(url.parse()?)),
+            Some(("hint", url)) => match url.parse::<Gateway>()? {
+                gateway if gateway.has_credentials() => Err(SpecError::Credentials(gateway)),
+                gateway => Ok(Spec::Hint(gateway)),
+            },
             Some(("ipfs", url)) => Ok(Spec::Ipfs(url.parse()?)),
             // Credentials stand before an @.
             Some((scheme, rest)) if rest.contains('@') => Err(SpecError::Unknown(format!("{scheme}:..."))),
@@ -265,6 +271,7 @@ mod tests {
             "dir:",
             "car:",
             "hint:x",
+            "hint:http://me:secret@host",
             "ipfs",
             "ipfs:x",
             "ipfs://cid",
