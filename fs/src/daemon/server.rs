@@ -297,13 +297,6 @@ fn answer(engine: &Engine, stream: UnixStream, client: Leaving) -> io::Result<()
     send(&stream, &reply)
 }
 
-fn sources(outcome: Result<Vec<SourceStats>, MountError>) -> Reply {
-    match outcome {
-        Ok(list) => Reply::Sources(list),
-        Err(error) => Reply::Refused(Refusal::new(&error)),
-    }
-}
-
 /// Gives what the cache holds for as long as the client stays.
 fn give_blocks(engine: &Engine, stream: &UnixStream, client: Leaving) -> io::Result<()> {
     let shared = Arc::clone(&client.0);
@@ -320,6 +313,13 @@ fn give_blocks(engine: &Engine, stream: &UnixStream, client: Leaving) -> io::Res
     drop(holder);
     shared.wake();
     Ok(())
+}
+
+fn sources(outcome: Result<Vec<SourceStats>, MountError>) -> Reply {
+    match outcome {
+        Ok(list) => Reply::Sources(list),
+        Err(error) => Reply::Refused(Refusal::new(&error)),
+    }
 }
 
 fn mount(

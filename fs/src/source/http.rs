@@ -53,6 +53,7 @@ pub(super) struct HttpSource {
 }
 
 impl HttpSource {
+    /// The gateway, named `spec` to people, asked no further than `reach`.
     pub(super) fn new(spec: String, gateway: &Gateway, reach: Reach) -> Result<Self, ClientError> {
         let way = if gateway.is_encrypted() { Way::Encrypted(reach) } else { Way::Plain(reach) };
         Self::by(way, spec, gateway.clone())

@@ -34,12 +34,12 @@ pub enum ClientError {
     Http(#[source] reqwest::Error),
 }
 
-/// How a gateway is reached.
+/// How a gateway is reached, and how far its names and redirects may lead.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Way<'a> {
-    /// Over TCP, so far.
+    /// Over TCP.
     Plain(Reach),
-    /// Over TLS, so far.
+    /// Over TLS.
     Encrypted(Reach),
     /// Over a unix socket.
     Socket(&'a Path),
