@@ -32,6 +32,7 @@ demo: setup ## Pack a Debian tree, mount it by its CID, run python3 in it (root)
 	@target/release/demo
 
 test: setup ## Run all tests (root)
+	$(call step,IPFS nodes,2200,.ci/setup ipfs)
 	$(call step,build,2400,cargo build --locked --workspace && cargo test --locked --workspace --no-run && cargo test --locked -p integration-tests --no-run)
 	$(call step,all tests and mounts in mode kernel,1500,G8_MODE=kernel cargo test --locked --workspace --no-fail-fast)
 	$(call step,integration tests in mode fuse,900,G8_MODE=fuse cargo test --locked -p integration-tests --no-fail-fast)

@@ -211,6 +211,24 @@ fn trouble_that_passes_costs_another_try() {
     }
 }
 
+/// As js-ipfs does: what it lacks it would have to be asked for until it is tired of waiting.
+#[test]
+fn a_node_that_waits_for_what_it_lacks_is_asked_for_what_it_has() {
+    let (node, (flist, cid)) = (Rpc::start(), publisher());
+    publish(&flist, &cid, &node.spec(), &[]);
+    let count = objects(&flist).len();
+    assert_eq!((node.count("refs/local"), node.count("block/stat")), (0, count + 1));
+    let more = flist.home().join("source/more");
+    fs::write(&more, "more").unwrap();
+    let second = flist.pack(&flist.home().join("source"));
+    let before = node.imported();
+    node.fails("block/stat", Trick::Hangs, 1);
+    let report = publish(&flist, &second, &node.spec(), &[]);
+    assert_eq!(node.count("refs/local"), 1);
+    assert!(report["skipped"].as_u64().unwrap() > 10, "{report}");
+    assert!(node.imported() - before < 2 << 20, "{} bytes", node.imported() - before);
+}
+
 /// Whatever a node does, nothing is called published that is not.
 #[test]
 fn a_node_that_does_not_have_the_flist_is_an_error_that_says_why() {
@@ -467,6 +485,41 @@ fn an_archive_appears_when_it_is_whole() {
     assert!(left.is_empty(), "{left:?}");
     let outcome = flist.run(args!["publish", cid, "--to", "car:/dev/null"]);
     explains(&outcome, &["writing the archive /dev/null", "no file"]);
+}
+
+/// On a fresh node each, in turn: the archive in one import, and `flist publish`.
+#[test]
+#[ignore = "a measurement: FLIST_BIN=target/release/flist, a quiet machine, --nocapture"]
+fn publishing_is_nearly_as_fast_as_a_bare_import() {
+    let flist = Flist::new();
+    let (source, archive) = (flist.home().join("source"), flist.home().join("image.car"));
+    let tree = harness::tree::Builder::at(&source);
+    let mut rng = harness::SplitMix64::new(250);
+    (0..250).for_each(|file| tree.file(format!("{file:03}"), &rng.bytes(1 << 20)));
+    tree.finish();
+    let cid = flist.pack(&source);
+    publish(&flist, &cid, &format!("car:{}", archive.display()), &[]);
+    let car = fs::read(&archive).unwrap();
+    let mut ratios: Vec<f64> = (0..3)
+        .map(|_| {
+            let node = Daemon::js_ipfs().unwrap();
+            let began = std::time::Instant::now();
+            node.import(&car).ok();
+            let bare = began.elapsed().as_secs_f64();
+            let node = Daemon::js_ipfs().unwrap();
+            let outcome = flist.ok(args!["publish", cid, "--to", node.spec()]);
+            let ours = outcome.took.as_secs_f64();
+            let mib = car.len() as f64 / f64::from(1 << 20);
+            println!(
+                "{mib:.0} MiB: bare import {:.1} MiB/s, flist publish {:.1} MiB/s",
+                mib / bare,
+                mib / ours
+            );
+            bare / ours
+        })
+        .collect();
+    ratios.sort_by(f64::total_cmp);
+    assert!(ratios[1] >= 0.8, "{ratios:?}");
 }
 
 #[test]
