@@ -30,8 +30,9 @@ pub struct Cli {
 /// Options that every command takes.
 #[derive(Args, Clone, Debug)]
 pub struct Global {
-    /// Where blocks come from, in the order to ask: dir:PATH, car:FILE, http://HOST:PORT, https://HOST. Several are
-    /// separated by commas [default: dir: of $XDG_DATA_HOME/g8os/store]
+    /// Where blocks come from, in the order to ask: dir:PATH, car:FILE, http://HOST:PORT, https://HOST, ipfs:http://HOST:PORT
+    /// (the RPC of an IPFS node; ipfs: is the one on this machine). Several are separated by commas [default: dir: of
+    /// $XDG_DATA_HOME/g8os/store]
     #[arg(
         long,
         global = true,
@@ -41,8 +42,16 @@ pub struct Global {
         value_delimiter = ','
     )]
     pub from: Vec<Spec>,
-    /// Where blocks go: dir:PATH [default: dir: of $XDG_DATA_HOME/g8os/store]
-    #[arg(long, global = true, env = "G8_TO", value_name = "SPEC", value_delimiter = ',')]
+    /// Where blocks go: dir:PATH [default: dir: of $XDG_DATA_HOME/g8os/store]; `publish` writes to car:FILE and
+    /// ipfs:http://HOST:PORT too, and has no default
+    #[arg(
+        long,
+        global = true,
+        env = "G8_TO",
+        hide_env_values = true,
+        value_name = "SPEC",
+        value_delimiter = ','
+    )]
     pub to: Vec<Spec>,
     /// Follow the hints in a reference (?gw=URL&peer=MULTIADDR) also to addresses that are not public, such as 10.0.0.1
     #[arg(long, global = true, env = "G8_ALLOW_PRIVATE_HINTS", value_parser = clap::builder::FalseyValueParser::new())]
@@ -56,7 +65,7 @@ pub struct Global {
     /// Most bytes of decoded contents that a daemon keeps in memory; a running one keeps its own [default: 128M]
     #[arg(long, global = true, env = "G8_CACHE_MEMORY", value_name = "SIZE", value_parser = size)]
     pub cache_memory: Option<u64>,
-    /// Seconds that one read, or opening an image, may take at most
+    /// Seconds that one read, or opening an image, may take at most; and for how long a sink may show no sign of life
     #[arg(long, global = true, env = "G8_DEADLINE", value_name = "SECONDS", default_value_t = DEADLINE.as_secs(),
           value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub deadline: u64,
@@ -88,6 +97,11 @@ impl Global {
 pub enum Command {
     /// Pack a directory tree into an flist and print its CID
     Pack(PackArgs),
+    /// Put an flist where others find it: a store, an archive, an IPFS node
+    Publish(PublishArgs),
+    /// Let a name stand for an flist
+    #[command(subcommand)]
+    Name(NameCommand),
     /// Mount an flist on a directory
     Mount(MountArgs),
     /// Unmount an flist
@@ -184,6 +198,45 @@ pub struct PackArgs {
     /// A label to record
     #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
     pub label: Vec<String>,
+}
+
+/// `flist publish`
+///
+/// Sends every object that --from has to each --to in turn, and skips what is there already. An IPFS node is to pin it: it
+/// is published when the node lists the pin. Stopped or broken off, the same command goes on where it was; only an archive is
+/// made anew.
+#[derive(Args, Debug)]
+pub struct PublishArgs {
+    /// CID of the flist
+    #[arg(value_name = "REF")]
+    pub reference: String,
+    /// Name of the pin on an IPFS node, which shows as flist:NAME [default: the CID]
+    #[arg(long, value_name = "NAME", value_parser = pin_name)]
+    pub name: Option<String>,
+}
+
+/// `flist name`
+#[derive(Debug, Subcommand)]
+pub enum NameCommand {
+    /// Have an IPFS node sign that a name of its stands for an flist; prints the name, which --from ipfs: resolves
+    Publish(NamePublishArgs),
+}
+
+/// `flist name publish`
+#[derive(Args, Debug)]
+pub struct NamePublishArgs {
+    /// Key of the node that signs, by its name or id; made when the node has none of that name
+    #[arg(value_parser = key)]
+    pub key: String,
+    /// CID of the flist, which should be published to the node before
+    #[arg(value_name = "REF")]
+    pub reference: String,
+    /// How long the signature is good; the node renews it while it runs
+    #[arg(long, value_name = "TIME", default_value = "48h", value_parser = span)]
+    pub lifetime: String,
+    /// How long others may go by it without asking again
+    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = span)]
+    pub ttl: String,
 }
 
 /// How a mount reaches the kernel, as a user says it.
@@ -500,6 +553,30 @@ fn owner(text: &str) -> Result<g8_fs::pack::OwnerMap, String> {
         Some(g8_fs::pack::OwnerMap { uid: uid.parse().ok()?, gid: gid.parse().ok()? })
     });
     parsed.ok_or_else(|| "an owner is UID:GID in numbers, such as 0:0".into())
+}
+
+fn pin_name(text: &str) -> Result<String, String> {
+    // Kubo takes names of up to 255 bytes.
+    match text.len() {
+        1..=240 if !text.chars().any(char::is_control) => Ok(text.to_owned()),
+        _ => Err("a name is 1 to 240 bytes without control characters".into()),
+    }
+}
+
+fn key(text: &str) -> Result<String, String> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    match text.len() {
+        1..=100 if text.chars().all(plain) => Ok(text.to_owned()),
+        _ => Err("the name of a key is 1 to 100 letters, digits and -_.".into()),
+    }
+}
+
+fn span(text: &str) -> Result<String, String> {
+    let number = text.strip_suffix(['s', 'm', 'h']);
+    match number.and_then(|number| number.parse::<u32>().ok()) {
+        Some(1..) => Ok(text.to_owned()),
+        Some(0) | None => Err("a time is a number with s, m or h, such as 24h".into()),
+    }
 }
 
 fn key_value(text: &str) -> Result<String, String> {

@@ -11,7 +11,9 @@ mod ls;
 mod man;
 mod mount;
 mod mounts;
+mod name;
 mod pack;
+mod publish;
 mod run;
 mod serve;
 mod source;
@@ -28,6 +30,8 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
     let global = &cli.global;
     match cli.command {
         Command::Pack(args) => pack::run(global, &args),
+        Command::Publish(args) => publish::run(global, &args),
+        Command::Name(command) => name::run(global, &command),
         Command::Mount(args) => mount::run(global, &args),
         Command::Umount(args) => umount::run(global, &args),
         Command::Mounts => mounts::run(global),

@@ -10,12 +10,12 @@ use g8_fs::filesystem::Filesystem;
 use g8_fs::image::Image;
 use g8_fs::names::Names;
 use g8_fs::paths::{self, Last};
-use g8_fs::reference::{Reference, resolve};
+use g8_fs::reference::{Reference, Target, resolve};
 use g8_fs::source::{SourceOptions, Spec, SpecError, open_sources_of};
 use tokio::runtime::Runtime;
 
 use crate::cli::Global;
-use crate::{defaults, output};
+use crate::{defaults, network, output};
 
 /// Decoded frames kept in memory while a command runs.
 const MEMORY: u64 = 64 << 20;
@@ -88,11 +88,16 @@ impl Wanted {
 
 /// Follows `reference`. Where a name leads is said, since it may lead elsewhere tomorrow.
 pub fn wanted(global: &Global, reference: &str) -> anyhow::Result<Wanted> {
-    let resolved = resolve(&reference.parse::<Reference>()?, Names::of_user().as_ref())?;
+    let reference: Reference = reference.parse()?;
+    let mut sources = defaults::sources(global)?;
+    let nodes = network::nodes(&sources)?;
+    let resolved = match &reference.target {
+        Target::Name(name) => network::lead(global, name, &reference.hints, &nodes)?,
+        Target::Cid(_) | Target::Tag(_) => resolve(&reference, Names::of_user().as_ref())?,
+    };
     if let Some(name) = &resolved.name {
         output::info(global, format_args!("{name} is {}", resolved.id));
     }
-    let mut sources = defaults::sources(global)?;
     for hint in resolved.hints.gateways(global.reach())? {
         if sources.len() >= MAX_SOURCES {
             tracing::warn!(%hint, "the hint is not asked: there are {MAX_SOURCES} sources already");
@@ -100,8 +105,7 @@ pub fn wanted(global: &Global, reference: &str) -> anyhow::Result<Wanted> {
             sources.push(hint);
         }
     }
-    // Nodes are for a source that speaks to nodes; those that may not be followed are refused here as well.
-    resolved.hints.peers(global.reach())?;
+    network::meet(&nodes, resolved.hints.peers(global.reach())?)?;
     Ok(Wanted { id: resolved.id, sources })
 }
 

@@ -10,7 +10,9 @@ pub mod debian;
 pub mod flist;
 pub mod gateway;
 pub mod hanging;
+pub mod http;
 pub mod idmap;
+pub mod ipfs;
 pub mod kernel_mount;
 pub mod mapping;
 pub mod memory_cgroup;
@@ -26,6 +28,7 @@ pub mod prng;
 pub mod process;
 pub mod random_tree;
 pub mod rootfs;
+pub mod rpc;
 pub mod skip;
 pub mod status;
 pub mod store;
@@ -37,12 +40,14 @@ pub mod walk;
 
 pub use flist::Flist;
 pub use gateway::Gateway;
+pub use ipfs::Kubo;
 pub use mode::Mode;
 pub use mounted::Mounted;
 pub use origin::Origin;
 pub use place::Place;
 pub use prng::SplitMix64;
 pub use process::Outcome;
+pub use rpc::Rpc;
 
 /// Arguments of mixed string kinds as one list.
 #[macro_export]

@@ -34,7 +34,7 @@ use crate::reference::Reach;
 use crate::reference::public::NotPublic;
 pub use address::{BadAddress, Gateway};
 pub use client::ClientError;
-use client::Way;
+pub(crate) use client::{Way, build};
 
 /// Media type of a block.
 const RAW: &str = "application/vnd.ipld.raw";
