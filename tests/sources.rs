@@ -77,6 +77,44 @@ fn a_read_that_waits_for_a_dead_source_is_served_by_one_that_is_added() {
     }
 }
 
+/// All that is left of the origin is the cache: metadata and two files.
+#[test]
+fn a_mount_that_lives_from_its_cache_alone_gets_the_rest_from_a_source_that_is_added() {
+    let (publisher, cid) = publisher();
+    let origin = Origin::over(publisher.store());
+    let reader = Flist::new();
+    let options = ["--from", &origin.url(), "--deadline", "60", "--mode", "fuse"];
+    let mounted = reader.mount_with(&cid, &options);
+    (0..2).for_each(|file| read(&publisher, &mounted, file).unwrap());
+    let pid = mounted.pid();
+    mounted.umount();
+    wait::for_the_end_of(pid, SOON);
+    origin.down();
+
+    let mounted = reader.mount_with(&cid, &options);
+    (0..2).for_each(|file| read(&publisher, &mounted, file).unwrap());
+    let car = Car::of(publisher.store(), &cid, |_| true).write(&publisher.home().join("a.car"));
+    std::thread::scope(|scope| {
+        let readings: Vec<_> = (2..8)
+            .map(|n| {
+                scope.spawn({
+                    let (p, m) = (&publisher, &mounted);
+                    move || read(p, m, n)
+                })
+            })
+            .collect();
+        std::thread::sleep(Duration::from_secs(2));
+        // Read-ahead may have brought more than was read.
+        assert!(readings.iter().any(|reading| !reading.is_finished()), "nobody could have given all of it");
+        reader.ok(args!["source", "add", mounted.path(), car]);
+        readings.into_iter().for_each(|reading| reading.join().unwrap().unwrap());
+    });
+    let trouble = reader.ok(args!["source", "list", mounted.path(), "--json"]).json();
+    assert!(trouble[0]["trouble"].as_str().is_some_and(|told| told.contains("refused")), "{trouble:#}");
+    reader.ok(args!["source", "rm", mounted.path(), origin.url()]);
+    compare::assert_same(&publisher.home().join("source"), mounted.path());
+}
+
 #[test]
 fn every_kind_of_source_can_be_added_and_removed() {
     let (publisher, cid) = publisher();

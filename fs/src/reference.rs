@@ -87,6 +87,14 @@ pub enum BadReference {
     TooLong(usize),
 }
 
+impl Reference {
+    /// The nodes that may have the blocks, for a source that speaks to nodes; refused as a whole when one of them may not be
+    /// followed.
+    pub fn peers(&self, reach: Reach) -> Result<&[multiaddr::Multiaddr], BadHint> {
+        self.hints.peers(reach)
+    }
+}
+
 impl FromStr for Reference {
     type Err = BadReference;
 

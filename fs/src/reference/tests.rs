@@ -36,7 +36,7 @@ fn hints_are_read_in_order_and_printed_back() {
     let anywhere = reference.hints.gateways(Reach::Anywhere).unwrap();
     let names: Vec<String> = anywhere.iter().map(Spec::to_string).collect();
     assert_eq!(names, ["https://a.example/x&y", "http://b.example:81"]);
-    assert_eq!(reference.hints.peers(Reach::Public).unwrap()[0].to_string(), PEER);
+    assert_eq!(reference.peers(Reach::Public).unwrap()[0].to_string(), PEER);
     let printed = reference.to_string();
     assert_eq!(parse(&printed), reference, "{printed}");
 }
