@@ -73,7 +73,7 @@ fn specs(global: &Global, args: &ServeArgs) -> anyhow::Result<Vec<Spec>> {
 fn sources(global: &Global, args: &ServeArgs, specs: &[Spec]) -> anyhow::Result<(Sources, Option<Link>)> {
     let stores = match specs {
         [] => Vec::new(),
-        specs => open_sources(specs, SourceOptions::default())?.iter().cloned().collect(),
+        specs => open_sources(specs, SourceOptions::default())?.list().to_vec(),
     };
     if args.no_cache {
         return Ok((Sources::new(stores), None));
