@@ -28,8 +28,8 @@ pub struct Cli {
 /// Options that every command takes.
 #[derive(Args, Clone, Debug)]
 pub struct Global {
-    /// Where blocks come from, in the order to ask: dir:PATH, http://HOST:PORT, https://HOST. Several are separated
-    /// by commas [default: dir: of $XDG_DATA_HOME/g8os/store]
+    /// Where blocks come from, in the order to ask: dir:PATH, http://HOST:PORT, https://HOST, and peer: for
+    /// whoever on the local network serves with --announce. Several are separated by commas [default: dir: of $XDG_DATA_HOME/g8os/store]
     #[arg(
         long,
         global = true,
@@ -381,6 +381,11 @@ pub struct ServeArgs {
     /// Serve the stores alone, and not what the cache holds
     #[arg(long)]
     pub no_cache: bool,
+    /// Tell the local network by mDNS that this gateway is here, for those who mount with --from peer:. Needs a --listen
+    /// address that others reach, such as 0.0.0.0:8080. Everybody on that network learns that there is a cache here, and can
+    /// find out which blocks whose CIDs they know have been read
+    #[arg(long)]
+    pub announce: bool,
 }
 
 /// `flist bench`

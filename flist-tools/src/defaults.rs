@@ -34,7 +34,7 @@ pub fn sink(global: &Global) -> anyhow::Result<PathBuf> {
     };
     match spec {
         Spec::Dir(path) => Ok(path),
-        Spec::Http(_) => bail!("{spec} can only be read: name a sink with --to dir:PATH"),
+        Spec::Http(_) | Spec::Peer => bail!("{spec} can only be read: name a sink with --to dir:PATH"),
     }
 }
 

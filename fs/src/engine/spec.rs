@@ -59,7 +59,7 @@ impl MountSpec {
     pub(super) fn local_sources(&self) -> impl Iterator<Item = &Path> {
         self.sources.iter().filter_map(|spec| match spec {
             Spec::Dir(path) => Some(path.as_path()),
-            Spec::Http(_) => None,
+            Spec::Http(_) | Spec::Peer => None,
         })
     }
 

@@ -4,14 +4,12 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use g8_cache::{Origin, Source, Sources};
+use g8_cache::{MAX_SOURCES, Origin, Source, Sources};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::dir::{DirSource, DirStore};
 use super::http::{BadAddress, ClientError, Gateway, HttpSource};
-
-/// Most sources one mount may have.
-pub const MAX_SOURCES: usize = 16;
+use super::peer::{self, PeerError, PeerSource};
 
 /// A parsed source or sink. As text it is for people, without credentials; serialized it has them, for other processes of
 /// ours.
@@ -21,14 +19,22 @@ pub enum Spec {
     Dir(PathBuf),
     /// A trustless gateway.
     Http(Gateway),
+    /// The neighbours on the local network.
+    Peer,
 }
 
 /// Why a spec string names no source.
 #[derive(Debug, thiserror::Error)]
 pub enum SpecError {
     /// The scheme in front of the colon is not known.
-    #[error("unknown source {0:?}: a source is dir:PATH, http://HOST or https://HOST")]
+    #[error("unknown source {0:?}: a source is dir:PATH, http://HOST, https://HOST or peer:")]
     Unknown(String),
+    /// `peer:` takes nothing.
+    #[error("source {0:?}: neighbours are found by themselves, write just peer:")]
+    Peer(String),
+    /// They cannot be looked for.
+    #[error(transparent)]
+    Peers(#[from] PeerError),
     /// `dir:` needs a path.
     #[error("source {0:?} names no folder: write dir:PATH")]
     NoPath(String),
@@ -54,6 +60,8 @@ impl FromStr for Spec {
             Some(("dir", "")) => Err(SpecError::NoPath(text.into())),
             Some(("dir", path)) => Ok(Spec::Dir(PathBuf::from(path))),
             Some(("http" | "https", _)) => Ok(Spec::Http(text.parse()?)),
+            Some(("peer", "")) => Ok(Spec::Peer),
+            Some(("peer", rest)) if !rest.contains('@') => Err(SpecError::Peer(text.into())),
             // Credentials stand before an @.
             Some((scheme, rest)) if rest.contains('@') => Err(SpecError::Unknown(format!("{scheme}:..."))),
             Some(_) | None => Err(SpecError::Unknown(text.into())),
@@ -66,6 +74,7 @@ impl std::fmt::Display for Spec {
         match self {
             Spec::Dir(path) => write!(f, "dir:{}", path.display()),
             Spec::Http(gateway) => write!(f, "{gateway}"),
+            Spec::Peer => f.write_str(peer::SPEC),
         }
     }
 }
@@ -73,7 +82,7 @@ impl std::fmt::Display for Spec {
 impl Serialize for Spec {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
-            Spec::Dir(_) => serializer.collect_str(self),
+            Spec::Dir(_) | Spec::Peer => serializer.collect_str(self),
             Spec::Http(gateway) => serializer.serialize_str(gateway.with_credentials()),
         }
     }
@@ -90,7 +99,7 @@ impl Spec {
     pub fn absolute(self) -> std::io::Result<Self> {
         match self {
             Spec::Dir(path) => Ok(Spec::Dir(std::path::absolute(path)?)),
-            Spec::Http(_) => Ok(self),
+            Spec::Http(_) | Spec::Peer => Ok(self),
         }
     }
 
@@ -98,7 +107,7 @@ impl Spec {
     pub fn is_remote(&self) -> bool {
         match self {
             Spec::Dir(_) => false,
-            Spec::Http(_) => true,
+            Spec::Http(_) | Spec::Peer => true,
         }
     }
 }
@@ -128,10 +137,13 @@ pub fn open_sources(specs: &[Spec], options: SourceOptions) -> Result<Sources, S
                 let source = HttpSource::new(gateway);
                 Arc::new(source.map_err(|error| SpecError::Client(gateway.clone(), error))?)
             }
+            Spec::Peer => Arc::new(PeerSource::new()?),
         };
         list.push(Arc::new(Source::new(origin)));
     }
-    Ok(Sources::new(list))
+    let sources = Sources::new(list);
+    peer::follow(&sources)?;
+    Ok(sources)
 }
 
 /// The store used when no source or sink is named: `$XDG_DATA_HOME/g8os/store`, or below `~/.local/share`.
@@ -149,7 +161,10 @@ mod tests {
     fn specs_are_told_apart() {
         assert_eq!("dir:/a:b".parse::<Spec>().unwrap(), Spec::Dir("/a:b".into()));
         assert!(matches!("https://host/a".parse().unwrap(), Spec::Http(_)));
-        for bad in ["", "dir", "dir:", "ftp://x", "/path", "http:", "http://", "https://host:port"] {
+        assert_eq!("peer:".parse::<Spec>().unwrap(), Spec::Peer);
+        for bad in
+            ["", "dir", "dir:", "ftp://x", "peer", "peer:x", "/path", "http:", "http://", "https://host:port"]
+        {
             bad.parse::<Spec>().unwrap_err();
         }
     }

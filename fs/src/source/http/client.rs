@@ -1,5 +1,6 @@
 //! The HTTP client of a gateway: how it connects, keeps connections, follows redirects and judges certificates.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,6 +8,8 @@ use std::time::Duration;
 use reqwest::redirect::{Attempt, Policy};
 use reqwest::{Client, tls};
 use rustls_platform_verifier::BuilderVerifierExt;
+
+use super::address::NEIGHBOUR;
 
 /// A gateway that does not let us in within this time is not there.
 const CONNECT: Duration = Duration::from_secs(2);
@@ -39,6 +42,8 @@ pub(super) enum Way<'a> {
     Encrypted,
     /// Over a unix socket.
     Socket(&'a Path),
+    /// Over TCP to one address, without following it anywhere.
+    Neighbour(SocketAddr),
 }
 
 /// A client for one gateway. Certificates are only read when it is asked over TLS: that takes milliseconds.
@@ -56,6 +61,7 @@ pub(super) fn build(way: Way<'_>) -> Result<Client, ClientError> {
     let builder = match way {
         Way::Plain | Way::Encrypted => builder.redirect(Policy::custom(follow)),
         Way::Socket(path) => builder.redirect(Policy::none()).unix_socket(path),
+        Way::Neighbour(address) => builder.redirect(Policy::none()).resolve(NEIGHBOUR, address),
     };
     let builder = builder.tls_backend_preconfigured(tls_config(matches!(way, Way::Encrypted))?);
     builder.min_tls_version(tls::Version::TLS_1_2).build().map_err(ClientError::Http)
