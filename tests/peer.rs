@@ -145,6 +145,28 @@ fn a_mount_waits_for_the_first_neighbour() {
     });
 }
 
+/// As between two machines on one cable, where nobody gives addresses.
+#[test]
+fn a_neighbour_that_has_only_a_link_local_address_is_asked_there() {
+    let lan = Lan::new();
+    let (giver, taker) = (lan.node(), lan.node());
+    for node in [&giver, &taker] {
+        node.forget_ipv4();
+    }
+    let publisher = Publisher::new();
+    let options = ["--announce", "--no-cache"];
+    let gateway = giver.run(|| Gateway::on("[::]:8080", &publisher.flist, &options));
+    let flist = Flist::new();
+    let mounted = mount(&taker, &flist, &publisher.cid, &["--deadline", "60"]);
+    compare::assert_same(&publisher.source, mounted.path());
+    assert!(
+        sources(&flist).iter().any(|(spec, _)| spec.starts_with("peer:http://[fe80:")),
+        "{:?}",
+        sources(&flist)
+    );
+    gateway.stop(Signal::TERM);
+}
+
 #[test]
 fn when_no_neighbour_answers_that_is_told_in_time() {
     let lan = Lan::new();

@@ -88,6 +88,11 @@ impl Node {
         done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
 
+    /// Takes its IPv4 address away: what is left is the link-local one of IPv6.
+    pub fn forget_ipv4(&self) {
+        ip(&["-n", &self.namespace, "-4", "addr", "flush", "dev", "eth0"]);
+    }
+
     /// Pulls its cable: nothing arrives any more, and nobody is told.
     pub fn unplug(&self) {
         let port = self.namespace.rsplit('-').next().expect("the number is last");
