@@ -48,7 +48,7 @@ bench: setup ## Compare with nydus, EROFS, squashfs, tar, ext4 (root); ARGS=--qu
 	@G8_NYDUS_PEER=$(CURDIR)/target/peers/release/nydus-peer target/release/compare $(ARGS)
 
 fuzz: ## Fuzz the parsers for a minute each (needs cargo-fuzz and a nightly toolchain)
-	@cd fs/fuzz && for target in root shard map tree frame; do cargo +nightly fuzz run $$target -- -max_total_time=60; done
+	@cd fs/fuzz && for target in root shard map tree frame car; do cargo +nightly fuzz run $$target -- -max_total_time=60; done
 
 clean: ## Remove what cargo built
 	cargo clean

@@ -14,6 +14,11 @@ impl WeakSources {
     pub fn upgrade(&self) -> Option<Sources> {
         self.0.upgrade().map(Sources)
     }
+
+    /// Whether it is a handle of `list`.
+    pub fn is_of(&self, list: &Sources) -> bool {
+        std::ptr::eq(self.0.as_ptr(), Arc::as_ptr(&list.0))
+    }
 }
 
 impl Sources {

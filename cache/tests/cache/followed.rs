@@ -42,6 +42,7 @@ fn who_follows_a_list_does_not_keep_it() {
     let sources = Sources::new([named("a:", &[]).1]);
     let followed = sources.downgrade();
     assert_eq!(specs(&followed.upgrade().expect("it is there")), ["a:"]);
+    assert!(followed.is_of(&sources.clone()) && !followed.is_of(&Sources::new([])));
     drop(sources);
     assert!(followed.upgrade().is_none());
 }

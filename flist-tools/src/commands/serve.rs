@@ -74,7 +74,7 @@ fn specs(global: &Global, args: &ServeArgs) -> anyhow::Result<Vec<Spec>> {
     if global.from.is_empty() && !args.no_cache {
         specs.retain(|spec| match spec {
             Spec::Dir(path) => !matches!(DirStore::new(path).probe(), Err(StoreError::Missing(_))),
-            Spec::Http(_) | Spec::Peer => true,
+            Spec::Car(_) | Spec::Http(_) | Spec::Hint(_) | Spec::Peer => true,
         });
     }
     Ok(specs)

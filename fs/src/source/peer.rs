@@ -50,6 +50,11 @@ impl PeerSource {
     }
 }
 
+/// Whether a spec is that of `peer:` or of one of its neighbours.
+pub(crate) fn is_neighbour(spec: &str) -> bool {
+    spec.starts_with(SPEC)
+}
+
 /// Puts neighbours into `sources` from here on, if it has a `peer:`.
 pub(super) fn follow(sources: &Sources) -> Result<(), PeerError> {
     if sources.list().iter().any(|source| **source.spec() == *SPEC) {

@@ -116,6 +116,8 @@ impl Browser {
     pub(super) fn follow(&self, sources: &Sources) {
         let mut follower = Follower { list: sources.downgrade(), sources: HashMap::new() };
         let state = &mut *self.0.state.lock();
+        // One that had its `peer:` taken out and gets another is followed once.
+        state.followers.retain(|other| !other.list.is_of(sources));
         if follower.update(&state.known) {
             state.followers.push(follower);
         }
@@ -353,7 +355,7 @@ impl Follower {
             .iter()
             .filter(|source| source.spec().len() > SPEC.len() && source.spec().starts_with(SPEC));
         for gone in neighbours.filter(|source| !is_there(&wanted, source)) {
-            if let Err(error) = list.remove(gone.spec()) {
+            if let Err(error) = list.remove_even_last(gone.spec()) {
                 tracing::debug!(%error, "a neighbour that went");
             }
         }
