@@ -276,6 +276,29 @@ fn neighbours_come_and_go() {
     wait::until("it is back", SOON, || publisher.read(&mounted, 19).is_ok());
 }
 
+#[test]
+fn a_mount_in_use_takes_neighbours_in_and_lets_them_go() {
+    let lan = Lan::new();
+    let (giver, taker) = (lan.node(), lan.node());
+    let publisher = Publisher::new();
+    let (named, found) = (publisher.origin(&giver), publisher.origin(&giver));
+    let _found = announce(&giver, found.address());
+    let flist = Flist::new();
+    let mounted = taker.run(|| flist.mount_with(&publisher.cid, &["--from", &named.url()]));
+    for _ in 0..2 {
+        flist.ok(args!["source", "add", mounted.path(), "peer:"]);
+        wait::until("it is found", SOON, || has(&flist, &spec(found.address())));
+        flist.ok(args!["source", "rm", mounted.path(), "peer:"]);
+        wait::until("it goes with the rest", SOON, || !has(&flist, &spec(found.address())));
+    }
+    flist.ok(args!["source", "add", mounted.path(), "peer:"]);
+    wait::until("it is found", SOON, || has(&flist, &spec(found.address())));
+    flist.ok(args!["source", "rm", mounted.path(), named.url()]);
+    // Neighbours are no other sources: they would go with it.
+    flist.run(args!["source", "rm", mounted.path(), "peer:"]).exits(1);
+    (0..24).for_each(|file| publisher.read(&mounted, file).unwrap());
+}
+
 /// Addresses of other networks and of the reader itself, ports of other services, versions to come, and too many of all.
 #[test]
 fn announcements_that_lead_elsewhere_are_not_followed() {

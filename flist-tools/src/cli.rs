@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use g8_fs::engine::Mode;
+use g8_fs::names::Tag;
+use g8_fs::reference::Reach;
 use g8_fs::source::Spec;
 
 use crate::session::DEADLINE;
@@ -28,8 +30,9 @@ pub struct Cli {
 /// Options that every command takes.
 #[derive(Args, Clone, Debug)]
 pub struct Global {
-    /// Where blocks come from, in the order to ask: dir:PATH, http://HOST:PORT, https://HOST, and peer: for
-    /// whoever on the local network serves with --announce. Several are separated by commas [default: dir: of $XDG_DATA_HOME/g8os/store]
+    /// Where blocks come from, in the order to ask: dir:PATH, car:FILE, http://HOST:PORT, https://HOST, and peer: for whoever
+    /// on the local network serves with --announce. Several are separated by commas
+    /// [default: dir: of $XDG_DATA_HOME/g8os/store]
     #[arg(
         long,
         global = true,
@@ -42,6 +45,9 @@ pub struct Global {
     /// Where blocks go: dir:PATH [default: dir: of $XDG_DATA_HOME/g8os/store]
     #[arg(long, global = true, env = "G8_TO", value_name = "SPEC", value_delimiter = ',')]
     pub to: Vec<Spec>,
+    /// Follow the hints in a reference (?gw=URL&peer=MULTIADDR) also to addresses that are not public, such as 10.0.0.1
+    #[arg(long, global = true, env = "G8_ALLOW_PRIVATE_HINTS", value_parser = clap::builder::FalseyValueParser::new())]
+    pub allow_private_hints: bool,
     /// Folder of the block cache; one daemon serves each [default: $XDG_CACHE_HOME/g8os]
     #[arg(long, global = true, env = "G8_CACHE", value_name = "DIR")]
     pub cache: Option<PathBuf>,
@@ -70,6 +76,11 @@ impl Global {
     /// How long a read may take.
     pub fn deadline(&self) -> Duration {
         Duration::from_secs(self.deadline)
+    }
+
+    /// How far hints are followed.
+    pub fn reach(&self) -> Reach {
+        if self.allow_private_hints { Reach::Anywhere } else { Reach::Public }
     }
 }
 
@@ -104,6 +115,11 @@ pub enum Command {
     Serve(ServeArgs),
     /// Measure how fast files and a command of an flist are there, cold and warm, from each source
     Bench(BenchArgs),
+    /// Look at the sources of a mount and change them while it is in use
+    #[command(subcommand)]
+    Source(SourceCommand),
+    /// Give an flist a name of your own, or list the names
+    Tag(TagArgs),
     /// Look at the block cache and shrink it
     #[command(subcommand)]
     Cache(CacheCommand),
@@ -212,7 +228,7 @@ pub struct MountOptions {
 /// `flist mount`
 #[derive(Args, Debug)]
 pub struct MountArgs {
-    /// CID of the flist
+    /// The flist: a CID, ipfs://CID with or without hints, or a tag
     #[arg(value_name = "REF")]
     pub reference: String,
     /// Where to mount it
@@ -239,7 +255,7 @@ pub struct UmountArgs {
 /// `flist ls`
 #[derive(Args, Debug)]
 pub struct LsArgs {
-    /// CID of the flist
+    /// The flist: a CID, ipfs://CID with or without hints, or a tag
     #[arg(value_name = "REF")]
     pub reference: String,
     /// Directory or file in it
@@ -253,7 +269,7 @@ pub struct LsArgs {
 /// `flist tree`
 #[derive(Args, Debug)]
 pub struct TreeArgs {
-    /// CID of the flist
+    /// The flist: a CID, ipfs://CID with or without hints, or a tag
     #[arg(value_name = "REF")]
     pub reference: String,
     /// Directory in it
@@ -267,7 +283,7 @@ pub struct TreeArgs {
 /// `flist cat`
 #[derive(Args, Debug)]
 pub struct CatArgs {
-    /// CID of the flist
+    /// The flist: a CID, ipfs://CID with or without hints, or a tag
     #[arg(value_name = "REF")]
     pub reference: String,
     /// Files in it
@@ -278,7 +294,7 @@ pub struct CatArgs {
 /// `flist stat`
 #[derive(Args, Debug)]
 pub struct StatArgs {
-    /// CID of the flist
+    /// The flist: a CID, ipfs://CID with or without hints, or a tag
     #[arg(value_name = "REF")]
     pub reference: String,
     /// Files in it
@@ -292,7 +308,7 @@ pub struct StatArgs {
 /// `flist info`
 #[derive(Args, Debug)]
 pub struct InfoArgs {
-    /// CID of the flist
+    /// The flist: a CID, ipfs://CID with or without hints, or a tag
     #[arg(value_name = "REF")]
     pub reference: String,
     /// Write the tree, an EROFS image, to a file
@@ -309,7 +325,7 @@ pub struct InfoArgs {
 /// `flist check`
 #[derive(Args, Debug)]
 pub struct CheckArgs {
-    /// CID of the flist
+    /// The flist: a CID, ipfs://CID with or without hints, or a tag
     #[arg(value_name = "REF")]
     pub reference: String,
 }
@@ -317,7 +333,7 @@ pub struct CheckArgs {
 /// `flist unpack`
 #[derive(Args, Debug)]
 pub struct UnpackArgs {
-    /// CID of the flist
+    /// The flist: a CID, ipfs://CID with or without hints, or a tag
     #[arg(value_name = "REF")]
     pub reference: String,
     /// New or empty directory
@@ -336,7 +352,7 @@ pub enum Net {
 /// `flist run`
 #[derive(Args, Debug)]
 pub struct RunArgs {
-    /// CID of the flist
+    /// The flist: a CID, ipfs://CID with or without hints, or a tag
     #[arg(value_name = "REF")]
     pub reference: String,
     /// Command and arguments, after the image's entrypoint
@@ -391,7 +407,7 @@ pub struct ServeArgs {
 /// `flist bench`
 #[derive(Args, Debug)]
 pub struct BenchArgs {
-    /// CID of the flist
+    /// The flist: a CID, ipfs://CID with or without hints, or a tag
     #[arg(value_name = "REF")]
     pub reference: String,
     /// Command to start in a throwaway container, as `run` does; needs root. Without one only files are read
@@ -412,6 +428,50 @@ pub struct BenchArgs {
     /// How the image is mounted.
     #[command(flatten)]
     pub options: MountOptions,
+}
+
+/// `flist source`
+#[derive(Debug, Subcommand)]
+pub enum SourceCommand {
+    /// Ask one more source, after those that are asked already; reads that wait ask it at once
+    Add {
+        /// Where the flist is mounted
+        dir: PathBuf,
+        /// The source, as in --from
+        spec: Spec,
+    },
+    /// Ask a source no more
+    Rm {
+        /// Where the flist is mounted
+        dir: PathBuf,
+        /// The source, as `list` names it
+        spec: Spec,
+        /// Also when it is the last one: then only what is in the cache can be read
+        #[arg(long)]
+        force: bool,
+    },
+    /// List the sources in the order they are asked, and what each has given
+    List {
+        /// Where the flist is mounted
+        dir: PathBuf,
+    },
+}
+
+/// `flist tag`
+///
+/// Names are kept in $XDG_DATA_HOME/g8os/names and can be used wherever a command takes a REF. What a name leads to is said
+/// by every command that is given one.
+#[derive(Args, Debug)]
+pub struct TagArgs {
+    /// The name: lower-case letters, digits and . _ - /, such as debian/12; without one all names are listed
+    #[arg(value_name = "NAME", requires = "target")]
+    pub name: Option<Tag>,
+    /// What it leads to from now on; another name is followed, and hints are kept
+    #[arg(value_name = "REF", group = "target")]
+    pub reference: Option<String>,
+    /// Forget the name
+    #[arg(long, group = "target", requires = "name")]
+    pub remove: bool,
 }
 
 /// `flist cache`

@@ -14,7 +14,9 @@ mod mounts;
 mod pack;
 mod run;
 mod serve;
+mod source;
 mod stat;
+mod tag;
 mod tree;
 mod umount;
 mod unpack;
@@ -39,6 +41,8 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Run(args) => run::run(global, &args),
         Command::Serve(args) => serve::run(global, &args),
         Command::Bench(args) => bench::run(global, &args),
+        Command::Source(command) => source::run(global, &command),
+        Command::Tag(args) => tag::run(global, &args),
         Command::Cache(command) => cache::run(global, &command),
         Command::Completions { shell } => completions::run(shell),
         Command::Man { dir } => man::run(&dir),

@@ -3,6 +3,7 @@
 //! The tests are black boxes: they know the command line, the layout of a `dir:` store, and the kernel, and no crate of ours.
 
 pub mod announcer;
+pub mod car;
 pub mod cid;
 pub mod compare;
 pub mod connections;

@@ -44,7 +44,7 @@ fn hints_are_read_in_order_and_printed_back() {
 #[test]
 fn what_is_no_reference_says_why() {
     let cid = id().to_string();
-    let nine = |hint: &str| vec![hint; 9].join("&");
+    let nine = |hint: &str| [hint; 9].join("&");
     let bad = [
         (String::new(), "neither the address"),
         ("Debian".into(), "neither the address"),

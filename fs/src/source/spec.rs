@@ -68,6 +68,9 @@ pub enum SpecError {
     /// A hint leads where it may not.
     #[error("source hint:{0} is not followed: name it without hint: if you trust it")]
     Private(Gateway, #[source] NotPublic),
+    /// A stranger's advice comes without credentials.
+    #[error("source hint:{0} has credentials, which only a source without hint: may have")]
+    Credentials(Gateway),
     /// There is no client for it.
     #[error("source {0}")]
     Client(Gateway, #[source] ClientError),
@@ -91,7 +94,10 @@ impl FromStr for Spec {
             Some(("http" | "https", _)) => Ok(Spec::Http(text.parse()?)),
             Some(("peer", "")) => Ok(Spec::Peer),
             Some(("peer", rest)) if !rest.contains('@') => Err(SpecError::Peer(text.into())),
-            Some(("hint", url)) => Ok(Spec::Hint(url.parse()?)),
+            Some(("hint", url)) => match url.parse::<Gateway>()? {
+                gateway if gateway.has_credentials() => Err(SpecError::Credentials(gateway)),
+                gateway => Ok(Spec::Hint(gateway)),
+            },
             // Credentials stand before an @.
             Some((scheme, rest)) if rest.contains('@') => Err(SpecError::Unknown(format!("{scheme}:..."))),
             Some(_) | None => Err(SpecError::Unknown(text.into())),
@@ -269,6 +275,7 @@ mod tests {
             "dir:",
             "car:",
             "hint:x",
+            "hint:http://me:secret@host",
             "ftp://x",
             "peer",
             "peer:x",
