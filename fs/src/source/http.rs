@@ -21,6 +21,7 @@ mod resolver;
 mod tests;
 
 use std::error::Error;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -62,6 +63,11 @@ impl HttpSource {
     /// The gateway that listens on a unix socket, named `spec` to people.
     pub(super) fn on_socket(spec: String, socket: &Path) -> Result<Self, ClientError> {
         Self::by(Way::Socket(socket), spec, Gateway::nowhere())
+    }
+
+    /// The gateway at one address, which leads nowhere else; named `spec` to people.
+    pub(super) fn at(spec: String, address: SocketAddr) -> Result<Self, ClientError> {
+        Self::by(Way::Neighbour(address), spec, Gateway::at_port(address.port()))
     }
 
     fn by(way: Way<'_>, spec: String, gateway: Gateway) -> Result<Self, ClientError> {
