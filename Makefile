@@ -11,7 +11,7 @@ export ROCKSDB_STATIC := 1
 # Says how long a step took, so that a slow run shows where its time went.
 step = @began=$$SECONDS; echo "== $(1)"; $(2); echo "== $(1): $$((SECONDS - began)) s"
 
-.PHONY: help setup build demo test check bench fuzz clean
+.PHONY: help setup build demo test check bench soak fuzz clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +41,10 @@ bench: setup ## Compare with nydus, EROFS, squashfs, tar, ext4 (root); ARGS=--qu
 	$(call step,build,cargo build --release --locked -p flist-tools -p benchmarks)
 	$(call step,build the rival,cargo build --release --locked --manifest-path benches/peers/Cargo.toml --target-dir target/peers)
 	@G8_NYDUS_PEER=$(CURDIR)/target/peers/release/nydus-peer target/release/compare $(ARGS)
+
+soak: setup ## Mounts, readers and failures of every kind at once for ten minutes (root); ARGS="--minutes N --seed N"
+	$(call step,build,cargo build --release --locked -p flist-tools -p integration-tests --bin flist --bin soak)
+	@target/release/soak $(ARGS)
 
 fuzz: ## Fuzz the parsers for a minute each (needs cargo-fuzz and a nightly toolchain)
 	@cd fs/fuzz && for target in root shard map tree frame; do cargo +nightly fuzz run $$target -- -max_total_time=60; done

@@ -26,6 +26,7 @@ pub mod process;
 pub mod random_tree;
 pub mod rootfs;
 pub mod skip;
+pub mod soak;
 pub mod status;
 pub mod store;
 pub mod synthetic;

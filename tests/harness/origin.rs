@@ -1,27 +1,29 @@
 //! An HTTP server over a `dir:` store that goes wrong as it is told: the network and the strangers in it.
 //!
-//! It speaks just enough HTTP/1.1 to be a trustless gateway of single blocks, one thread a connection. What the network is like
-//! ([`Link`]) and what goes wrong ([`Fault`]) can change at any time, also whether anybody listens at all. It keeps a
-//! log of what it was asked.
+//! It speaks just enough HTTP/1.1 to be a trustless gateway of single blocks, and a server of plain files with ranges, one
+//! thread a connection. What the network is like ([`Link`]) and what goes wrong ([`Fault`]) can change at any time, also
+//! whether anybody listens at all. It counts, and keeps a log of what it was asked.
 
 mod answer;
+mod found;
+mod link;
 
+use std::collections::HashMap;
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// What the way to the server is like.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Link {
-    /// From a request to the first byte of its answer, and once more for a new connection.
-    pub round_trip: Duration,
-    /// What all connections share; none is no bound.
-    pub bytes_per_second: Option<u64>,
-}
+pub use link::Link;
+use link::Pace;
+
+use crate::wait;
+
+/// How long to wait for a port that was ours before.
+const PORT_LIMIT: Duration = Duration::from_secs(60);
 
 /// What goes wrong with an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,16 +82,30 @@ pub struct Asked {
     pub fault: Option<Fault>,
 }
 
+/// What has gone over the link.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Traffic {
+    /// Connections that were accepted.
+    pub connections: u64,
+    /// Requests that came.
+    pub requests: u64,
+    /// Bytes that were sent, heads included.
+    pub bytes: u64,
+}
+
 type Plan = Box<dyn Fn(&str) -> Option<Fault> + Send>;
 
 struct Shared {
     store: PathBuf,
-    link: Mutex<Link>,
+    /// Folder of the plain files.
+    files: Mutex<Option<PathBuf>>,
+    pace: Pace,
     plan: Mutex<Plan>,
     log: Mutex<Vec<Asked>>,
-    connections: Mutex<Vec<TcpStream>>,
-    /// When the link is free again.
-    busy_until: Mutex<Instant>,
+    /// Those that are open, by the number of their coming.
+    connections: Mutex<HashMap<u64, TcpStream>>,
+    accepted: AtomicU64,
+    requests: AtomicU64,
     is_down: AtomicBool,
 }
 
@@ -105,11 +121,13 @@ impl Origin {
     pub fn over(store: &Path) -> Self {
         let shared = Arc::new(Shared {
             store: store.to_owned(),
-            link: Mutex::new(Link::default()),
+            files: Mutex::default(),
+            pace: Pace::new(),
             plan: Mutex::new(Box::new(|_| None)),
             log: Mutex::default(),
             connections: Mutex::default(),
-            busy_until: Mutex::new(Instant::now()),
+            accepted: AtomicU64::new(0),
+            requests: AtomicU64::new(0),
             is_down: AtomicBool::new(false),
         });
         let mut origin = Self { port: 0, shared, listener: Mutex::new(None) };
@@ -127,9 +145,24 @@ impl Origin {
         format!("http://{credentials}@127.0.0.1:{}", self.port)
     }
 
+    /// It gives the files of this folder too, whole or in ranges: each by its name at the end of any path, as `NAME` or, in
+    /// the way of registries, `sha256:NAME`.
+    pub fn gives_files_of(&self, folder: &Path) {
+        *lock(&self.shared.files) = Some(folder.to_owned());
+    }
+
     /// Changes the way to it.
     pub fn link(&self, link: Link) {
-        *lock(&self.shared.link) = link;
+        self.shared.pace.set(link);
+    }
+
+    /// What has gone over the link since it was made.
+    pub fn traffic(&self) -> Traffic {
+        Traffic {
+            connections: self.shared.accepted.load(SeqCst),
+            requests: self.shared.requests.load(SeqCst),
+            bytes: self.shared.pace.bytes(),
+        }
     }
 
     /// Every answer goes wrong like this from now on.
@@ -149,21 +182,24 @@ impl Origin {
 
     /// Nobody listens, and every connection is cut.
     pub fn down(&self) {
-        self.shared.is_down.store(true, SeqCst);
+        if self.shared.is_down.swap(true, SeqCst) {
+            return;
+        }
         // The one that waits for a connection needs one to see it.
         let _ = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port));
         if let Some(listener) = lock(&self.listener).take() {
             listener.join().expect("the listener ends when told");
         }
-        for stream in lock(&self.shared.connections).drain(..) {
+        for (_, stream) in lock(&self.shared.connections).drain() {
             let _ = stream.shutdown(Shutdown::Both);
         }
     }
 
     /// It listens again where it did before.
     pub fn up(&self) {
-        self.shared.is_down.store(false, SeqCst);
-        self.listen(self.port);
+        if self.shared.is_down.swap(false, SeqCst) {
+            self.listen(self.port);
+        }
     }
 
     /// What was asked so far.
@@ -177,8 +213,13 @@ impl Origin {
     }
 
     fn listen(&self, port: u16) -> u16 {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))
-            .unwrap_or_else(|e| panic!("port {port} of this machine: {e}"));
+        let mut bound = None;
+        // Meanwhile a connection of somebody may have been given our port.
+        wait::until(&format!("port {port} of this machine is free"), PORT_LIMIT, || {
+            bound = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok();
+            bound.is_some()
+        });
+        let listener = bound.expect("just waited for");
         let port = listener.local_addr().expect("it is bound").port();
         let shared = Arc::clone(&self.shared);
         *lock(&self.listener) = Some(std::thread::spawn(move || accept(&shared, &listener)));
@@ -199,12 +240,14 @@ fn accept(shared: &Arc<Shared>, listener: &TcpListener) {
         }
         let Ok(stream) = stream else { continue };
         let Ok(kept) = stream.try_clone() else { continue };
-        lock(&shared.connections).push(kept);
+        let number = shared.accepted.fetch_add(1, SeqCst);
+        lock(&shared.connections).insert(number, kept);
         let shared = Arc::clone(shared);
         std::thread::spawn(move || {
             // A client that goes away is its own business.
             let _ = serve(&shared, &stream);
             let _ = stream.shutdown(Shutdown::Both);
+            lock(&shared.connections).remove(&number);
         });
     }
 }
@@ -212,7 +255,7 @@ fn accept(shared: &Arc<Shared>, listener: &TcpListener) {
 /// Answers the requests of one connection until one of both sides has enough.
 fn serve(shared: &Shared, stream: &TcpStream) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
-    std::thread::sleep(lock(&shared.link).round_trip);
+    shared.pace.travel();
     let mut reader = BufReader::new(stream);
     loop {
         let mut head = String::new();
@@ -221,12 +264,13 @@ fn serve(shared: &Shared, stream: &TcpStream) -> std::io::Result<()> {
                 return Ok(());
             }
         }
-        std::thread::sleep(lock(&shared.link).round_trip);
+        shared.requests.fetch_add(1, SeqCst);
+        shared.pace.travel();
         let target = head.split(' ').nth(1).unwrap_or_default();
         let cid = target.strip_prefix("/ipfs/").unwrap_or(target).split('?').next().unwrap_or_default();
         let fault = lock(&shared.plan)(cid);
         lock(&shared.log).push(Asked { cid: cid.to_owned(), head: head.clone(), at: Instant::now(), fault });
-        if !shared.answer(stream, target, cid, fault)? {
+        if !shared.answer(stream, &head, target, fault)? {
             return Ok(());
         }
     }
