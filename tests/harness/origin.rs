@@ -10,7 +10,7 @@ mod link;
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader};
-use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -22,6 +22,8 @@ use link::Pace;
 
 use crate::wait;
 
+/// The identity CID of nothing, by which clients try gateways out. It is answered and not logged.
+const PROBE: &str = "bafkqaaa";
 /// How long to wait for a port that was ours before.
 const PORT_LIMIT: Duration = Duration::from_secs(60);
 
@@ -111,14 +113,19 @@ struct Shared {
 
 /// The server. Dropping it ends it.
 pub struct Origin {
-    port: u16,
+    address: SocketAddr,
     shared: Arc<Shared>,
-    listener: Mutex<Option<JoinHandle<()>>>,
+    listener: Mutex<Option<(TcpListener, JoinHandle<()>)>>,
 }
 
 impl Origin {
     /// A healthy server over the objects in `store`.
     pub fn over(store: &Path) -> Self {
+        Self::at(Ipv4Addr::LOCALHOST.into(), store)
+    }
+
+    /// The same at an address of the network of the calling thread.
+    pub fn at(ip: IpAddr, store: &Path) -> Self {
         let shared = Arc::new(Shared {
             store: store.to_owned(),
             files: Mutex::default(),
@@ -130,19 +137,24 @@ impl Origin {
             requests: AtomicU64::new(0),
             is_down: AtomicBool::new(false),
         });
-        let mut origin = Self { port: 0, shared, listener: Mutex::new(None) };
-        origin.port = origin.listen(0);
+        let mut origin = Self { address: (ip, 0).into(), shared, listener: Mutex::new(None) };
+        origin.address = origin.listen();
         origin
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// As `--from` names it.
     pub fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+        format!("http://{}", self.address)
     }
 
     /// The same with credentials in it.
     pub fn url_with(&self, credentials: &str) -> String {
-        format!("http://{credentials}@127.0.0.1:{}", self.port)
+        format!("http://{credentials}@{}", self.address)
     }
 
     /// It gives the files of this folder too, whole or in ranges: each by its name at the end of any path, as `NAME` or, in
@@ -185,9 +197,9 @@ impl Origin {
         if self.shared.is_down.swap(true, SeqCst) {
             return;
         }
-        // The one that waits for a connection needs one to see it.
-        let _ = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port));
-        if let Some(listener) = lock(&self.listener).take() {
+        if let Some((socket, listener)) = lock(&self.listener).take() {
+            // It wakes the one that waits for a connection, from any network.
+            rustix::net::shutdown(&socket, rustix::net::Shutdown::Both).expect("it listens");
             listener.join().expect("the listener ends when told");
         }
         for (_, stream) in lock(&self.shared.connections).drain() {
@@ -198,7 +210,7 @@ impl Origin {
     /// It listens again where it did before.
     pub fn up(&self) {
         if self.shared.is_down.swap(false, SeqCst) {
-            self.listen(self.port);
+            self.listen();
         }
     }
 
@@ -212,18 +224,20 @@ impl Origin {
         lock(&self.shared.log).clear();
     }
 
-    fn listen(&self, port: u16) -> u16 {
+    fn listen(&self) -> SocketAddr {
         let mut bound = None;
         // Meanwhile a connection of somebody may have been given our port.
-        wait::until(&format!("port {port} of this machine is free"), PORT_LIMIT, || {
-            bound = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok();
+        wait::until(&format!("{} is free", self.address), PORT_LIMIT, || {
+            bound = TcpListener::bind(self.address).ok();
             bound.is_some()
         });
         let listener = bound.expect("just waited for");
-        let port = listener.local_addr().expect("it is bound").port();
+        let address = listener.local_addr().expect("it is bound");
+        let socket = listener.try_clone().expect("a second descriptor of an open socket");
         let shared = Arc::clone(&self.shared);
-        *lock(&self.listener) = Some(std::thread::spawn(move || accept(&shared, &listener)));
-        port
+        let accepting = std::thread::spawn(move || accept(&shared, &listener));
+        *lock(&self.listener) = Some((socket, accepting));
+        address
     }
 }
 
@@ -269,7 +283,14 @@ fn serve(shared: &Shared, stream: &TcpStream) -> std::io::Result<()> {
         let target = head.split(' ').nth(1).unwrap_or_default();
         let cid = target.strip_prefix("/ipfs/").unwrap_or(target).split('?').next().unwrap_or_default();
         let fault = lock(&shared.plan)(cid);
-        lock(&shared.log).push(Asked { cid: cid.to_owned(), head: head.clone(), at: Instant::now(), fault });
+        if cid != PROBE {
+            lock(&shared.log).push(Asked {
+                cid: cid.to_owned(),
+                head: head.clone(),
+                at: Instant::now(),
+                fault,
+            });
+        }
         if !shared.answer(stream, &head, target, fault)? {
             return Ok(());
         }
