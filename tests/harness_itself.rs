@@ -134,7 +134,8 @@ fn an_origin_gives_files_and_ranges_of_them_and_counts() {
     let ask = |range: &str, path: &str| {
         let url = format!("{}{path}", origin.url());
         let mut arguments = args!["-s", "-o", "-", "-w", "%{stderr}%{http_code}", url];
-        arguments.extend(args!["-H", format!("Range: bytes={range}")].into_iter().filter(|_| !range.is_empty()));
+        arguments
+            .extend(args!["-H", format!("Range: bytes={range}")].into_iter().filter(|_| !range.is_empty()));
         let said = process::tool("curl", arguments);
         (said.stderr, said.stdout)
     };

@@ -73,7 +73,9 @@ fn storm(options: Options, world: &World, machines: &[Machine], report: &Report)
             scope.spawn(|| report.guard("a reader", || reader.read_until(&over, report)));
         }
         let (weather_seed, calm, over) = (rng.next_u64(), &calm, &over);
-        scope.spawn(move || report.guard("the weather", || weather::change(world, weather_seed, calm, report)));
+        scope.spawn(move || {
+            report.guard("the weather", || weather::change(world, weather_seed, calm, report))
+        });
         let troubled: Vec<_> = machines
             .iter()
             .map(|machine| {

@@ -19,6 +19,7 @@ mod client;
 mod resolver;
 #[cfg(test)]
 mod tests;
+mod warm;
 
 use std::error::Error;
 use std::path::Path;
@@ -35,6 +36,7 @@ use crate::reference::public::NotPublic;
 pub use address::{BadAddress, Gateway};
 pub use client::ClientError;
 use client::Way;
+use warm::Warm;
 
 /// Media type of a block.
 const RAW: &str = "application/vnd.ipld.raw";
@@ -50,6 +52,7 @@ pub(super) struct HttpSource {
     spec: String,
     gateway: Gateway,
     client: Client,
+    warm: Warm,
 }
 
 impl HttpSource {
@@ -65,7 +68,7 @@ impl HttpSource {
     }
 
     fn by(way: Way<'_>, spec: String, gateway: Gateway) -> Result<Self, ClientError> {
-        Ok(HttpSource { spec, gateway, client: client::build(way)? })
+        Ok(HttpSource { spec, gateway, client: client::build(way)?, warm: Warm::of(way) })
     }
 }
 
@@ -84,6 +87,7 @@ impl Origin for HttpSource {
     }
 
     async fn fetch(&self, id: &BlockId) -> Result<StoredBlock, FetchError> {
+        self.warm.up(&self.client, &self.gateway);
         let request = self.client.get(self.gateway.block(id)).header(ACCEPT, RAW);
         let response = request.send().await.map_err(failed)?;
         let bytes = body(judge(response)?, id).await?;

@@ -18,11 +18,11 @@ impl Shared {
         match fault {
             None => match self.find(head, target) {
                 Some(found) => self.whole(stream, found, head.starts_with("HEAD ")),
-                None => self.status(stream, "404 Not Found"),
+                None => self.status(stream, head, "404 Not Found"),
             },
-            Some(Fault::Status(status)) => self.status(stream, &status.to_string()),
+            Some(Fault::Status(status)) => self.status(stream, head, &status.to_string()),
             Some(Fault::Busy(seconds)) => {
-                self.status(stream, &format!("429 Too Many Requests\r\nRetry-After: {seconds}"))
+                self.status(stream, head, &format!("429 Too Many Requests\r\nRetry-After: {seconds}"))
             }
             Some(Fault::Reset) => Ok(false),
             Some(Fault::Stall) => hang(stream),
@@ -31,7 +31,9 @@ impl Shared {
                 let body = Body::Memory(b"<h1>Welcome to our hotel</h1>".to_vec());
                 self.whole(stream, Found { status: "200 OK", headers, body }, false)
             }
-            Some(Fault::RedirectLoop) => self.status(stream, &format!("302 Found\r\nLocation: {target}")),
+            Some(Fault::RedirectLoop) => {
+                self.status(stream, head, &format!("302 Found\r\nLocation: {target}"))
+            }
             Some(Fault::Endless) => {
                 let mut sending = self.pace.sending(stream);
                 sending.send(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")?;
@@ -40,7 +42,9 @@ impl Shared {
                 }
             }
             Some(Fault::StallMidway | Fault::Truncate | Fault::Short | Fault::FlipBit) => {
-                let Some(found) = self.find(head, target) else { return self.status(stream, "404 Not Found") };
+                let Some(found) = self.find(head, target) else {
+                    return self.status(stream, head, "404 Not Found");
+                };
                 let (status, headers) = (found.status, found.headers);
                 let mut bytes = found.body.bytes()?;
                 let half = bytes.len() / 2;
@@ -61,9 +65,11 @@ impl Shared {
     }
 
     /// `status` may bring a header with it.
-    fn status(&self, stream: &TcpStream, status: &str) -> io::Result<bool> {
-        let head = format!("HTTP/1.1 {status}\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\nno");
-        self.pace.sending(stream).send(head.as_bytes())?;
+    fn status(&self, stream: &TcpStream, head: &str, status: &str) -> io::Result<bool> {
+        let body = if head.starts_with("HEAD ") { "" } else { "no" };
+        let answer =
+            format!("HTTP/1.1 {status}\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\n{body}");
+        self.pace.sending(stream).send(answer.as_bytes())?;
         Ok(true)
     }
 

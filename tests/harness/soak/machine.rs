@@ -159,8 +159,19 @@ impl<'w> Machine<'w> {
         from.truncate(1 + rng.below(from.len() as u64) as usize);
         let (cid, deadline) = (&self.world.images[spot.image].cid, DEADLINE.to_string());
         let outcome = self.flist.run(args![
-            "mount", cid, spot.dir, "--mode", spot.mode, "--from", from.join(","), "--deadline", deadline,
-            "--cache-size", budget, "--cache-memory", "8M"
+            "mount",
+            cid,
+            spot.dir,
+            "--mode",
+            spot.mode,
+            "--from",
+            from.join(","),
+            "--deadline",
+            deadline,
+            "--cache-size",
+            budget,
+            "--cache-memory",
+            "8M"
         ]);
         match outcome.code {
             0 => {

@@ -63,7 +63,8 @@ impl<'a> Reader<'a> {
         *self.waits.lock().expect("nothing in here panics") =
             Some((Instant::now(), format!("{} bytes at {from} of {}", len, path.display())));
         let began = Instant::now();
-        let outcome = if lists { list(&path).map(|()| None) } else { read(&path, from, len, is_fresh).map(Some) };
+        let outcome =
+            if lists { list(&path).map(|()| None) } else { read(&path, from, len, is_fresh).map(Some) };
         let took = began.elapsed();
         *self.waits.lock().expect("nothing in here panics") = None;
         report.took(took);

@@ -18,6 +18,8 @@ pub(super) struct Image {
     pub(super) files: Vec<(PathBuf, Vec<u8>)>,
 }
 
+type Plant = fn(&Path);
+
 /// All images and all servers.
 pub(super) struct World {
     pub(super) images: Vec<Image>,
@@ -29,7 +31,7 @@ pub(super) struct World {
 impl World {
     pub(super) fn new() -> World {
         let publisher = Flist::new();
-        let plants: [(&str, fn(&Path)); 3] =
+        let plants: [(&str, Plant); 3] =
             [("small", synthetic::seven_megabytes), ("large", few_large), ("strange", strange)];
         let images = plants.map(|(name, plant)| {
             let source = publisher.home().join(name);

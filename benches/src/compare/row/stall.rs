@@ -34,6 +34,7 @@ pub(super) fn run(bench: &Bench, reader: &dyn Reader, log: &mut Log<'_>) -> anyh
         file.read_exact_at(&mut page, number * part)?;
         times.push(began.elapsed().as_secs_f64() * 1e3);
     }
+    drop(file);
     times.sort_by(f64::total_cmp);
     log.add("stall/p99", times[times.len() * 99 / 100], session.traffic()?);
     log.add("stall/median", times[times.len() / 2], session.traffic()?);
