@@ -345,7 +345,7 @@ fn what_is_no_gateway_says_so_at_once() {
     );
     explains(&outcome, 1, "Connection refused", &origin.url());
     let outcome = user.run_within(SLACK, args!["info", publisher.cid, "--from", "htp://host"]);
-    explains(&outcome, 2, "a source is dir:PATH, http://HOST or https://HOST", "htp://host");
+    explains(&outcome, 2, "a source is dir:PATH, car:FILE, http://HOST or https://HOST", "htp://host");
     let source = publisher.source();
     let outcome = user.run_within(SLACK, args!["pack", source, "--to", origin.url()]);
     explains(&outcome, 1, "can only be read", &origin.url());

@@ -2,6 +2,7 @@
 //!
 //! The tests are black boxes: they know the command line, the layout of a `dir:` store, and the kernel, and no crate of ours.
 
+pub mod car;
 pub mod cid;
 pub mod compare;
 pub mod connections;
@@ -9,7 +10,9 @@ pub mod debian;
 pub mod flist;
 pub mod gateway;
 pub mod hanging;
+pub mod http;
 pub mod idmap;
+pub mod ipfs;
 pub mod kernel_mount;
 pub mod mapping;
 pub mod memory_cgroup;
@@ -25,6 +28,7 @@ pub mod prng;
 pub mod process;
 pub mod random_tree;
 pub mod rootfs;
+pub mod rpc;
 pub mod skip;
 pub mod soak;
 pub mod status;
@@ -37,12 +41,14 @@ pub mod walk;
 
 pub use flist::Flist;
 pub use gateway::Gateway;
+pub use ipfs::Kubo;
 pub use mode::Mode;
 pub use mounted::Mounted;
 pub use origin::Origin;
 pub use place::Place;
 pub use prng::SplitMix64;
 pub use process::Outcome;
+pub use rpc::Rpc;
 
 /// Arguments of mixed string kinds as one list.
 #[macro_export]

@@ -1,4 +1,5 @@
-//! Everything at once, for as long as one likes: the engine under readers while networks, sources, caches and daemons fail.
+//! Everything at once, for as long as one likes: the engine under readers while networks, sources, caches and daemons fail and
+//! change.
 //!
 //! Two machines with a daemon each mount images in both modes from servers that misbehave. Readers check every byte: right
 //! bytes, or `EIO` or `ETIMEDOUT` within the deadline, and never a hang. When the misbehaving stops, everything must become

@@ -63,7 +63,7 @@ fn specs(global: &Global, args: &ServeArgs) -> anyhow::Result<Vec<Spec>> {
     if global.from.is_empty() && !args.no_cache {
         specs.retain(|spec| match spec {
             Spec::Dir(path) => !matches!(DirStore::new(path).probe(), Err(StoreError::Missing(_))),
-            Spec::Car(_) | Spec::Http(_) | Spec::Hint(_) => true,
+            Spec::Car(_) | Spec::Http(_) | Spec::Hint(_) | Spec::Ipfs(_) => true,
         });
     }
     Ok(specs)

@@ -35,7 +35,7 @@ use crate::reference::Reach;
 use crate::reference::public::NotPublic;
 pub use address::{BadAddress, Gateway};
 pub use client::ClientError;
-use client::Way;
+pub(crate) use client::{Way, build};
 use warm::Warm;
 
 /// Media type of a block.

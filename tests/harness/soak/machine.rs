@@ -84,12 +84,13 @@ impl<'w> Machine<'w> {
         let mut rng = SplitMix64::new(seed);
         while !calm.load(SeqCst) && !report.has_violations() {
             let budget = BUDGETS[rng.below(BUDGETS.len() as u64) as usize];
-            match rng.below(12) {
-                0..=3 => {}
-                4 => self.evict(&["cache", "clear"], report),
-                5..=6 => self.evict(&["cache", "gc", "--cache-size", budget], report),
-                7 => self.evict(&["cache", "gc"], report),
-                8 => self.kill(&mut rng, report),
+            match rng.below(14) {
+                0..=2 => {}
+                3..=5 => self.change_sources(&mut rng, report),
+                6 => self.evict(&["cache", "clear"], report),
+                7..=8 => self.evict(&["cache", "gc", "--cache-size", budget], report),
+                9 => self.evict(&["cache", "gc"], report),
+                10 => self.kill(&mut rng, report),
                 _ => self.umount(&self.spots[rng.below(self.spots.len() as u64) as usize]),
             }
             for spot in &self.spots {
@@ -211,6 +212,21 @@ impl<'w> Machine<'w> {
         if rng.below(2) == 0 {
             self.spots.iter().for_each(|spot| self.umount(spot));
         }
+    }
+
+    /// One comes or goes while its mount is read. The last one stays.
+    fn change_sources(&self, rng: &mut SplitMix64, report: &Report) {
+        let spot = &self.spots[rng.below(self.spots.len() as u64) as usize];
+        if spot.mounted().is_none() {
+            return;
+        }
+        let spec = self.world.origins[rng.below(self.world.origins.len() as u64) as usize].url();
+        let verb = ["add", "rm"][rng.below(2) as usize];
+        let outcome = self.flist.run(args!["source", verb, spot.dir, spec]);
+        let refusals = ["asked already", "is not one of the sources", "--force"];
+        let is_refused = outcome.code == 1 && refusals.iter().any(|words| outcome.stderr.contains(words));
+        assert!(outcome.code == 0 || is_refused, "{outcome:#?}");
+        report.counts.sources.add(u64::from(!is_refused));
     }
 
     fn evict(&self, command: &[&str], report: &Report) {

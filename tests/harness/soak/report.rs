@@ -42,6 +42,8 @@ pub(super) struct Counts {
     pub(super) kills: Count,
     /// `cache clear`, `cache gc`, another budget.
     pub(super) evictions: Count,
+    /// Sources added or removed under readers.
+    pub(super) sources: Count,
     pub(super) weather: Count,
     longest_ms: Count,
     daemon_kib: Count,
@@ -141,6 +143,7 @@ impl fmt::Display for Report {
         writeln!(f, "mounts                {}, and {} refused", c.mounts.get(), c.refused.get())?;
         writeln!(f, "daemons killed        {}", c.kills.get())?;
         writeln!(f, "evictions             {}", c.evictions.get())?;
+        writeln!(f, "sources changed       {}", c.sources.get())?;
         writeln!(f, "changes of weather    {}", c.weather.get())?;
         writeln!(f, "largest daemon        {} MiB", c.daemon_kib.get() / 1024)?;
         let violations = self.violations.lock().expect("pushing does not panic");
