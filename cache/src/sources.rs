@@ -244,6 +244,11 @@ impl Sources {
         source.read_range(id, range).await
     }
 
+    /// Bytes around a missing block that are worth fetching with it, at the source that will be asked.
+    pub fn carries(&self) -> u64 {
+        self.list().iter().min_by_key(|source| source.rank()).map_or(0, |source| source.carries())
+    }
+
     /// Tells two lists apart for as long as both live.
     pub(crate) fn identity(&self) -> usize {
         Arc::as_ptr(&self.0).addr()

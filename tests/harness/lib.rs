@@ -32,6 +32,7 @@ pub mod random_tree;
 pub mod rootfs;
 pub mod rpc;
 pub mod skip;
+pub mod soak;
 pub mod status;
 pub mod store;
 pub mod synthetic;

@@ -19,6 +19,7 @@ mod client;
 mod resolver;
 #[cfg(test)]
 mod tests;
+mod warm;
 
 use std::error::Error;
 use std::net::SocketAddr;
@@ -36,6 +37,7 @@ use crate::reference::public::NotPublic;
 pub use address::{BadAddress, Gateway};
 pub use client::ClientError;
 pub(crate) use client::{Way, build};
+use warm::Warm;
 
 /// Media type of a block.
 const RAW: &str = "application/vnd.ipld.raw";
@@ -51,6 +53,7 @@ pub(super) struct HttpSource {
     spec: String,
     gateway: Gateway,
     client: Client,
+    warm: Warm,
 }
 
 impl HttpSource {
@@ -71,7 +74,7 @@ impl HttpSource {
     }
 
     fn by(way: Way<'_>, spec: String, gateway: Gateway) -> Result<Self, ClientError> {
-        Ok(HttpSource { spec, gateway, client: client::build(way)? })
+        Ok(HttpSource { spec, gateway, client: client::build(way)?, warm: Warm::of(way) })
     }
 }
 
@@ -90,6 +93,7 @@ impl Origin for HttpSource {
     }
 
     async fn fetch(&self, id: &BlockId) -> Result<StoredBlock, FetchError> {
+        self.warm.up(&self.client, &self.gateway);
         let request = self.client.get(self.gateway.block(id)).header(ACCEPT, RAW);
         let response = request.send().await.map_err(failed)?;
         let bytes = body(judge(response)?, id).await?;

@@ -50,6 +50,14 @@ impl Gateway {
         url
     }
 
+    /// The URL of the empty identity CID, which every gateway has, with credentials.
+    pub(super) fn probe(&self) -> Url {
+        let mut url = self.0.clone();
+        url.set_path(&format!("{}ipfs/bafkqaaa", url.path()));
+        url.set_query(Some("format=raw"));
+        url
+    }
+
     /// Whether it has a user's name or password in it.
     pub fn has_credentials(&self) -> bool {
         !self.0.username().is_empty() || self.0.password().is_some()
