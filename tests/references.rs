@@ -148,7 +148,7 @@ fn a_hint_leads_to_public_addresses_only() {
         ),
         (format!("{cid}?peer=10.0.0.1"), "no address of a node"),
         (format!("{cid}?ge=x"), "unknown hint"),
-        ("ipns://example.org".into(), "takes an IPFS node"),
+        ("ipns://example.org".into(), "takes an IPFS node to resolve"),
     ];
     for (reference, words) in bad {
         let outcome = reader.run_within(SOON, args!["info", reference]);

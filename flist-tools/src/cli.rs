@@ -31,8 +31,8 @@ pub struct Cli {
 #[derive(Args, Clone, Debug)]
 pub struct Global {
     /// Where blocks come from, in the order to ask: dir:PATH, car:FILE, http://HOST:PORT, https://HOST, ipfs:http://HOST:PORT
-    /// (the RPC of an IPFS node; ipfs: is the one on this machine). Several are separated by commas [default: dir: of
-    /// $XDG_DATA_HOME/g8os/store]
+    /// (the RPC of an IPFS node; ipfs: is the one on this machine), and peer: for whoever on the local network serves with
+    /// --announce. Several are separated by commas [default: dir: of $XDG_DATA_HOME/g8os/store]
     #[arg(
         long,
         global = true,
@@ -449,6 +449,11 @@ pub struct ServeArgs {
     /// Serve the stores alone, and not what the cache holds
     #[arg(long)]
     pub no_cache: bool,
+    /// Tell the local network by mDNS that this gateway is here, for those who mount with --from peer:. Needs a --listen
+    /// address that others reach, such as 0.0.0.0:8080. Everybody on that network learns that there is a cache here, and can
+    /// find out which blocks whose CIDs they know have been read
+    #[arg(long)]
+    pub announce: bool,
 }
 
 /// `flist bench`

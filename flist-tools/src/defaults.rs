@@ -37,7 +37,9 @@ pub fn sink(global: &Global) -> anyhow::Result<PathBuf> {
         Spec::Car(_) | Spec::Ipfs(_) => {
             bail!("pack cannot write {spec}: pack with --to dir:PATH, then `flist publish CID --to {spec}`")
         }
-        Spec::Http(_) | Spec::Hint(_) => bail!("{spec} can only be read: name a sink with --to dir:PATH"),
+        Spec::Http(_) | Spec::Hint(_) | Spec::Peer => {
+            bail!("{spec} can only be read: name a sink with --to dir:PATH")
+        }
     }
 }
 

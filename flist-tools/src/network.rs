@@ -19,7 +19,7 @@ const MEETS: Duration = Duration::from_secs(3);
 pub fn nodes(sources: &[Spec]) -> anyhow::Result<Vec<Node>> {
     let addresses = sources.iter().filter_map(|spec| match spec {
         Spec::Ipfs(address) => Some(address),
-        Spec::Dir(_) | Spec::Car(_) | Spec::Http(_) | Spec::Hint(_) => None,
+        Spec::Dir(_) | Spec::Car(_) | Spec::Http(_) | Spec::Hint(_) | Spec::Peer => None,
     });
     addresses.map(|address| Node::new(address).with_context(|| format!("source ipfs:{address}"))).collect()
 }

@@ -161,7 +161,7 @@ pub async fn publish(
         Spec::Dir(path) => dir::publish(&plan, &objects, path).await?,
         Spec::Ipfs(address) => ipfs::publish(&plan, &objects, address, options).await?,
         Spec::Car(path) => car::publish(&plan, &objects, path).await?,
-        Spec::Http(_) | Spec::Hint(_) => return Err(PublishError::ReadOnly(sink.to_string())),
+        Spec::Http(_) | Spec::Hint(_) | Spec::Peer => return Err(PublishError::ReadOnly(sink.to_string())),
     };
     Ok(PublishReport {
         cid: id,

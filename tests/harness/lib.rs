@@ -2,6 +2,7 @@
 //!
 //! The tests are black boxes: they know the command line, the layout of a `dir:` store, and the kernel, and no crate of ours.
 
+pub mod announcer;
 pub mod car;
 pub mod cid;
 pub mod compare;
@@ -20,6 +21,7 @@ pub mod mode;
 pub mod mount_table;
 pub mod mounted;
 pub mod namespace;
+pub mod net;
 pub mod oddities;
 pub mod origin;
 pub mod page_cache;
@@ -30,6 +32,7 @@ pub mod random_tree;
 pub mod rootfs;
 pub mod rpc;
 pub mod skip;
+pub mod soak;
 pub mod status;
 pub mod store;
 pub mod synthetic;
@@ -38,11 +41,13 @@ pub mod tree;
 pub mod wait;
 pub mod walk;
 
+pub use announcer::Announcer;
 pub use flist::Flist;
 pub use gateway::Gateway;
 pub use ipfs::Kubo;
 pub use mode::Mode;
 pub use mounted::Mounted;
+pub use net::{Lan, Node};
 pub use origin::Origin;
 pub use place::Place;
 pub use prng::SplitMix64;

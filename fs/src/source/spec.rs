@@ -12,6 +12,7 @@ use super::car::{Car, CarError, CarSource};
 use super::dir::{DirSource, DirStore};
 use super::http::{BadAddress, ClientError, Gateway, HttpSource};
 use super::ipfs::IpfsSource;
+use super::peer::{self, PeerError, PeerSource};
 use crate::ipfs::{BadRpcAddress, RpcAddress};
 use crate::reference::Reach;
 use crate::reference::public::NotPublic;
@@ -30,14 +31,24 @@ pub enum Spec {
     Hint(Gateway),
     /// The RPC of an IPFS node.
     Ipfs(RpcAddress),
+    /// The neighbours on the local network.
+    Peer,
 }
 
 /// Why a spec string names no source.
 #[derive(Debug, thiserror::Error)]
 pub enum SpecError {
     /// The scheme in front of the colon is not known.
-    #[error("unknown source {0:?}: a source is dir:PATH, car:FILE, http://HOST, https://HOST or ipfs:URL")]
+    #[error(
+        "unknown source {0:?}: a source is dir:PATH, car:FILE, http://HOST, https://HOST, ipfs:URL or peer:"
+    )]
     Unknown(String),
+    /// `peer:` takes nothing.
+    #[error("source {0:?}: neighbours are found by themselves, write just peer:")]
+    Peer(String),
+    /// They cannot be looked for.
+    #[error(transparent)]
+    Peers(#[from] PeerError),
     /// `dir:` needs a path.
     #[error("source {0:?} names no folder: write dir:PATH")]
     NoPath(String),
@@ -90,6 +101,8 @@ impl FromStr for Spec {
             Some(("car", "")) => Err(SpecError::NoFile(text.into())),
             Some(("car", path)) => Ok(Spec::Car(PathBuf::from(path))),
             Some(("http" | "https", _)) => Ok(Spec::Http(text.parse()?)),
+            Some(("peer", "")) => Ok(Spec::Peer),
+            Some(("peer", rest)) if !rest.contains('@') => Err(SpecError::Peer(text.into())),
             Some(("hint", url)) => match url.parse::<Gateway>()? {
                 gateway if gateway.has_credentials() => Err(SpecError::Credentials(gateway)),
                 gateway => Ok(Spec::Hint(gateway)),
@@ -110,6 +123,7 @@ impl std::fmt::Display for Spec {
             Spec::Http(gateway) => write!(f, "{gateway}"),
             Spec::Hint(gateway) => write!(f, "hint:{gateway}"),
             Spec::Ipfs(address) => write!(f, "ipfs:{address}"),
+            Spec::Peer => f.write_str(peer::SPEC),
         }
     }
 }
@@ -118,7 +132,7 @@ impl Serialize for Spec {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
             // A hint has no credentials.
-            Spec::Dir(_) | Spec::Car(_) | Spec::Hint(_) => serializer.collect_str(self),
+            Spec::Dir(_) | Spec::Car(_) | Spec::Hint(_) | Spec::Peer => serializer.collect_str(self),
             Spec::Http(gateway) => serializer.serialize_str(gateway.with_credentials()),
             Spec::Ipfs(address) => {
                 serializer.collect_str(&format_args!("ipfs:{}", address.with_credentials()))
@@ -139,7 +153,7 @@ impl Spec {
         match self {
             Spec::Dir(path) => Ok(Spec::Dir(std::path::absolute(path)?)),
             Spec::Car(path) => Ok(Spec::Car(std::path::absolute(path)?)),
-            Spec::Http(_) | Spec::Hint(_) | Spec::Ipfs(_) => Ok(self),
+            Spec::Http(_) | Spec::Hint(_) | Spec::Ipfs(_) | Spec::Peer => Ok(self),
         }
     }
 
@@ -162,6 +176,7 @@ impl Spec {
                 let source = IpfsSource::new(address);
                 Arc::new(source.map_err(|error| SpecError::Client(self.clone(), error))?)
             }
+            Spec::Peer => Arc::new(PeerSource::new()?),
         };
         Ok(Arc::new(Source::new(origin)))
     }
@@ -175,7 +190,7 @@ impl Spec {
     pub fn local_path(&self) -> Option<&Path> {
         match self {
             Spec::Dir(path) | Spec::Car(path) => Some(path),
-            Spec::Http(_) | Spec::Hint(_) | Spec::Ipfs(_) => None,
+            Spec::Http(_) | Spec::Hint(_) | Spec::Ipfs(_) | Spec::Peer => None,
         }
     }
 
@@ -183,7 +198,7 @@ impl Spec {
     pub fn is_remote(&self) -> bool {
         match self {
             Spec::Dir(_) | Spec::Car(_) => false,
-            Spec::Http(_) | Spec::Hint(_) | Spec::Ipfs(_) => true,
+            Spec::Http(_) | Spec::Hint(_) | Spec::Ipfs(_) | Spec::Peer => true,
         }
     }
 }
@@ -206,7 +221,14 @@ pub fn open_sources(specs: &[Spec], options: SourceOptions) -> Result<Sources, S
         return Err(SpecError::TooMany(specs.len()));
     }
     let sources = specs.iter().map(|spec| spec.open(options)).collect::<Result<Vec<_>, _>>()?;
-    Ok(Sources::new(sources))
+    let sources = Sources::new(sources);
+    follow_neighbours(&sources)?;
+    Ok(sources)
+}
+
+/// Has neighbours come and go behind the `peer:` of a list, if it has one.
+pub fn follow_neighbours(sources: &Sources) -> Result<(), SpecError> {
+    Ok(peer::follow(sources)?)
 }
 
 /// The same for whoever wants the flist `root`: where nothing but archives is asked, one of them must have it.
@@ -263,6 +285,7 @@ mod tests {
         assert_eq!("dir:/a:b".parse::<Spec>().unwrap(), Spec::Dir("/a:b".into()));
         assert_eq!("car:a.car".parse::<Spec>().unwrap(), Spec::Car("a.car".into()));
         assert!(matches!("https://host/a".parse().unwrap(), Spec::Http(_)));
+        assert_eq!("peer:".parse::<Spec>().unwrap(), Spec::Peer);
         assert!(matches!("hint:https://host/a".parse().unwrap(), Spec::Hint(_)));
         assert_eq!("ipfs:".parse::<Spec>().unwrap().to_string(), "ipfs:http://127.0.0.1:5001");
         for bad in [
@@ -276,6 +299,8 @@ mod tests {
             "ipfs:x",
             "ipfs://cid",
             "ftp://x",
+            "peer",
+            "peer:x",
             "/path",
             "http:",
             "http://",
