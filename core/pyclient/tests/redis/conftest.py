@@ -18,7 +18,7 @@ import redis
 
 from tests.flavours import FLAVOURS, Clients
 
-from .scripted import ScriptedNode
+from .scripted import ScriptedNode, no_retry
 
 PASSWORD = "pass/word@1"
 USER_PASSWORD = "alice-1"
@@ -76,7 +76,7 @@ class RedisServer:
     @contextmanager
     def admin(self) -> Iterator[Any]:
         """redis-py itself, whose types differ from version to version."""
-        admin: Any = redis.Redis(unix_socket_path=str(self.socket), password=PASSWORD)
+        admin: Any = redis.Redis(unix_socket_path=str(self.socket), password=PASSWORD, retry=no_retry())
         try:
             yield admin
         finally:

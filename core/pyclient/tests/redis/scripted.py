@@ -10,15 +10,23 @@ from collections.abc import Callable
 from typing import Any
 
 import redis
+import redis.backoff
+import redis.retry
 
 Reply = dict[str, Any]
+
+
+def no_retry() -> Any:
+    """redis-py would otherwise sleep for seconds within one call, depending on its version."""
+    library: Any = redis
+    return library.retry.Retry(library.backoff.NoBackoff(), 0)
 
 
 class ScriptedNode:
     """Takes commands from the queues of its users until it is stopped; each job has a thread of its own."""
 
     def __init__(self, url: str, users: tuple[str, ...] = ()) -> None:
-        self._redis: Any = redis.Redis.from_url(url, socket_timeout=20, protocol=2)
+        self._redis: Any = redis.Redis.from_url(url, socket_timeout=20, protocol=2, retry=no_retry())
         self._queues = {"core:default": ""} | {f"core:user:{user}": f"{user}:" for user in users}
         self._stopping = threading.Event()
         self._seen: set[str] = set()

@@ -182,8 +182,10 @@ def test_a_redis_that_comes_back_is_used_again(clients: Clients, server: RedisSe
     client = clients(server.url)
     client.ping()
     server.kill()
-    threading.Timer(1.0, server.start).start()
+    restart = threading.Timer(1.0, server.start)
+    restart.start()
     assert client.ping(30) == "PONG scripted"
+    restart.join()
 
 
 def test_a_redis_that_stays_away_is_given_up(clients: Clients, server: RedisServer, node: ScriptedNode) -> None:
