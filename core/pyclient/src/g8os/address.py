@@ -1,8 +1,8 @@
 """Where a node is, and as whom to speak to it.
 
 A node is named by a URL (`redis://:password@host:port`, `rediss://`, `unix:///path/redis.sock?password=...`), by the
-line that `core0 run --dev` prints when it is ready (`ready {"host":...}`), by a bare `host:port`, or by the path of a file
-that holds one of these. Passwords never show in texts or errors.
+line that `core0 run --dev` prints when it is ready (`ready {"host":...}`), by a bare `host:port`, by the path of a file
+that holds one of these, or by the folder of `core0 run --dev`. Passwords never show in texts or errors.
 """
 
 from __future__ import annotations
@@ -19,8 +19,15 @@ from .wire import DEFAULT_USER, Keys
 
 ENVIRONMENT = "G8_NODE"
 DEFAULT_PORT = 6379
+LOCAL_NODE = Path("/run/core0")
+"""Where a node has its socket and its password."""
+
+_SOCKET = "redis.sock"
 _FILE_MAX = 64 * 1024
-_FORMS = "redis://[USER]:PASSWORD@HOST:PORT, unix:///PATH, a ready line of core0, or a file with one of these"
+_FORMS = (
+    "redis://[USER]:PASSWORD@HOST:PORT, unix:///PATH, a ready line of core0, a file with one of these, "
+    "or the folder of core0 run --dev"
+)
 
 
 @dataclass(frozen=True)
@@ -63,16 +70,21 @@ class Address:
 
     @staticmethod
     def find(text: str | None = None, environment: Mapping[str, str] | None = None) -> Address:
-        """The node that `text` names, else the one that G8_NODE names; either may also be a file."""
+        """The node that `text` names, else the one that G8_NODE names, else this machine if it is one."""
         environment = os.environ if environment is None else environment
         origin = "the given node"
         if text is None:
             origin, text = ENVIRONMENT, environment.get(ENVIRONMENT)
+            if (not text or not text.strip()) and (LOCAL_NODE / _SOCKET).exists():
+                return _of_folder(LOCAL_NODE)
         if not text or not text.strip():
             raise InvalidArgument("no node is named", hint=f"set {ENVIRONMENT} or pass --node: {_FORMS}")
         text = text.strip()
         if _is_path(text):
-            origin, text = text, _read(text)
+            path = Path(text).expanduser()
+            if path.is_dir():
+                return _of_folder(path)
+            origin, text = text, _read(path)
         try:
             return Address.parse(text)
         except InvalidArgument as error:
@@ -85,10 +97,15 @@ def _is_path(text: str) -> bool:
     return text.startswith(("/", "./", "../", "~"))
 
 
-def _read(path: str) -> str:
+def _of_folder(folder: Path) -> Address:
+    """The folder of `core0 run --dev`, or that of a node: its socket, and its administrator's password."""
+    return Address(socket=str(folder.absolute() / _SOCKET), password=_read(folder / "password").strip())
+
+
+def _read(path: Path) -> str:
     """The last line of the file that is not empty: a log of core0 run may precede its ready line."""
     try:
-        with Path(path).expanduser().open("rb") as file:
+        with path.open("rb") as file:
             raw = file.read(_FILE_MAX + 1)
         text = raw.decode()
     except (OSError, UnicodeDecodeError) as error:

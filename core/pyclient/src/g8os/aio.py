@@ -114,6 +114,13 @@ class AsyncClient(Domains[AsyncRunner], Starter[Coroutine[Any, Any, AsyncRespons
         """`PONG` and the node's version."""
         return str(await self.json("core.ping", {}, timeout))
 
+    async def tail(self, stream: str, after: str = BEGINNING, timeout: float | None = None) -> AsyncIterator[Message]:
+        """Messages of a stream, as `Client.tail`."""
+        tail = steps.Tail(stream, check_entry_id(after), timeout, time.monotonic)
+        while not tail.ended:
+            for message in await self._drive(tail.read()):
+                yield message
+
     async def run(self, work: Call[T] | Flow[T]) -> T:
         if isinstance(work, Call):
             return work.read(await (await self.raw(work.command, work.arguments)).get())

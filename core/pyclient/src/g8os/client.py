@@ -122,6 +122,12 @@ class Client(Domains[Runner], Starter[Response], Runner):
         """`PONG` and the node's version."""
         return str(self.json("core.ping", {}, timeout))
 
+    def tail(self, stream: str, after: str = BEGINNING, timeout: float | None = None) -> Iterator[Message]:
+        """Messages of a stream, such as one of `logger.subscribe`; for ever, or as long as `timeout` says."""
+        tail = steps.Tail(stream, check_entry_id(after), timeout, time.monotonic)
+        while not tail.ended:
+            yield from self._drive(tail.read())
+
     def run(self, work: Call[T] | Flow[T]) -> T:
         if isinstance(work, Call):
             return work.read(self.raw(work.command, work.arguments).get())

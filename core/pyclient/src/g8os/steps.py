@@ -124,9 +124,9 @@ def _timed_out(job: Job, timeout: float) -> TimeoutError:
             hint="wait longer, or kill it",
         )
     return TimeoutError(
-        f"the node did not take in job {job.id} within {timeout:g} s",
+        f"the node gave no sign of job {job.id} within {timeout:g} s",
         job_id=job.id,
-        hint="its redis answers but core0 does not: is it running, or busy?",
+        hint="its redis answers but core0 does not: it is busy with this, or does not run",
     )
 
 
@@ -154,15 +154,12 @@ class Follower:
         millis = max(1, int(1000 * (TAIL_SECONDS if had_ended else min(left, SLICE_SECONDS))))
         key = self._keys.stream(self._job.id)
         reply = yield Op(("XREAD", "COUNT", READ_COUNT, "BLOCK", millis, "STREAMS", key, self.last_id), self._deadline)
-        messages: list[Message] = []
-        entries = parse_entries(reply)
-        for entry in entries:
-            self.last_id = entry.id
-            if isinstance(entry, End):
-                self.ended, self.state = True, entry.state
-                break
-            messages.append(entry)
-        if had_ended and not entries:
+        messages, end = _split(parse_entries(reply))
+        if end is not None:
+            self.ended, self.state = True, end.state
+        elif messages:
+            self.last_id = messages[-1].id
+        elif had_ended:
             # Nothing more, and no end either: the stream has expired, or the job was started without one.
             self.ended = True
         return messages
@@ -176,6 +173,38 @@ class Follower:
             raise _not_found(self._job)
         self._job.accepted = True
         return ttl != -1
+
+
+class Tail:
+    """Reads a stream that is no job's own, such as one of `logger.subscribe`: until an end comes, or time is up."""
+
+    def __init__(self, key: str, after: str, timeout: float | None, clock: Clock) -> None:
+        self._key = key
+        self._clock = clock
+        self._deadline = None if timeout is None else clock() + check_timeout(timeout)
+        self.last_id = after
+        self.ended = False
+
+    def read(self) -> Steps[list[Message]]:
+        """What comes within some seconds, which may be nothing."""
+        left = SLICE_SECONDS if self._deadline is None else self._deadline - self._clock()
+        millis = max(1, int(1000 * min(left, SLICE_SECONDS)))
+        reply = yield Op(("XREAD", "COUNT", READ_COUNT, "BLOCK", millis, "STREAMS", self._key, self.last_id))
+        messages, end = _split(parse_entries(reply))
+        if messages:
+            self.last_id = messages[-1].id
+        self.ended = end is not None or (not messages and left <= millis / 1000)
+        return messages
+
+
+def _split(entries: list[Message | End]) -> tuple[list[Message], End | None]:
+    """The messages up to the end, and the end if it came."""
+    messages: list[Message] = []
+    for entry in entries:
+        if isinstance(entry, End):
+            return messages, entry
+        messages.append(entry)
+    return messages, None
 
 
 def _not_found(job: Job) -> JobNotFound:

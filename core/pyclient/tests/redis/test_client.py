@@ -98,7 +98,7 @@ def test_an_unknown_job_is_told_at_once(clients: Clients, server: RedisServer, n
 
 
 def test_a_node_that_takes_nothing_in_is_told(clients: Clients, server: RedisServer) -> None:
-    with pytest.raises(g8os.TimeoutError, match="did not take in"):
+    with pytest.raises(g8os.TimeoutError, match="no sign of job"):
         clients(server.url).ping(0.2)
 
 

@@ -47,6 +47,21 @@ def test_what_is_given_wins_over_the_environment() -> None:
     assert Address.find(None, environment).host == "other"
 
 
+def test_the_folder_of_a_node_is_an_address(tmp_path: Path) -> None:
+    with pytest.raises(InvalidArgument, match="password"):
+        Address.find(str(tmp_path), {})
+    (tmp_path / "password").write_text("pw\n")
+    assert Address.find(str(tmp_path), {}) == Address(socket=f"{tmp_path}/redis.sock", password="pw")
+
+
+def test_on_a_node_nothing_needs_to_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("g8os.address.LOCAL_NODE", tmp_path)
+    (tmp_path / "password").write_text("pw")
+    (tmp_path / "redis.sock").touch()
+    assert Address.find(None, {}).socket == f"{tmp_path}/redis.sock"
+    assert Address.find(None, {"G8_NODE": "redis://other"}).host == "other"
+
+
 @pytest.mark.parametrize("environment", [{}, {"G8_NODE": ""}, {"G8_NODE": " \n"}])
 def test_without_an_address_the_error_says_what_to_set(environment: dict[str, str]) -> None:
     with pytest.raises(InvalidArgument, match="no node is named") as refused:

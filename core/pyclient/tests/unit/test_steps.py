@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import g8os
-from g8os.steps import SLICE_SECONDS, Follower, Job, Steps, submit, wait_result
+from g8os.steps import SLICE_SECONDS, Follower, Job, Steps, Tail, submit, wait_result
 from g8os.stream import Message
 from g8os.wire import Keys, Options, command
 
@@ -98,13 +98,13 @@ def test_without_time_only_what_is_there_is_taken() -> None:
     script = Script(LINDEX=DONE)
     assert wait(script, ours(), 0).ok
     script = Script(LINDEX=None, EXISTS=0)
-    with pytest.raises(g8os.TimeoutError, match="did not take in"):
+    with pytest.raises(g8os.TimeoutError, match="no sign of job"):
         wait(script, ours(), 0)
     assert "BRPOPLPUSH" not in script.names()
 
 
 def test_a_job_nobody_took_in_is_told_apart_from_one_that_runs_long() -> None:
-    with pytest.raises(g8os.TimeoutError, match="did not take in"):
+    with pytest.raises(g8os.TimeoutError, match="no sign of job"):
         wait(Script(BRPOPLPUSH=None, EXISTS=0, LINDEX=None), ours(), 7)
     with pytest.raises(g8os.TimeoutError, match="it runs on") as late:
         wait(Script(BRPOPLPUSH=None, EXISTS=1, LINDEX=None), ours(), 7)
@@ -188,6 +188,20 @@ def test_following_an_unknown_job_is_an_error_and_a_waiting_one_is_not() -> None
     with pytest.raises(g8os.JobNotFound):
         follow(Script(TTL=-2), Job("a", submitted=False))
     assert follow(Script(TTL=[-2, -1], XREAD=[None, entries(("1-0", {"end": "SUCCESS"}))])) == []
+
+
+def test_a_stream_that_is_no_jobs_is_read_until_its_end_or_until_time_is_up() -> None:
+    for reads, timeout in (
+        ([entries(line(1)), None, entries(("2-0", {"end": "SUCCESS"}))], None),
+        ([entries(line(1)), None], 7),
+    ):
+        script, messages = Script(XREAD=reads), []
+        tail = Tail("logger:x", "0-0", timeout, script.clock)
+        while not tail.ended:
+            messages += script.run(tail.read())
+        assert [message.text for message in messages] == ["line 1"]
+        assert {args[-2] for args in script.ops} == {"logger:x"}
+        assert script.now <= 107
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,11 @@ class JobDomain(Domain[R_co]):
         return json_call("job.kill", id=id, signal=int(signal))
 
     @command
+    def killall(self, signal: int = signals.SIGTERM) -> Call[Json]:
+        """Sends a signal to all jobs that this user may touch; answers to how many."""
+        return json_call("job.killall", signal=int(signal))
+
+    @command
     def unschedule(self, id: str) -> Call[Json]:
         """Lets a recurring job end, and not start again."""
         return json_call("job.unschedule", id=id)

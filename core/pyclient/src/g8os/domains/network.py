@@ -51,12 +51,12 @@ class IpRoute(Domain[R_co]):
         return json_call("ip.route.list")
 
     @command
-    def add(self, dev: str, dst: str, gw: str | None = None) -> Call[None]:
-        """Adds a route; `dst` is a network, or `default`."""
+    def add(self, dev: str, dst: str = "", gw: str | None = None) -> Call[None]:
+        """Adds a route to a network such as 10.0.0.0/8, or to everywhere if `dst` is empty."""
         return plain_call("ip.route.add", dev=dev, dst=dst, gw=gw)
 
     @command
-    def delete(self, dev: str, dst: str, gw: str | None = None) -> Call[None]:
+    def delete(self, dev: str, dst: str = "", gw: str | None = None) -> Call[None]:
         return plain_call("ip.route.del", dev=dev, dst=dst, gw=gw)
 
 
@@ -117,12 +117,12 @@ class Bridge(Domain[R_co]):
 
 class Nft(Domain[R_co]):
     @command
-    def open_port(self, port: int | str, interface: str | None = None, subnet: str | None = None) -> Call[None]:
+    def open_port(self, port: int, interface: str | None = None, subnet: str | None = None) -> Call[None]:
         """Lets packets in to a port, if need be only from one interface or network."""
         return plain_call("nft.open_port", port=port, interface=interface, subnet=subnet)
 
     @command
-    def drop_port(self, port: int | str, interface: str | None = None, subnet: str | None = None) -> Call[None]:
+    def drop_port(self, port: int, interface: str | None = None, subnet: str | None = None) -> Call[None]:
         """Takes back what open_port with the same arguments did."""
         return plain_call("nft.drop_port", port=port, interface=interface, subnet=subnet)
 
@@ -131,5 +131,5 @@ class Nft(Domain[R_co]):
         return json_call("nft.list")
 
     @command
-    def rule_exists(self, port: int | str, interface: str | None = None, subnet: str | None = None) -> Call[Json]:
+    def rule_exists(self, port: int, interface: str | None = None, subnet: str | None = None) -> Call[Json]:
         return json_call("nft.rule_exists", port=port, interface=interface, subnet=subnet)

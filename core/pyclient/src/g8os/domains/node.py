@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ..call import Call, Domain, Json, R_co, command, json_call, plain_call
+from ..errors import ProtocolError
+from ..result import Result
 
 
 class Core(Domain[R_co]):
@@ -10,6 +14,11 @@ class Core(Domain[R_co]):
     def state(self) -> Call[Json]:
         """What core0 itself uses of processor and memory."""
         return json_call("core.state")
+
+    @command
+    def subscribe(self, id: str) -> Call[str]:
+        """Lets the output of a job that runs go to a stream of its own; answers with its key, for `Client.tail`."""
+        return Call("core.subscribe", {"id": id}, _stream)
 
     @command
     def reboot(self) -> Call[None]:
@@ -63,6 +72,23 @@ class Config(Domain[R_co]):
 
 class Logger(Domain[R_co]):
     @command
-    def subscribe(self, queue: str | None = None, *levels: int) -> Call[Json]:
-        """Messages of these levels, of all if none is given, into a list of the node's redis; answers with its key."""
-        return json_call("logger.subscribe", queue=queue, levels=list(levels))
+    def subscribe(self, queue: str | None = None, levels: Sequence[int] = (), source: str | None = None) -> Call[str]:
+        """Lets messages go to a stream, after the last few; answers with its key, which `Client.tail` reads.
+
+        `levels` are those of messages, all if empty; `source` is whose they are, `job ID` or `service NAME`.
+        """
+        arguments = {"queue": queue, "levels": [*levels], "source": source}
+        return Call("logger.subscribe", arguments, _stream)
+
+    @command
+    def unsubscribe(self, queue: str) -> Call[Json]:
+        """Ends what subscribe began under this name."""
+        return json_call("logger.unsubscribe", queue=queue)
+
+
+def _stream(result: Result) -> str:
+    answer = result.json()
+    key = answer.get("stream") if isinstance(answer, dict) else None
+    if not isinstance(key, str):
+        raise ProtocolError(f"{result.command or 'job'} {result.id} answered without the key of a stream")
+    return key
