@@ -56,7 +56,9 @@ class AsyncResponse:
 
     async def stream(self, after: str = BEGINNING, timeout: float | None = None) -> AsyncIterator[Message]:
         """Live output, as `Response.stream`."""
-        follower = steps.Follower(self._client.keys, self._job, check_entry_id(after), timeout, time.monotonic)
+        follower = steps.Follower(
+            self._client.keys, self._job, check_entry_id(after), timeout, self._client.timeout, time.monotonic
+        )
         while not follower.ended:
             for message in await self._client._drive(follower.read()):
                 yield message

@@ -61,7 +61,9 @@ class Response:
         The job must have been started with `stream=True`. Raises TimeoutError when it takes longer than `timeout`
         seconds; the time is not limited if that is None.
         """
-        follower = steps.Follower(self._client.keys, self._job, check_entry_id(after), timeout, time.monotonic)
+        follower = steps.Follower(
+            self._client.keys, self._job, check_entry_id(after), timeout, self._client.timeout, time.monotonic
+        )
         while not follower.ended:
             yield from self._client._drive(follower.read())
         self.state = follower.state

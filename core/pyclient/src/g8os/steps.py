@@ -133,8 +133,11 @@ def _timed_out(job: Job, timeout: float) -> TimeoutError:
 class Follower:
     """Reads the live output of a job, from any point on: `read` until `ended`."""
 
-    def __init__(self, keys: Keys, job: Job, after: str, timeout: float | None, clock: Clock) -> None:
+    def __init__(self, keys: Keys, job: Job, after: str, timeout: float | None, patience: float, clock: Clock) -> None:
+        """`timeout` is for all of it; within `patience` seconds a job that we sent must have been taken in."""
         self._keys = keys
+        self._patience = patience
+        self._taken_in_by = clock() + patience
         self._job = job
         self._timeout = timeout
         self._clock = clock
@@ -150,6 +153,8 @@ class Follower:
         left = SLICE_SECONDS if self._deadline is None else self._deadline - self._clock()
         if left <= 0 and not had_ended:
             raise _timed_out(self._job, self._timeout or 0)
+        if not self._job.accepted:
+            left = min(left, self._taken_in_by - self._clock())
         # A time-out of 0 would mean for ever.
         millis = max(1, int(1000 * (TAIL_SECONDS if had_ended else min(left, SLICE_SECONDS))))
         key = self._keys.stream(self._job.id)
@@ -168,9 +173,11 @@ class Follower:
         ttl = int((yield Op(("TTL", self._keys.flag(self._job.id)), self._deadline)))
         if ttl == -2 and not self._job.accepted:
             # No flag. Ours may be waiting to be taken in; others are unknown, or forgotten.
-            if self._job.submitted:
-                return False
-            raise _not_found(self._job)
+            if not self._job.submitted:
+                raise _not_found(self._job)
+            if self._clock() >= self._taken_in_by:
+                raise _timed_out(self._job, self._patience)
+            return False
         self._job.accepted = True
         return ttl != -1
 

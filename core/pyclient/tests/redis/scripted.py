@@ -32,6 +32,8 @@ class ScriptedNode:
         self._seen: set[str] = set()
         self.taken: list[dict[str, Any]] = []
         self.duplicates = 0
+        self.listeners: set[str] = set()
+        self.killed = threading.Event()
         self._thread = threading.Thread(target=self._serve, daemon=True)
 
     def start(self) -> ScriptedNode:
@@ -88,6 +90,9 @@ class ScriptedNode:
         fields = ("level", level, "time", int(time.time() * 1000), "source", f"job {name}", "text", text)
         self._redis.execute_command("XADD", f"stream:{name}", "MAXLEN", "~", 1000, "*", *fields)
 
+    def add(self, stream: str, *fields: Any) -> None:
+        self._redis.execute_command("XADD", stream, "*", *fields)
+
     def end(self, name: str, state: str) -> None:
         self._redis.execute_command("XADD", f"stream:{name}", "*", "end", state)
         self._redis.execute_command("EXPIRE", f"stream:{name}", 60)
@@ -124,8 +129,16 @@ def _fail(node: ScriptedNode, name: str, arguments: dict[str, Any]) -> Reply:
 
 
 def _system(node: ScriptedNode, name: str, arguments: dict[str, Any]) -> Reply:
-    """`exit N` ends with N; anything else is printed."""
+    """`exit N` ends with N, `hang` until it is killed, `flood` prints much; anything else is printed."""
     argv = [arguments["name"], *arguments["args"]]
+    if argv == ["hang"]:
+        node.say(name, 1, "hanging")
+        assert node.killed.wait(60)
+        node.end(name, "KILLED")
+        return {"state": "KILLED", "code": 1143}
+    if argv == ["flood"]:
+        for n in range(500):
+            node.say(name, 1, f"flood {n}")
     if argv[0] == "exit":
         node.say(name, 2, "about to fail")
         node.end(name, "ERROR")
@@ -139,6 +152,42 @@ def _garbage(node: ScriptedNode, name: str, arguments: dict[str, Any]) -> Reply:
     return {"state": 7}
 
 
+def _jobs(node: ScriptedNode, name: str, arguments: dict[str, Any]) -> Reply:
+    cmd = {"id": "a", "command": "core.system", "arguments": {"name": "sleep", "args": ["\x1b[31m9"]}}
+    return answer([{"id": "a", "pid": 7, "cpu": 1.25, "rss": 3 << 20, "starttime": (time.time() - 90) * 1000, "cmd": cmd}])
+
+
+def _services(node: ScriptedNode, name: str, arguments: dict[str, Any]) -> Reply:
+    return answer([{"name": "redis", "state": "running", "pid": 12}, {"name": "ntp", "state": "failed", "reason": "no net"}])
+
+
+def _service_logs(node: ScriptedNode, name: str, arguments: dict[str, Any]) -> Reply:
+    records = [{"time": n * 1000, "source": "service redis", "level": 1, "text": f"line {n}"} for n in range(100)]
+    return answer(records[-arguments.get("lines", 10) :])
+
+
+def _subscribe(node: ScriptedNode, name: str, arguments: dict[str, Any]) -> Reply:
+    stream = f"logger:{arguments['queue']}"
+    fields = ("level", 1, "time", 0, "source", arguments.get("source") or "job x", "text", "said before")
+    node.listeners.add(arguments["queue"])
+    node.add(stream, *fields)
+    return answer({"stream": stream})
+
+
+def _unsubscribe(node: ScriptedNode, name: str, arguments: dict[str, Any]) -> Reply:
+    node.listeners.discard(arguments["queue"])
+    return answer(True)
+
+
+def _kill(node: ScriptedNode, name: str, arguments: dict[str, Any]) -> Reply:
+    node.killed.set()
+    return answer(True)
+
+
+def _echo(node: ScriptedNode, name: str, arguments: dict[str, Any]) -> Reply:
+    return answer(arguments)
+
+
 HANDLERS: dict[str, Callable[[ScriptedNode, str, dict[str, Any]], Reply]] = {
     "core.ping": _ping,
     "core.system": _system,
@@ -146,4 +195,12 @@ HANDLERS: dict[str, Callable[[ScriptedNode, str, dict[str, Any]], Reply]] = {
     "test.count": _count,
     "test.fail": _fail,
     "test.garbage": _garbage,
+    "test.echo": _echo,
+    "job.list": _jobs,
+    "job.kill": _kill,
+    "service.list": _services,
+    "service.status": _echo,
+    "service.logs": _service_logs,
+    "logger.subscribe": _subscribe,
+    "logger.unsubscribe": _unsubscribe,
 }

@@ -152,7 +152,7 @@ def line(n: int) -> tuple[str, dict[str, str]]:
 
 
 def follow(script: Script, job: Job | None = None, after: str = "0-0", timeout: float | None = None) -> list[Message]:
-    follower = Follower(Keys(), job or ours(), after, timeout, script.clock)
+    follower = Follower(Keys(), job or ours(), after, timeout, 20, script.clock)
     messages: list[Message] = []
     while not follower.ended:
         messages += script.run(follower.read())
@@ -182,6 +182,13 @@ def test_following_ends_with_the_callers_patience() -> None:
     with pytest.raises(g8os.TimeoutError):
         follow(script, timeout=7.5)
     assert script.now == pytest.approx(107.5, abs=0.01)
+
+
+def test_a_job_that_is_never_taken_in_is_not_followed_for_ever() -> None:
+    script = Script(TTL=-2, XREAD=None)
+    with pytest.raises(g8os.TimeoutError, match="no sign of job a within 20 s"):
+        follow(script)
+    assert script.now == pytest.approx(120, abs=0.01)
 
 
 def test_following_an_unknown_job_is_an_error_and_a_waiting_one_is_not() -> None:
