@@ -30,6 +30,9 @@ class AsyncResponse:
         self._client = client
         self._job = job
         self.state: str | None = None
+        """How the job ended, once `stream` has come to its end."""
+        self.lost: int | None = None
+        """How many messages `stream` missed, as the node keeps the last 1,000 only; None if it cannot tell."""
 
     @property
     def id(self) -> str:
@@ -62,7 +65,7 @@ class AsyncResponse:
         while not follower.ended:
             for message in await self._client._drive(follower.read()):
                 yield message
-        self.state = follower.state
+        self.state, self.lost = follower.state, follower.lost
 
     def __repr__(self) -> str:
         return f"<AsyncResponse {self.id}>"

@@ -29,6 +29,9 @@ class Response:
         self._client = client
         self._job = job
         self.state: str | None = None
+        """How the job ended, once `stream` has come to its end."""
+        self.lost: int | None = None
+        """How many messages `stream` missed, as the node keeps the last 1,000 only; None if it cannot tell."""
 
     @property
     def id(self) -> str:
@@ -66,7 +69,7 @@ class Response:
         )
         while not follower.ended:
             yield from self._client._drive(follower.read())
-        self.state = follower.state
+        self.state, self.lost = follower.state, follower.lost
 
     def __repr__(self) -> str:
         return f"<Response {self.id}>"

@@ -10,9 +10,9 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from .errors import InvalidArgument, JobNotFound, ProtocolError, TimeoutError
+from .errors import InvalidArgument, JobNotFound, NodeError, ProtocolError, TimeoutError
 from .result import Result, parse_result
-from .stream import End, Message, parse_entries
+from .stream import BEGINNING, End, Message, parse_entries
 from .wire import MAX_SECONDS, Command, Keys
 
 T = TypeVar("T")
@@ -142,10 +142,14 @@ class Follower:
         self._timeout = timeout
         self._clock = clock
         self._deadline = None if timeout is None else clock() + check_timeout(timeout)
+        self._from_beginning = after == BEGINNING
+        self._received = 0
         self.last_id = after
         self.ended = False
         self.state: str | None = None
         """How the job ended, once it has and its stream says so."""
+        self.lost: int | None = None
+        """Then also how many messages the node had dropped before they were read, if it began at the beginning."""
 
     def read(self) -> Steps[list[Message]]:
         """What comes within some seconds, which may be nothing. Sets `ended` when no more can come."""
@@ -160,14 +164,29 @@ class Follower:
         key = self._keys.stream(self._job.id)
         reply = yield Op(("XREAD", "COUNT", READ_COUNT, "BLOCK", millis, "STREAMS", key, self.last_id), self._deadline)
         messages, end = _split(parse_entries(reply))
+        self._received += len(messages)
         if end is not None:
             self.ended, self.state = True, end.state
+            self.lost = yield from self._count_lost(key)
         elif messages:
             self.last_id = messages[-1].id
         elif had_ended:
             # Nothing more, and no end either: the stream has expired, or the job was started without one.
             self.ended = True
         return messages
+
+    def _count_lost(self, key: str) -> Steps[int | None]:
+        """A node keeps the last messages only; redis counts all that there ever were."""
+        if not self._from_beginning:
+            return None
+        try:
+            reply = yield Op(("XINFO", "STREAM", key), self._deadline)
+        except NodeError:  # it has expired meanwhile, or is that of an older redis
+            return None
+        facts = dict(zip(reply[::2], reply[1::2], strict=True)) if isinstance(reply, list) else {}
+        added = facts.get(b"entries-added")
+        # The end is an entry too.
+        return max(0, added - 1 - self._received) if isinstance(added, int) else None
 
     def _job_ended(self) -> Steps[bool]:
         ttl = int((yield Op(("TTL", self._keys.flag(self._job.id)), self._deadline)))

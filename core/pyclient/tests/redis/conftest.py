@@ -60,7 +60,7 @@ class RedisServer:
             f"bind 127.0.0.1\nport {self.port}\nunixsocket {self.socket}\nsave ''\nappendonly no\n"
             f"dir {self.folder}\nrequirepass {PASSWORD}\n"
             f"user alice on >{USER_PASSWORD} resetchannels ~core:user:alice ~result:alice:* ~stream:alice:* -@all "
-            "+rpush +exists +ttl +lindex +brpoplpush +xread +ping\n"
+            "+rpush +exists +ttl +lindex +brpoplpush +xread +xinfo +ping\n"
         )
         self._process = subprocess.Popen([program, str(config)], stdout=subprocess.DEVNULL)
         deadline = time.monotonic() + 30

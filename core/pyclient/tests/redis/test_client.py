@@ -136,6 +136,14 @@ def test_several_follow_one_stream_and_resume_where_they_were(
 def test_a_stream_longer_than_one_read_comes_whole(clients: Clients, server: RedisServer, node: ScriptedNode) -> None:
     response = clients(server.url).raw("test.count", {"lines": 900}, stream=True)
     assert [message.text for message in response.stream(timeout=60)] == [f"line {n}" for n in range(900)]
+    assert response.lost == 0
+
+
+def test_what_a_node_dropped_before_it_was_read_is_counted(clients: Clients, server: RedisServer, node: ScriptedNode) -> None:
+    response = clients(server.url).raw("test.count", {"lines": 3000}, stream=True)
+    response.get(60)
+    read = len(list(response.stream(timeout=60)))
+    assert 1000 <= read < 3000 and response.lost == 3000 - read
 
 
 def test_following_may_be_given_up(clients: Clients, server: RedisServer, node: ScriptedNode) -> None:

@@ -160,7 +160,11 @@ def follow(script: Script, job: Job | None = None, after: str = "0-0", timeout: 
 
 
 def test_output_is_followed_from_where_one_was_until_the_end() -> None:
-    script = Script(TTL=-1, XREAD=[entries(line(2)), None, entries(line(3), ("4-0", {"end": "SUCCESS"}), line(5))])
+    script = Script(
+        TTL=-1,
+        XINFO=[[b"entries-added", 3]],
+        XREAD=[entries(line(2)), None, entries(line(3), ("4-0", {"end": "SUCCESS"}), line(5))],
+    )
     messages = follow(script, after="1-0")
     assert messages == [Message(f"{n}-0", 1, f"line {n}", 1.5, "job a") for n in (2, 3)]
     reads = [args for args in script.ops if args[0] == "XREAD"]
@@ -168,24 +172,36 @@ def test_output_is_followed_from_where_one_was_until_the_end() -> None:
     assert all(args[4] <= SLICE_SECONDS * 1000 for args in reads)
 
 
+@pytest.mark.parametrize(("added", "lost"), [(3, 0), (1003, 1000), (0, 0), (None, None)])
+def test_messages_that_the_node_dropped_are_counted(added: int | None, lost: int | None) -> None:
+    script = Script(
+        TTL=-1, XINFO=[[b"length", 3, b"entries-added", added]], XREAD=[entries(line(8), line(9), ("9-1", {"end": "SUCCESS"}))]
+    )
+    follower = Follower(Keys(), ours(), "0-0", None, 20, script.clock)
+    assert len(script.run(follower.read())) == 2
+    assert (follower.ended, follower.lost) == (True, lost)
+
+
 def test_the_last_lines_may_come_after_the_job_has_ended() -> None:
-    script = Script(TTL=300, XREAD=[entries(line(1)), entries(line(2)), entries(("3-0", {"end": "ERROR"}))])
+    script = Script(
+        TTL=300, XINFO=[[b"entries-added", 3]], XREAD=[entries(line(1)), entries(line(2)), entries(("3-0", {"end": "ERROR"}))]
+    )
     assert [message.text for message in follow(script)] == ["line 1", "line 2"]
 
 
 def test_a_stream_that_expired_ends_and_so_does_one_that_never_was() -> None:
-    assert follow(Script(TTL=200, XREAD=None)) == []
+    assert follow(Script(TTL=200, XINFO=[[b"entries-added", 3]], XREAD=None)) == []
 
 
 def test_following_ends_with_the_callers_patience() -> None:
-    script = Script(TTL=-1, XREAD=None)
+    script = Script(TTL=-1, XINFO=[[b"entries-added", 3]], XREAD=None)
     with pytest.raises(g8os.TimeoutError):
         follow(script, timeout=7.5)
     assert script.now == pytest.approx(107.5, abs=0.01)
 
 
 def test_a_job_that_is_never_taken_in_is_not_followed_for_ever() -> None:
-    script = Script(TTL=-2, XREAD=None)
+    script = Script(TTL=-2, XINFO=[[b"entries-added", 3]], XREAD=None)
     with pytest.raises(g8os.TimeoutError, match="no sign of job a within 20 s"):
         follow(script)
     assert script.now == pytest.approx(120, abs=0.01)
@@ -194,7 +210,7 @@ def test_a_job_that_is_never_taken_in_is_not_followed_for_ever() -> None:
 def test_following_an_unknown_job_is_an_error_and_a_waiting_one_is_not() -> None:
     with pytest.raises(g8os.JobNotFound):
         follow(Script(TTL=-2), Job("a", submitted=False))
-    assert follow(Script(TTL=[-2, -1], XREAD=[None, entries(("1-0", {"end": "SUCCESS"}))])) == []
+    assert follow(Script(TTL=[-2, -1], XINFO=[[b"entries-added", 3]], XREAD=[None, entries(("1-0", {"end": "SUCCESS"}))])) == []
 
 
 def test_a_stream_that_is_no_jobs_is_read_until_its_end_or_until_time_is_up() -> None:
@@ -202,7 +218,7 @@ def test_a_stream_that_is_no_jobs_is_read_until_its_end_or_until_time_is_up() ->
         ([entries(line(1)), None, entries(("2-0", {"end": "SUCCESS"}))], None),
         ([entries(line(1)), None], 7),
     ):
-        script, messages = Script(XREAD=reads), []
+        script, messages = Script(XINFO=[[b"entries-added", 3]], XREAD=reads), []
         tail = Tail("logger:x", "0-0", timeout, script.clock)
         while not tail.ended:
             messages += script.run(tail.read())
@@ -216,15 +232,15 @@ def test_a_stream_that_is_no_jobs_is_read_until_its_end_or_until_time_is_up() ->
 )
 def test_an_entry_that_is_none_is_told(fields: dict[str, str]) -> None:
     with pytest.raises(g8os.ProtocolError):
-        follow(Script(TTL=-1, XREAD=entries(("1-0", fields))))
+        follow(Script(TTL=-1, XINFO=[[b"entries-added", 3]], XREAD=entries(("1-0", fields))))
 
 
 @pytest.mark.parametrize("reply", [7, [[]], [["a", 7]], [["a", [("1-0", ["odd"])]]]])
 def test_a_reply_that_is_no_stream_is_told(reply: Any) -> None:
     with pytest.raises(g8os.ProtocolError):
-        follow(Script(TTL=-1, XREAD=[reply, reply]))
+        follow(Script(TTL=-1, XINFO=[[b"entries-added", 3]], XREAD=[reply, reply]))
 
 
 def test_text_that_is_not_utf8_is_shown_anyway() -> None:
     raw = [[b"stream:a", [(b"1-0", [b"level", b"1", b"time", b"1", b"text", b"\xff"]), (b"2-0", [b"end", b"SUCCESS"])]]]
-    assert [m.text for m in follow(Script(TTL=-1, XREAD=[raw]))] == ["\ufffd"]
+    assert [m.text for m in follow(Script(TTL=-1, XINFO=[[b"entries-added", 3]], XREAD=[raw]))] == ["\ufffd"]

@@ -146,6 +146,11 @@ def execute(client: Client, arguments: Namespace, output: Output) -> int:
         raise
     if output.json:
         output.document(result.payload)
+    elif response.lost:
+        output.error(
+            f"{response.lost} lines were printed faster than they could be shown, and are lost here",
+            "the node's log has them all; or write to a file and download it",
+        )
     return _status(result, output)
 
 
