@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from typing import Any
 
@@ -90,7 +91,7 @@ def test_max_time_kills(cl: Any) -> None:
 def test_jobs_of_a_queue_run_one_after_the_other(cl: Any, name: str) -> None:
     jobs = [cl.bash("date +%s%N; sleep 0.3; date +%s%N", queue=name) for _ in range(4)]
     spans = [[int(line) for line in job.check(60).stdout.split()] for job in jobs]
-    assert all(a[1] <= b[0] for a, b in zip(spans, spans[1:], strict=False)), spans
+    assert all(a[1] <= b[0] for a, b in itertools.pairwise(spans)), spans
 
 
 def test_tags_come_back(cl: Any) -> None:

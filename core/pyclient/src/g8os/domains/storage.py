@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from ..call import Call, Domain, Json, R_co, command, json_call, plain_call
 from ..errors import InvalidArgument
+from ..result import Result
 
 
 class Disk(Domain[R_co]):
@@ -20,9 +21,9 @@ class Disk(Domain[R_co]):
         return json_call("disk.getinfo", disk=disk, part=part)
 
     @command
-    def mktable(self, disk: str, table_type: str = "gpt") -> Call[None]:
-        """Writes an empty partition table."""
-        return plain_call("disk.mktable", disk=disk, table_type=table_type)
+    def mktable(self, disk: str, table_type: str = "gpt", *, force: bool = False) -> Call[None]:
+        """Writes an empty partition table; `force` also where there is something already."""
+        return plain_call("disk.mktable", disk=disk, table_type=table_type, **_forced(force))
 
     @command
     def mkpart(self, disk: str, start: int | str, end: int | str, part_type: str = "primary") -> Call[None]:
@@ -73,8 +74,9 @@ class Btrfs(Domain[R_co]):
         )
 
     @command
-    def device_add(self, mountpoint: str, *device: str) -> Call[None]:
-        return plain_call("btrfs.device_add", mountpoint=mountpoint, devices=_devices(device))
+    def device_add(self, mountpoint: str, *device: str, force: bool = False) -> Call[None]:
+        """Adds devices; `force` also those that carry something already."""
+        return plain_call("btrfs.device_add", mountpoint=mountpoint, devices=_devices(device), **_forced(force))
 
     @command
     def device_remove(self, mountpoint: str, *device: str) -> Call[None]:
@@ -104,21 +106,34 @@ class Btrfs(Domain[R_co]):
 
 class Flist(Domain[R_co]):
     @command
-    def mount(self, reference: str, target: str) -> Call[Json]:
-        """Mounts an flist by its address at a directory of the node."""
-        return json_call("flist.mount", reference=reference, target=target)
+    def mount(
+        self,
+        reference: str,
+        mountpoint: str,
+        sources: Sequence[str] = (),
+        mode: str = "auto",
+        suid: bool = False,
+        dev: bool = False,
+    ) -> Call[Json]:
+        """Mounts an flist by its address on a folder that is there; `sources` are asked for its blocks, in order."""
+        arguments = {"ref": reference, "mountpoint": mountpoint, "from": [*sources], "mode": mode, "suid": suid, "dev": dev}
+        return Call("flist.mount", arguments, Result.json)
 
     @command
-    def umount(self, target: str) -> Call[None]:
-        return plain_call("flist.umount", target=target)
+    def umount(self, mountpoint: str, lazy: bool = False) -> Call[None]:
+        return plain_call("flist.umount", mountpoint=mountpoint, lazy=lazy)
 
     @command
     def list(self) -> Call[Json]:
         return json_call("flist.list")
 
     @command
-    def info(self, reference: str) -> Call[Json]:
-        return json_call("flist.info", reference=reference)
+    def info(self, mountpoint: str) -> Call[Json]:
+        return json_call("flist.info", mountpoint=mountpoint)
+
+
+def _forced(force: bool) -> dict[str, bool]:
+    return {"force": True} if force else {}
 
 
 def _devices(devices: Sequence[str]) -> list[str]:
