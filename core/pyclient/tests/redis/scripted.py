@@ -34,6 +34,7 @@ class ScriptedNode:
         self.duplicates = 0
         self.listeners: set[str] = set()
         self.killed = threading.Event()
+        self._timers: list[threading.Timer] = []
         self._thread = threading.Thread(target=self._serve, daemon=True)
 
     def start(self) -> ScriptedNode:
@@ -42,7 +43,8 @@ class ScriptedNode:
 
     def stop(self) -> None:
         self._stopping.set()
-        self._thread.join(30)
+        for thread in (self._thread, *self._timers):
+            thread.join(30)
         assert not self._thread.is_alive()
         self._redis.close()
 
@@ -90,6 +92,11 @@ class ScriptedNode:
         fields = ("level", level, "time", int(time.time() * 1000), "source", f"job {name}", "text", text)
         self._redis.execute_command("XADD", f"stream:{name}", "MAXLEN", "~", 1000, "*", *fields)
 
+    def later(self, seconds: float, name: str, state: str) -> None:
+        timer = threading.Timer(seconds, self.end, (name, state))
+        self._timers.append(timer)
+        timer.start()
+
     def add(self, stream: str, *fields: Any) -> None:
         self._redis.execute_command("XADD", stream, "*", *fields)
 
@@ -119,8 +126,11 @@ def _count(node: ScriptedNode, name: str, arguments: dict[str, Any]) -> Reply:
     for n in range(arguments["lines"]):
         node.say(name, 1 if n % 2 == 0 else 2, f"line {n}")
         time.sleep(arguments.get("pause", 0))
-    # As core0 does: the result is not written in the order of the stream.
-    threading.Timer(arguments.get("late", 0), node.end, (name, "SUCCESS")).start()
+    # As core0 does: the result may come before the end of the stream.
+    if late := arguments.get("late"):
+        node.later(late, name, "SUCCESS")
+    else:
+        node.end(name, "SUCCESS")
     return {"streams": ["out", "err"]}
 
 
@@ -158,11 +168,13 @@ def _jobs(node: ScriptedNode, name: str, arguments: dict[str, Any]) -> Reply:
 
 
 def _services(node: ScriptedNode, name: str, arguments: dict[str, Any]) -> Reply:
-    return answer([{"name": "redis", "state": "running", "pid": 12}, {"name": "ntp", "state": "failed", "reason": "no net"}])
+    since = (time.time() - 90) * 1000
+    redis = {"state": "ready", "since": since, "pid": 12, "restarts": 3, "reason": ""}
+    return answer({"redis": redis, "ntp": {"state": "failed", "since": since, "pid": 0, "restarts": 0, "reason": "no net"}})
 
 
 def _service_logs(node: ScriptedNode, name: str, arguments: dict[str, Any]) -> Reply:
-    records = [{"time": n * 1000, "source": "service redis", "level": 1, "text": f"line {n}"} for n in range(100)]
+    records = [{"time": n * 1000, "level": 1, "text": f"line {n}"} for n in range(100)]
     return answer(records[-arguments.get("lines", 10) :])
 
 

@@ -56,7 +56,9 @@ def test_tables_are_plain_and_control_no_terminal(g8: G8, node: ScriptedNode) ->
     assert ran.stdout == "ID  PID  AGE  CPU%  MEMORY   COMMAND\na   7    1m   1.2   3.0 MiB  sleep \ufffd[31m9\n"
     assert g8("ps", "--no-headers").stdout.count("\n") == 1
     assert json.loads(g8("ps", "--json").stdout)[0]["cmd"]["arguments"]["args"] == ["\x1b[31m9"]
-    assert g8("services").stdout == ("NAME   STATE    PID  NOTE\nntp    failed   -    no net\nredis  running  12   -\n")
+    lines = ["NAME   STATE   SINCE  PID  RESTARTS  REASON", "ntp    failed  1m     -    0         no net"]
+    assert g8("services").stdout.splitlines() == [*lines, "redis  ready   1m     12   3         -"]
+    assert set(json.loads(g8("services", "--json").stdout)) == {"ntp", "redis"}
 
 
 def test_exec_ends_as_its_program_and_keeps_its_streams_apart(g8: G8, node: ScriptedNode) -> None:

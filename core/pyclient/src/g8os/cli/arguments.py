@@ -22,7 +22,7 @@ exit codes:
 examples:
   g8 --node ./dev ping
   g8 exec -- ls -l /
-  g8 logs -f redis
+  g8 logs -f web
   g8 run filesystem.mkdir path=/mnt/data
 """
 

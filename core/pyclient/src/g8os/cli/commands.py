@@ -20,7 +20,7 @@ Verb = Callable[[Client, Namespace, Output], int]
 
 TOPICS = ("cpu", "mem", "disk", "nic", "os", "port", "version")
 
-STATE_COLOURS = {"running": GREEN, "ready": GREEN, "done": GREEN, "failed": RED}
+STATE_COLOURS = {"ready": GREEN, "done": GREEN, "failed": RED}
 
 STDIN_MAX = 1024 * 1024
 
@@ -41,7 +41,9 @@ def ping(client: Client, arguments: Namespace, output: Output) -> int:
 
 
 def ps(client: Client, arguments: Namespace, output: Output) -> int:
-    jobs = _objects(client.job.list(), "job.list")
+    response = client.raw("job.list", {})
+    # The question is a job too.
+    jobs = [job for job in _objects(response.json(), "job.list") if _object(job.get("cmd")).get("id") != response.id]
     if output.json:
         output.document(jobs)
         return 0
@@ -77,15 +79,27 @@ def info(client: Client, arguments: Namespace, output: Output) -> int:
 
 def services(client: Client, arguments: Namespace, output: Output) -> int:
     answer = client.service.list()
-    if output.json or not isinstance(answer, list):
-        output.value(answer)
+    if not isinstance(answer, dict):
+        raise ProtocolError("service.list answered with something that is no object")
+    if output.json:
+        output.document(answer)
         return 0
+    now = time.time()
     rows = []
-    for service in _objects(answer, "service.list"):
-        state = printable(str(service.get("state", "-")))
-        shown = output.coloured(state, STATE_COLOURS.get(state, YELLOW))
-        rows.append([printable(str(service.get("name", "-"))), shown, str(service.get("pid") or "-"), _note(service)])
-    output.table(["NAME", "STATE", "PID", "NOTE"], sorted(rows))
+    for name, status in sorted(answer.items()):
+        status = _object(status)
+        state = printable(str(status.get("state", "-")))
+        rows.append(
+            [
+                printable(name),
+                output.coloured(state, STATE_COLOURS.get(state, YELLOW)),
+                age(now - _number(status.get("since")) / 1000),
+                str(status.get("pid") or "-"),
+                str(status.get("restarts", "-")),
+                printable(str(status.get("reason") or "-")),
+            ]
+        )
+    output.table(["NAME", "STATE", "SINCE", "PID", "RESTARTS", "REASON"], rows)
     return 0
 
 
@@ -97,7 +111,7 @@ def logs(client: Client, arguments: Namespace, output: Output) -> int:
         _job_logs(client, arguments.job, patience, output)
         return 0
     if arguments.service and not arguments.follow:
-        for record in _records(client.service.logs(arguments.service, arguments.lines)):
+        for record in _records(arguments.service, client.service.logs(arguments.service, arguments.lines)):
             _show(record, output)
         return 0
     if arguments.service:
@@ -149,7 +163,7 @@ def execute(client: Client, arguments: Namespace, output: Output) -> int:
     elif response.lost:
         output.error(
             f"{response.lost} lines were printed faster than they could be shown, and are lost here",
-            "the node's log has them all; or write to a file and download it",
+            "let it write to a file on the node, and download that",
         )
     return _status(result, output)
 
@@ -242,11 +256,11 @@ def _show(message: Message, output: Output) -> None:
     output.text(f"{clock} {printable(message.source)}: {output.coloured(text, colour) if colour else text}")
 
 
-def _records(answer: Any) -> list[Message]:
+def _records(service: str, answer: Any) -> list[Message]:
     try:
         return [
-            Message("", int(r["level"]), str(r["text"]), _number(r["time"]) / 1000, str(r.get("source", "")))
-            for r in _objects(answer, "service.logs")
+            Message("", int(record["level"]), str(record["text"]), _number(record["time"]) / 1000, f"service {service}")
+            for record in _objects(answer, "service.logs")
         ]
     except (KeyError, ValueError, TypeError) as error:
         raise ProtocolError(f"service.logs answered with records without {error}") from error
@@ -276,13 +290,6 @@ def _summary(os: Any, version: Any, cpu: Any, mem: Any) -> dict[str, Any]:
         "memory": f"{size(_number(mem.get('available')))} of {size(_number(mem.get('total')))} available",
         "core0": version if isinstance(version, str) else _object(version).get("version"),
     }
-
-
-def _note(service: dict[str, Any]) -> str:
-    for key in ("error", "reason", "message"):
-        if service.get(key):
-            return printable(str(service[key]))
-    return "-"
 
 
 def _objects(answer: Any, command: str) -> list[dict[str, Any]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal as signals
 
-from ..call import Call, Domain, Json, R_co, command, json_call, plain_call
+from ..call import Call, Domain, Json, R_co, command, json_call
 
 
 class JobDomain(Domain[R_co]):
@@ -45,7 +45,7 @@ class Process(Domain[R_co]):
 class Service(Domain[R_co]):
     @command
     def list(self) -> Call[Json]:
-        """Every service and its state."""
+        """Every service by its name, and what it is doing."""
         return json_call("service.list")
 
     @command
@@ -53,24 +53,25 @@ class Service(Domain[R_co]):
         return json_call("service.status", name=name)
 
     @command
-    def start(self, name: str) -> Call[None]:
-        return plain_call("service.start", name=name)
+    def start(self, name: str) -> Call[Json]:
+        """Lets a service run; it starts when what it comes after is ready. Answers with its status, as stop and restart."""
+        return json_call("service.start", name=name)
 
     @command
-    def stop(self, name: str) -> Call[None]:
-        """Stops a service, after those that need it."""
-        return plain_call("service.stop", name=name)
+    def stop(self, name: str) -> Call[Json]:
+        """Stops a service; answers when it is stopped."""
+        return json_call("service.stop", name=name)
 
     @command
-    def restart(self, name: str) -> Call[None]:
-        return plain_call("service.restart", name=name)
+    def restart(self, name: str) -> Call[Json]:
+        return json_call("service.restart", name=name)
 
     @command
     def reload(self) -> Call[Json]:
-        """Reads the units anew."""
+        """Reads the units anew; answers as list."""
         return json_call("service.reload")
 
     @command
     def logs(self, name: str, lines: int | None = None) -> Call[Json]:
-        """The last lines a service wrote."""
+        """The last lines a service said, oldest first."""
         return json_call("service.logs", name=name, **({} if lines is None else {"lines": lines}))
