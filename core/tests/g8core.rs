@@ -10,7 +10,8 @@ fn drives_a_node(environment: &str) {
     let venv = venv(environment);
     let node = Fenced::start();
     let tests = crate_dir().join("tests/python");
-    node.pytest(&venv, &node.host_port_password(), &tests, &["test_g8core.py"]);
+    let mut pytest = node.pytest(&venv, &tests);
+    node.passes(pytest.arg("test_g8core.py").env("G8_TEST_NODE", node.host_port_password()));
 }
 
 #[test]

@@ -22,7 +22,7 @@ fn python(venv: &Path, arguments: &[&str]) -> Command {
     python
 }
 
-fn succeeds(command: Command) -> String {
+fn succeeds(command: &mut Command) -> String {
     run(command, PATIENCE).unwrap_or_else(|said| panic!("{said}"))
 }
 
@@ -31,7 +31,7 @@ fn installed(venv: &Path) -> tempfile::TempDir {
     let place = tempfile::tempdir().unwrap();
     let mut pip = python(venv, &["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]);
     pip.args(["--no-build-isolation", "--no-deps", "--no-index", "--target"]).arg(place.path()).arg(".");
-    succeeds(pip);
+    succeeds(&mut pip);
     place
 }
 
@@ -41,7 +41,7 @@ fn passes_without_a_node(environment: &str) {
     let temporary = tempfile::tempdir().unwrap();
     let mut pytest = python(&venv, &["-m", "pytest", "-q", "-p", "no:cacheprovider", "--basetemp"]);
     pytest.arg(temporary.path().join("pytest")).args(["tests/unit", "tests/redis"]).env("PYTHONPATH", place.path());
-    succeeds(pytest);
+    succeeds(&mut pytest);
 }
 
 #[test]
@@ -60,9 +60,9 @@ fn types_are_strict_and_the_style_is_one() {
     let cache = tempfile::tempdir().unwrap();
     let mut mypy = python(&venv, &["-m", "mypy", "--cache-dir"]);
     mypy.arg(cache.path());
-    succeeds(mypy);
-    succeeds(python(&venv, &["-m", "ruff", "check", "--no-cache", "."]));
-    succeeds(python(&venv, &["-m", "ruff", "format", "--no-cache", "--check", ".", "../tests/python"]));
+    succeeds(&mut mypy);
+    succeeds(&mut python(&venv, &["-m", "ruff", "check", "--no-cache", "."]));
+    succeeds(&mut python(&venv, &["-m", "ruff", "format", "--no-cache", "--config", "pyproject.toml", "--check", ".", "../tests/python"]));
 }
 
 #[test]
@@ -73,7 +73,19 @@ fn the_client_drives_a_node() {
     let place = installed(&venv);
     let tests = crate_dir().join("pyclient");
     let path = format!("pythonpath={}", place.path().display());
-    node.pytest(&venv, node.dir().to_str().unwrap(), &tests, &["-o", &path, "tests/node"]);
+    let mut pytest = node.pytest(&venv, &tests);
+    node.passes(pytest.args(["-o", &path, "tests/node"]).env("G8_TEST_NODE", node.dir()));
+}
+
+#[test]
+fn scripts_for_the_old_client_run() {
+    let venv = venv("g8core");
+    let node = Fenced::start();
+    let place = installed(&self::venv("client"));
+    let path = format!("pythonpath={}", place.path().display());
+    let mut pytest = node.pytest(&venv, &crate_dir().join("tests/python"));
+    pytest.args(["-o", &path, "test_g8core.py"]).env("G8_TEST_CLIENT", "g8os");
+    node.passes(pytest.env("G8_TEST_NODE", node.host_port_password()));
 }
 
 #[test]
@@ -85,7 +97,7 @@ fn g8_is_a_program() {
         let mut g8 = node.python(&venv);
         g8.arg(place.path().join("bin/g8")).arg("--node").arg(node.dir()).args(arguments);
         g8.env("PYTHONPATH", place.path());
-        run(g8, PATIENCE)
+        run(&mut g8, PATIENCE)
     };
     assert!(g8(&["ping"]).unwrap().starts_with("PONG "));
     assert_eq!(g8(&["exec", "--", "echo", "from", "afar"]).unwrap(), "from afar\n");

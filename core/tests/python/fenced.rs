@@ -87,17 +87,19 @@ impl Fenced {
         python
     }
 
-    /// Runs a suite of pytest, and shows what failed with the end of the node's log.
-    pub fn pytest(&self, venv: &Path, node: &str, folder: &Path, arguments: &[&str]) {
-        let temporary = self.folder.path().join("pytest");
+    /// pytest, to be run in a folder.
+    pub fn pytest(&self, venv: &Path, folder: &Path) -> Command {
         let mut pytest = self.python(venv);
         pytest
             .current_dir(folder)
             .args(["-m", "pytest", "-q", "-p", "no:cacheprovider", "--basetemp"])
-            .arg(&temporary)
-            .args(arguments)
-            .env("G8_TEST_NODE", node);
-        if let Err(said) = run(pytest, SUITE) {
+            .arg(self.folder.path().join("pytest"));
+        pytest
+    }
+
+    /// Runs a suite, and shows what failed with the end of the node's log.
+    pub fn passes(&self, suite: &mut Command) {
+        if let Err(said) = run(suite, SUITE) {
             let log = std::fs::read_to_string(self.folder.path().join("core0.log")).unwrap_or_default();
             let tail: Vec<&str> = log.lines().rev().take(40).collect();
             panic!("{said}\n\nthe node said:\n{}", tail.into_iter().rev().collect::<Vec<_>>().join("\n"));
@@ -119,12 +121,12 @@ impl Drop for Fenced {
 }
 
 /// Runs a program to its end; what it said, if it failed or took too long.
-pub fn run(mut command: Command, patience: Duration) -> Result<String, String> {
+pub fn run(command: &mut Command, patience: Duration) -> Result<String, String> {
     let (mut reader, writer) = std::io::pipe().unwrap();
     let errors = writer.try_clone().unwrap();
     let mut child = command.stdin(Stdio::null()).stdout(writer).stderr(errors).spawn().unwrap();
     // The writing ends that the command holds would keep the pipe open.
-    drop(command);
+    command.stdout(Stdio::null()).stderr(Stdio::null());
     let listener = std::thread::spawn(move || {
         let mut said = Vec::new();
         reader.read_to_end(&mut said).map(|_| String::from_utf8_lossy(&said).into_owned())

@@ -64,8 +64,8 @@ class NodeError(G8Error):
     """The node's redis refused an operation, for want of memory for example."""
 
 
-class JobError(G8Error):
-    """A job ended, and not well."""
+class JobError(G8Error, RuntimeError):
+    """A job ended, and not well. Scripts for g8core expect a RuntimeError."""
 
     def __init__(self, result: Result) -> None:
         self.result = result

@@ -52,6 +52,10 @@ class Result:
             return self.code - PROCESS_CODE_BASE
         return None
 
+    def __str__(self) -> str:
+        """For people at a prompt, as g8core shows it."""
+        return f"STATE: {self.state}\nSTDOUT:\n{self.stdout}\nSTDERR:\n{self.stderr}\nDATA:\n{self.data}"
+
     def check(self) -> Result:
         """This result, or the error it stands for."""
         if not self.ok:

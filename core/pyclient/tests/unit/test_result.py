@@ -37,6 +37,10 @@ def test_a_result_is_read_whole() -> None:
     assert (result.tags, result.payload) == (("t",), WHOLE)
 
 
+def test_a_result_is_shown_as_the_old_client_did() -> None:
+    assert str(parsed(data="d")) == "STATE: SUCCESS\nSTDOUT:\nout\n\nSTDERR:\nerr\n\nDATA:\nd"
+
+
 def test_missing_and_null_fields_are_empty() -> None:
     result = parse_result(b'{"state":"SUCCESS","streams":null,"data":null,"code":null}', "a")
     assert result == Result(id="a", state="SUCCESS")
@@ -124,6 +128,7 @@ def test_errors_are_also_what_python_calls_them() -> None:
     assert issubclass(g8os.TimeoutError, builtins.TimeoutError)
     assert issubclass(g8os.ConnectionError, builtins.ConnectionError)
     assert issubclass(g8os.JobTimeout, builtins.TimeoutError)
+    assert issubclass(g8os.JobError, RuntimeError)
     assert issubclass(g8os.Forbidden, g8os.Unauthorized)
     assert issubclass(g8os.JobNotFound, LookupError)
     assert issubclass(g8os.InvalidArgument, ValueError)
