@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import redis
 import redis.asyncio
@@ -19,6 +19,9 @@ from .result import Result
 from .steps import Job, Op, Steps
 from .stream import BEGINNING, Message, check_entry_id
 from .surface import DEFAULT_TIMEOUT_SECONDS, Domains, Starter
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 T = TypeVar("T")
 
@@ -107,11 +110,15 @@ class AsyncClient(Domains[AsyncRunner], Starter[Coroutine[Any, Any, AsyncRespons
         """A job that somebody started."""
         return AsyncResponse(self, Job(wire.check_id(id), submitted=False))
 
-    async def sync(self, command: str, arguments: Mapping[str, Any], timeout: float | None = None, **options: Any) -> Result:
+    async def sync(
+        self, command: str, arguments: Mapping[str, Any], timeout: float | None = None, **options: Unpack[wire.JobOptions]
+    ) -> Result:
         """Sends a command and waits for its success."""
         return await (await self.raw(command, arguments, **options)).check(timeout)
 
-    async def json(self, command: str, arguments: Mapping[str, Any], timeout: float | None = None, **options: Any) -> Any:
+    async def json(
+        self, command: str, arguments: Mapping[str, Any], timeout: float | None = None, **options: Unpack[wire.JobOptions]
+    ) -> Any:
         """Sends a command and waits for its answer."""
         return await (await self.raw(command, arguments, **options)).json(timeout)
 

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import redis
 
@@ -18,6 +18,9 @@ from .result import Result
 from .steps import Job, Op, Steps
 from .stream import BEGINNING, Message, check_entry_id
 from .surface import DEFAULT_TIMEOUT_SECONDS, Domains, Starter
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 T = TypeVar("T")
 
@@ -115,11 +118,15 @@ class Client(Domains[Runner], Starter[Response], Runner):
         """A job that somebody started."""
         return Response(self, Job(wire.check_id(id), submitted=False))
 
-    def sync(self, command: str, arguments: Mapping[str, Any], timeout: float | None = None, **options: Any) -> Result:
+    def sync(
+        self, command: str, arguments: Mapping[str, Any], timeout: float | None = None, **options: Unpack[wire.JobOptions]
+    ) -> Result:
         """Sends a command and waits for its success."""
         return self.raw(command, arguments, **options).check(timeout)
 
-    def json(self, command: str, arguments: Mapping[str, Any], timeout: float | None = None, **options: Any) -> Any:
+    def json(
+        self, command: str, arguments: Mapping[str, Any], timeout: float | None = None, **options: Unpack[wire.JobOptions]
+    ) -> Any:
         """Sends a command and waits for its answer."""
         return self.raw(command, arguments, **options).json(timeout)
 

@@ -6,6 +6,7 @@ instead, the same way for both clients. The types of redis-py change from versio
 
 from __future__ import annotations
 
+import ssl
 from typing import Any
 
 import redis
@@ -64,6 +65,9 @@ def _options(flavour: Any, address: Address, max_connections: int, retry: Any) -
     else:
         kind = flavour.SSLConnection if address.tls else flavour.Connection
         options |= {"connection_class": kind, "host": address.host, "port": address.port, "socket_keepalive": True}
+    if address.tls:
+        # Before 6.0, redis-py took any certificate that somebody signed.
+        options |= {"ssl_cert_reqs": "required", "ssl_check_hostname": True}
     return options
 
 
@@ -111,6 +115,12 @@ def meaning(error: Exception, address: Address) -> G8Error:
             f"{address} refuses user {address.user}: {text}",
             hint="check user and password; what a user may do is set on the node",
         )
+    distrust = _distrust(error)
+    if distrust is not None:
+        return ConnectionError(
+            f"the certificate of {address} is not trusted: {distrust.verify_message}",
+            hint="name its authority in SSL_CERT_FILE, and the node as its certificate does",
+        )
     lost = (
         wrong.ConnectionError,
         wrong.TimeoutError,
@@ -125,3 +135,12 @@ def meaning(error: Exception, address: Address) -> G8Error:
     if isinstance(error, wrong.OutOfMemoryError) or text.startswith("OOM"):
         return NodeError(f"the redis of {address} has no memory left: {text}", hint="wait until old results expire")
     return NodeError(f"the redis of {address} refused: {text}")
+
+
+def _distrust(error: BaseException | None) -> ssl.SSLCertVerificationError | None:
+    """What TLS said of a certificate, which redis-py wraps several times, and not always in words."""
+    for _ in range(8):
+        if error is None or isinstance(error, ssl.SSLCertVerificationError):
+            return error
+        error = error.__cause__ or error.__context__
+    return None

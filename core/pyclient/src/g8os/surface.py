@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from .call import R_co
 from .domains.filesystem import Filesystem
@@ -13,7 +13,10 @@ from .domains.network import Bridge, Ip, Nft
 from .domains.node import Config, Core, Info, Logger
 from .domains.storage import Btrfs, Disk, Flist
 from .errors import InvalidArgument
-from .wire import Options
+from .wire import JobOptions, Options
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 Started = TypeVar("Started", covariant=True)
 
@@ -60,7 +63,16 @@ class Starter(Generic[Started]):
         log_levels: Sequence[int] | None = None,
     ) -> Started:
         """Sends any command. The options are those of `wire.Options`."""
-        options = Options(id, queue, max_time, max_restart, recurring_period, stream, log_levels, tags)
+        options = Options(
+            id=id,
+            queue=queue,
+            max_time=max_time,
+            max_restart=max_restart,
+            recurring_period=recurring_period,
+            stream=stream,
+            log_levels=log_levels,
+            tags=tags,
+        )
         return self._start(command, arguments, options)
 
     def system(
@@ -69,14 +81,14 @@ class Starter(Generic[Started]):
         dir: str = "",
         stdin: str = "",
         env: Mapping[str, str] | None = None,
-        **options: Any,
+        **options: Unpack[JobOptions],
     ) -> Started:
         """Runs a program. A text is split as a shell would, a list of texts taken as it is; no shell is involved."""
         argv = _argv(command)
         arguments = {"name": argv[0], "args": argv[1:], "dir": dir, "stdin": stdin, "env": _env(env)}
         return self.raw("core.system", arguments, **options)
 
-    def bash(self, script: str, stdin: str = "", **options: Any) -> Started:
+    def bash(self, script: str, stdin: str = "", **options: Unpack[JobOptions]) -> Started:
         """Runs a script in the node's shell."""
         if not isinstance(script, str):
             raise InvalidArgument(f"a script is text, not {type(script).__name__}")

@@ -13,7 +13,7 @@ import re
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 from .errors import InvalidArgument
 
@@ -125,6 +125,19 @@ class Options:
                 raise InvalidArgument(f"tags {tags!r} are not a list of at most {MAX_TAGS} texts")
             fields["tags"] = list(tags)
         return fields
+
+
+class JobOptions(TypedDict, total=False):
+    """`Options` as keyword arguments."""
+
+    id: str | None
+    queue: str | None
+    max_time: float | None
+    max_restart: int | None
+    recurring_period: float | None
+    stream: bool
+    log_levels: Sequence[int] | None
+    tags: Sequence[str] | None
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from tests.flavours import FLAVOURS, Clients
 
 from .scripted import ScriptedNode, no_retry
 
+TLS = Path(__file__).parent / "tls"
 PASSWORD = "pass/word@1"
 USER_PASSWORD = "alice-1"
 
@@ -38,6 +39,7 @@ class RedisServer:
         self.folder = folder
         self.socket = folder / "redis.sock"
         self.port = _free_port()
+        self.tls_port = _free_port()
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -57,6 +59,8 @@ class RedisServer:
         assert program, "redis-server is not installed: apt-get install redis-server"
         config = self.folder / "redis.conf"
         config.write_text(
+            f"tls-port {self.tls_port}\ntls-cert-file {TLS}/cert.pem\ntls-key-file {TLS}/key.pem\n"
+            f"tls-ca-cert-file {TLS}/cert.pem\ntls-auth-clients no\n"
             f"bind 127.0.0.1\nport {self.port}\nunixsocket {self.socket}\nsave ''\nappendonly no\n"
             f"dir {self.folder}\nrequirepass {PASSWORD}\n"
             f"user alice on >{USER_PASSWORD} resetchannels ~core:user:alice ~result:alice:* ~stream:alice:* -@all "

@@ -10,7 +10,7 @@ import pytest
 import g8os
 from tests.flavours import Clients
 
-from .conftest import RedisServer
+from .conftest import TLS, RedisServer
 from .scripted import ScriptedNode
 
 
@@ -174,6 +174,16 @@ def test_who_may_not_is_told_and_nothing_is_tried_again(clients: Clients, server
         admin.execute_command("ACL", "SETUSER", "alice", "-rpush")
     with pytest.raises(g8os.Unauthorized):
         clients(server.user_url).ping()
+
+
+def test_tls_is_proven(clients: Clients, server: RedisServer, node: ScriptedNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = server.url.replace("redis://", "rediss://").replace(str(server.port), str(server.tls_port))
+    with pytest.raises(g8os.ConnectionError, match="is not trusted"):
+        clients(url).ping()
+    monkeypatch.setenv("SSL_CERT_FILE", str(TLS / "cert.pem"))
+    assert clients(url).ping() == "PONG scripted"
+    with pytest.raises(g8os.ConnectionError, match="is not trusted"):
+        clients(url.replace("127.0.0.1", "localhost")).ping()
 
 
 def test_a_node_that_is_not_there_is_told_at_once(clients: Clients, server: RedisServer) -> None:

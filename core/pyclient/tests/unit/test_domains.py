@@ -197,5 +197,5 @@ def test_wrong_environments_and_scripts_are_refused() -> None:
     with pytest.raises(g8os.InvalidArgument):
         client.bash(b"x")  # type: ignore[arg-type]
     with pytest.raises(TypeError):
-        client.system("x", maxtime=1)
+        client.system("x", maxtime=1)  # type: ignore[call-arg]
     assert "password" not in repr(Client(password="password")) + repr(AsyncClient(password="password"))
