@@ -1,6 +1,4 @@
-//! `core0`, the shell of a node around the flist engine: PID 1, services, jobs, redis, containers.
-//!
-//! No role of it exists yet. The program says so instead of pretending: what works today is `flist`.
+//! The program `core0`: its first argument says which process of a node it is.
 
 use std::process::ExitCode;
 

@@ -1,0 +1,11 @@
+//! `core0`: a thin shell around the flist engine. One program, several processes, told apart by their first argument.
+//!
+//! A command travels `queue -> job -> command -> domain`: [`queue`] takes it from redis, [`job`] runs it, [`command`]
+//! has one struct per command. [`context`] is what a command may use of its node.
+
+pub mod command;
+pub mod config;
+pub mod context;
+pub mod paths;
+pub mod process;
+pub mod wire;
