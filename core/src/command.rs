@@ -5,7 +5,10 @@
 //! fields that nobody knows are ignored: clients are older and newer than their nodes.
 
 mod error;
+pub mod job;
+mod logger;
 mod node;
+mod service;
 mod system;
 mod table;
 
@@ -68,7 +71,7 @@ pub trait ProcessCommand: DeserializeOwned + JsonSchema + Send + 'static {
 pub type Answering = Pin<Box<dyn Future<Output = Result<String, CommandError>> + Send>>;
 
 /// How a command is carried out.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub enum Run {
     /// By core0 itself.
     Answer(fn(Value, Context) -> Result<Answering, CommandError>),
@@ -77,6 +80,7 @@ pub enum Run {
 }
 
 /// A row of [`COMMANDS`].
+#[derive(Debug)]
 pub struct Entry {
     /// What clients call it.
     pub name: &'static str,

@@ -1,6 +1,6 @@
 //! The one list of all commands.
 
-use super::{Entry, node, system};
+use super::{Entry, job, logger, node, service, system};
 
 /// Makes the table: `answer` rows are [`Command`](super::Command)s, `process` rows are
 /// [`ProcessCommand`](super::ProcessCommand)s.
@@ -12,8 +12,11 @@ macro_rules! commands {
 
 /// Every command of a node.
 pub static COMMANDS: &[Entry] = commands! {
-    answer node: Ping;
+    answer node: Ping, State, Reboot, PowerOff, Commands;
+    answer logger: Subscribe, Listen, Unlisten;
     process system: System, Bash;
+    answer job: List, Kill, KillAll, Unschedule;
+    answer service: List, Show, Start, Stop, Restart, Reload, Logs;
 };
 
 /// The command of this name.
