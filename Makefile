@@ -11,7 +11,7 @@ export ROCKSDB_STATIC := 1
 # Says how long a step took, so that a slow run shows where its time went.
 step = @began=$$SECONDS; echo "== $(1)"; $(2); echo "== $(1): $$((SECONDS - began)) s"
 
-.PHONY: help setup build demo test check bench fuzz clean
+.PHONY: help setup build demo node test check bench fuzz clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,6 +25,10 @@ build: setup ## Build everything, optimised
 demo: setup ## Pack a Debian tree, mount it by its CID, run python3 in it (root)
 	$(call step,build,cargo build --release --locked -p flist-tools -p benchmarks)
 	@target/release/demo
+
+node: setup ## Run a node for developing, in target/node (root); its redis is on the loopback, Ctrl-C ends it
+	$(call step,build,cargo build --release --locked -p core0)
+	@target/release/core0 run --dev target/node
 
 test: setup ## Run all tests (root)
 	$(call step,build,cargo build --locked --workspace && cargo test --locked --workspace --no-run && cargo test --locked -p integration-tests --no-run)
