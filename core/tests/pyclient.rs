@@ -94,7 +94,7 @@ fn g8_is_a_program() {
     let node = Fenced::start();
     let place = installed(&venv);
     let g8 = |arguments: &[&str]| {
-        let mut g8 = node.python(&venv);
+        let mut g8 = node.python(&venv, place.path());
         g8.arg(place.path().join("bin/g8")).arg("--node").arg(node.dir()).args(arguments);
         g8.env("PYTHONPATH", place.path());
         run(&mut g8, PATIENCE)

@@ -75,11 +75,14 @@ impl Fenced {
         format!("{}:{}:{}", text("host"), self.ready["port"], text("password"))
     }
 
-    /// A Python program inside the fence. It leaves no files beside its sources.
-    pub fn python(&self, venv: &Path) -> Command {
+    /// A Python program inside the fence, run in a folder. It leaves no files beside its sources.
+    pub fn python(&self, venv: &Path, folder: &Path) -> Command {
         let mut python = Command::new("nsenter");
         python
-            .args(["--net", "--mount", "--target", &self.manager.id().to_string()])
+            .args(["--net", "--mount", "--target", &self.manager.id().to_string(), "--"])
+            // With another table of mounts the working folder is /.
+            .args(["sh", "-c", "cd \"$0\" && exec \"$@\""])
+            .arg(folder)
             .arg(venv.join("bin/python"))
             .env("PYTHONDONTWRITEBYTECODE", "1")
             .env_remove("PYTHONPATH")
@@ -89,9 +92,8 @@ impl Fenced {
 
     /// pytest, to be run in a folder.
     pub fn pytest(&self, venv: &Path, folder: &Path) -> Command {
-        let mut pytest = self.python(venv);
+        let mut pytest = self.python(venv, folder);
         pytest
-            .current_dir(folder)
             .args(["-m", "pytest", "-q", "-p", "no:cacheprovider", "--basetemp"])
             .arg(self.folder.path().join("pytest"));
         pytest
