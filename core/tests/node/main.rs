@@ -4,6 +4,5 @@ mod harness;
 mod init;
 mod jobs;
 mod lifecycle;
-mod old_client;
 mod services;
 mod wire;

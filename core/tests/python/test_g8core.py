@@ -85,6 +85,11 @@ def test_a_result_is_readable_again(cl):
     assert response.get().payload == first.payload == cl.response_for(response.id).get(60).payload
 
 
+def test_many_at_once(cl):
+    jobs = [cl.bash(f"echo {n}") for n in range(100)]
+    assert [job.get().stdout for job in jobs] == [f"{n}\n" for n in range(100)]
+
+
 def test_bash(cl):
     result = cl.bash("read x; echo $((x + 1)); exit 3", stdin="41\n").get()
     assert (result.state, result.stdout) == ("ERROR", "42\n")
