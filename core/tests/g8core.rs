@@ -11,7 +11,7 @@ fn drives_a_node(environment: &str) {
     let node = Fenced::start();
     let tests = crate_dir().join("tests/python");
     let mut pytest = node.pytest(&venv, &tests);
-    node.passes(pytest.arg("test_g8core.py").env("G8_TEST_NODE", node.host_port_password()));
+    node.passes(pytest.arg("test_g8core.py"));
 }
 
 #[test]

@@ -40,7 +40,10 @@ fn passes_without_a_node(environment: &str) {
     let place = installed(&venv);
     let temporary = tempfile::tempdir().unwrap();
     let mut pytest = python(&venv, &["-m", "pytest", "-q", "-p", "no:cacheprovider", "--basetemp"]);
-    pytest.arg(temporary.path().join("pytest")).args(["tests/unit", "tests/redis"]).env("PYTHONPATH", place.path());
+    pytest
+        .arg(temporary.path().join("pytest"))
+        .args(["tests/unit", "tests/redis"])
+        .env("PYTHONPATH", place.path());
     succeeds(&mut pytest);
 }
 
@@ -62,7 +65,20 @@ fn types_are_strict_and_the_style_is_one() {
     mypy.arg(cache.path());
     succeeds(&mut mypy);
     succeeds(&mut python(&venv, &["-m", "ruff", "check", "--no-cache", "."]));
-    succeeds(&mut python(&venv, &["-m", "ruff", "format", "--no-cache", "--config", "pyproject.toml", "--check", ".", "../tests/python"]));
+    succeeds(&mut python(
+        &venv,
+        &[
+            "-m",
+            "ruff",
+            "format",
+            "--no-cache",
+            "--config",
+            "pyproject.toml",
+            "--check",
+            ".",
+            "../tests/python",
+        ],
+    ));
 }
 
 #[test]
@@ -74,7 +90,7 @@ fn the_client_drives_a_node() {
     let tests = crate_dir().join("pyclient");
     let path = format!("pythonpath={}", place.path().display());
     let mut pytest = node.pytest(&venv, &tests);
-    node.passes(pytest.args(["-o", &path, "tests/node"]).env("G8_TEST_NODE", node.dir()));
+    node.passes(pytest.args(["-o", &path, "tests/node"]));
 }
 
 #[test]
@@ -84,8 +100,7 @@ fn scripts_for_the_old_client_run() {
     let place = installed(&self::venv("client"));
     let path = format!("pythonpath={}", place.path().display());
     let mut pytest = node.pytest(&venv, &crate_dir().join("tests/python"));
-    pytest.args(["-o", &path, "test_g8core.py"]).env("G8_TEST_CLIENT", "g8os");
-    node.passes(pytest.env("G8_TEST_NODE", node.host_port_password()));
+    node.passes(pytest.args(["-o", &path, "test_g8core.py"]).env("G8_TEST_CLIENT", "g8os"));
 }
 
 #[test]
@@ -95,9 +110,8 @@ fn g8_is_a_program() {
     let place = installed(&venv);
     let g8 = |arguments: &[&str]| {
         let mut g8 = node.python(&venv, place.path());
-        g8.arg(place.path().join("bin/g8")).arg("--node").arg(node.dir()).args(arguments);
-        g8.env("PYTHONPATH", place.path());
-        run(&mut g8, PATIENCE)
+        g8.arg(place.path().join("bin/g8")).args(arguments);
+        run(g8.env("PYTHONPATH", place.path()), PATIENCE)
     };
     assert!(g8(&["ping"]).unwrap().starts_with("PONG "));
     assert_eq!(g8(&["exec", "--", "echo", "from", "afar"]).unwrap(), "from afar\n");

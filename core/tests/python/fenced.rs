@@ -64,19 +64,11 @@ impl Fenced {
         Self { manager, ready, folder }
     }
 
-    /// The folder of the node.
-    pub fn dir(&self) -> PathBuf {
-        self.folder.path().join("node")
-    }
-
-    /// `HOST:PORT:PASSWORD`, as the old client takes them.
-    pub fn host_port_password(&self) -> String {
-        let text = |key: &str| self.ready[key].as_str().unwrap().to_string();
-        format!("{}:{}:{}", text("host"), self.ready["port"], text("password"))
-    }
-
     /// A Python program inside the fence, run in a folder. It leaves no files beside its sources.
+    ///
+    /// The node is in `G8_NODE` as its folder, and in `G8_TEST_LOGIN` as `HOST:PORT:PASSWORD`, which the old client takes.
     pub fn python(&self, venv: &Path, folder: &Path) -> Command {
+        let text = |key: &str| self.ready[key].as_str().unwrap();
         let mut python = Command::new("nsenter");
         python
             .args(["--net", "--mount", "--target", &self.manager.id().to_string(), "--"])
@@ -86,7 +78,8 @@ impl Fenced {
             .arg(venv.join("bin/python"))
             .env("PYTHONDONTWRITEBYTECODE", "1")
             .env_remove("PYTHONPATH")
-            .env_remove("G8_NODE");
+            .env("G8_NODE", self.folder.path().join("node"))
+            .env("G8_TEST_LOGIN", format!("{}:{}:{}", text("host"), self.ready["port"], text("password")));
         python
     }
 

@@ -1,6 +1,6 @@
 """The old client, g8core 1.0.0 as it is on PyPI, drives a node: every call that it has, but containers, ZeroTier and KVM.
 
-`G8_TEST_NODE` is `HOST:PORT:PASSWORD`. The tests run in the order of this file: the last one checks that none of the client's
+`G8_TEST_LOGIN` is `HOST:PORT:PASSWORD`. The tests run in the order of this file: the last one checks that none of the client's
 calls was left out. With `G8_TEST_CLIENT=g8os` they show that scripts for g8core work with our client.
 """
 
@@ -53,7 +53,7 @@ class Noted:
 
 @pytest.fixture
 def cl():
-    host, port, password = os.environ["G8_TEST_NODE"].split(":")
+    host, port, password = os.environ["G8_TEST_LOGIN"].split(":")
     client = Client(host, int(port), password)
     client.timeout = 60
     return Noted(client)

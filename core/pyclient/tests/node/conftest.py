@@ -1,4 +1,4 @@
-"""A real node, which `G8_TEST_NODE` names: its administrator's address. What starts it is core/tests/pyclient.rs."""
+"""A real node, of which `G8_NODE` is the folder. What starts it is core/tests/pyclient.rs."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from tests.flavours import FLAVOURS, Clients
 
 @pytest.fixture(scope="session")
 def address() -> str:
-    address = os.environ.get("G8_TEST_NODE")
-    assert address, "G8_TEST_NODE names no node: run `cargo test -p core0 --test pyclient`"
+    address = os.environ.get("G8_NODE")
+    assert address, "G8_NODE names no node: run `cargo test -p core0 --test pyclient`"
     return address
 
 

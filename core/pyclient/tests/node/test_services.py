@@ -1,4 +1,4 @@
-"""Services of a real node. Its units lie in `services` in its folder, which `G8_TEST_NODE` names."""
+"""Services of a real node. Its units lie in `services` in its folder, which `G8_NODE` names."""
 
 from __future__ import annotations
 
