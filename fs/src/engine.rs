@@ -233,7 +233,12 @@ impl Engine {
         self.cache.flush();
     }
 
-    fn runtime(&self) -> &tokio::runtime::Runtime {
+    /// Folder of the cache.
+    pub fn cache_dir(&self) -> &Path {
+        &self.cache_dir
+    }
+
+    pub(crate) fn runtime(&self) -> &tokio::runtime::Runtime {
         self.runtime.as_ref().expect("it is taken only by drop")
     }
 

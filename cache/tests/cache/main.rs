@@ -9,6 +9,7 @@ mod faults;
 mod flights;
 mod full_disk;
 mod harness;
+mod held;
 mod memory;
 mod remote;
 mod sealed;

@@ -39,6 +39,8 @@ pub enum Request {
     },
     /// Drop all unpinned blocks.
     CacheClear,
+    /// Give what the cache holds on the socket for blocks, for as long as the client keeps this connection.
+    Blocks,
 }
 
 /// A mount as it travels; see [`MountSpec`].

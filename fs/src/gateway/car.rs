@@ -5,12 +5,11 @@
 
 use std::collections::HashSet;
 use std::pin::Pin;
-use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use cid::Cid;
 use futures::stream::{self, FuturesOrdered, StreamExt};
-use g8_cache::{BadId, BlockId, Cache, Class, Codec, GetError, Sources, VerifiedBlock};
+use g8_cache::{BadId, BlockId, Class, Codec, GetError, VerifiedBlock};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
 use ipld_core::codec::Links;
@@ -19,6 +18,7 @@ use serde_ipld_dagcbor::codec::DagCborCodec;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::answer::Body;
+use super::stock::Stock;
 
 /// Blocks fetched ahead.
 const AHEAD: usize = 8;
@@ -67,9 +67,7 @@ type Fetch = Pin<Box<dyn Future<Output = Result<VerifiedBlock, GetError>> + Send
 
 /// A walk over a DAG.
 pub(super) struct Walk {
-    cache: Cache,
-    sources: Sources,
-    deadline: Duration,
+    stock: Stock,
     /// What comes next is last.
     waiting: Vec<BlockId>,
     seen: HashSet<BlockId>,
@@ -80,16 +78,9 @@ pub(super) struct Walk {
 }
 
 impl Walk {
-    pub(super) fn new(
-        cache: &Cache,
-        sources: &Sources,
-        deadline: Duration,
-        turn: OwnedSemaphorePermit,
-    ) -> Walk {
+    pub(super) fn new(stock: &Stock, turn: OwnedSemaphorePermit) -> Walk {
         Walk {
-            cache: cache.clone(),
-            sources: sources.clone(),
-            deadline,
+            stock: stock.clone(),
             waiting: Vec::new(),
             seen: HashSet::new(),
             flying: FuturesOrdered::new(),
@@ -137,9 +128,8 @@ impl Walk {
                 return Err(Broken::TooMany);
             }
             self.at_node = id.codec() == Codec::DagCbor;
-            let (cache, sources) = (self.cache.clone(), self.sources.clone());
-            let terms = Class::ReadAhead.until(Instant::now() + self.deadline);
-            self.flying.push_back(Box::pin(async move { cache.get_object(id, &sources, terms).await }));
+            let stock = self.stock.clone();
+            self.flying.push_back(Box::pin(async move { stock.get(id, Class::ReadAhead).await }));
         }
         let Some(block) = self.flying.next().await.transpose()? else { return Ok(None) };
         if block.id().codec() == Codec::DagCbor {

@@ -19,6 +19,7 @@ mod client;
 mod tests;
 
 use std::error::Error;
+use std::path::Path;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -29,6 +30,7 @@ use reqwest::{Client, Response, StatusCode};
 
 pub use address::{BadAddress, Gateway};
 pub use client::ClientError;
+use client::Way;
 
 /// Media type of a block.
 const RAW: &str = "application/vnd.ipld.raw";
@@ -48,11 +50,17 @@ pub(super) struct HttpSource {
 
 impl HttpSource {
     pub(super) fn new(gateway: &Gateway) -> Result<Self, ClientError> {
-        Ok(HttpSource {
-            spec: gateway.to_string(),
-            gateway: gateway.clone(),
-            client: client::build(gateway.is_encrypted())?,
-        })
+        let way = if gateway.is_encrypted() { Way::Encrypted } else { Way::Plain };
+        Self::by(way, gateway.to_string(), gateway.clone())
+    }
+
+    /// The gateway that listens on a unix socket, named `spec` to people.
+    pub(super) fn on_socket(spec: String, socket: &Path) -> Result<Self, ClientError> {
+        Self::by(Way::Socket(socket), spec, Gateway::nowhere())
+    }
+
+    fn by(way: Way<'_>, spec: String, gateway: Gateway) -> Result<Self, ClientError> {
+        Ok(HttpSource { spec, gateway, client: client::build(way)? })
     }
 }
 

@@ -27,6 +27,11 @@ pub enum BadAddress {
 }
 
 impl Gateway {
+    /// A place without an address, where a connection is made by other means.
+    pub(super) fn nowhere() -> Gateway {
+        Gateway(Url::parse("http://localhost/").expect("it is a URL"))
+    }
+
     /// The URL of a block, with credentials.
     pub(super) fn block(&self, id: &BlockId) -> Url {
         let mut url = self.0.clone();

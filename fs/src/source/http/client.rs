@@ -1,5 +1,6 @@
 //! The HTTP client of a gateway: how it connects, keeps connections, follows redirects and judges certificates.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,20 +30,34 @@ pub enum ClientError {
     Http(#[source] reqwest::Error),
 }
 
+/// How a gateway is reached.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Way<'a> {
+    /// Over TCP.
+    Plain,
+    /// Over TLS.
+    Encrypted,
+    /// Over a unix socket.
+    Socket(&'a Path),
+}
+
 /// A client for one gateway. Certificates are only read when it is asked over TLS: that takes milliseconds.
-pub(super) fn build(encrypted: bool) -> Result<Client, ClientError> {
+pub(super) fn build(way: Way<'_>) -> Result<Client, ClientError> {
     let builder = Client::builder()
         .user_agent(concat!("g8os/", env!("CARGO_PKG_VERSION")))
         .no_proxy()
         .referer(false)
-        .redirect(Policy::custom(follow))
         .connect_timeout(CONNECT)
         .pool_idle_timeout(IDLE)
         .pool_max_idle_per_host(CONNECTIONS)
         .http2_adaptive_window(true)
         .http2_keep_alive_interval(PING)
         .http2_keep_alive_timeout(PING);
-    let builder = builder.tls_backend_preconfigured(tls_config(encrypted)?);
+    let builder = match way {
+        Way::Plain | Way::Encrypted => builder.redirect(Policy::custom(follow)),
+        Way::Socket(path) => builder.redirect(Policy::none()).unix_socket(path),
+    };
+    let builder = builder.tls_backend_preconfigured(tls_config(matches!(way, Way::Encrypted))?);
     builder.min_tls_version(tls::Version::TLS_1_2).build().map_err(ClientError::Http)
 }
 
