@@ -4,6 +4,7 @@
 //! unmounts it, by [`Engine::umount`] or from outside. Nothing here is a process: `daemon` puts an engine behind a
 //! socket, and a node links it in.
 
+mod defaults;
 mod devices;
 mod error;
 mod fuse_mode;
@@ -24,6 +25,7 @@ use std::time::{Duration, Instant};
 use g8_cache::{BlockId, Cache, CacheConfig};
 use parking_lot::{Condvar, Mutex};
 
+pub use defaults::default_cache;
 pub use error::MountError;
 pub use spec::{Mode, MountSpec, MountStatus};
 
