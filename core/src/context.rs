@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::command::Role;
 use crate::config::Config;
+use crate::domain::Domains;
 use crate::paths::Paths;
 
 /// The node, as its commands see it. One per process, shared.
@@ -13,6 +14,8 @@ pub struct Node {
     pub paths: Paths,
     /// How it is set up.
     pub config: Config,
+    /// What its domains keep from one command to the next.
+    pub domains: Domains,
 }
 
 /// Who sent a command. redis keeps users apart by the keys they may write, so the key that a command came from tells.

@@ -3,9 +3,12 @@
 //! A command travels `queue -> job -> command -> domain`: [`queue`] takes it from redis, [`job`] runs it, [`command`]
 //! has one struct per command. [`context`] is what a command may use of its node.
 
+pub mod argument;
 pub mod command;
 pub mod config;
 pub mod context;
+pub mod domain;
 pub mod paths;
 pub mod process;
+pub mod sys;
 pub mod wire;

@@ -1,6 +1,6 @@
 //! The one list of all commands.
 
-use super::{Entry, node, system};
+use super::{Entry, bridge, btrfs, config, disk, filesystem, flist, info, ip, nft, node, system};
 
 /// Makes the table: `answer` rows are [`Command`](super::Command)s, `process` rows are
 /// [`ProcessCommand`](super::ProcessCommand)s.
@@ -14,6 +14,17 @@ macro_rules! commands {
 pub static COMMANDS: &[Entry] = commands! {
     answer node: Ping;
     process system: System, Bash;
+    answer info: Cpu, Mem, Disk, Nic, Os, Port, Version;
+    answer filesystem: Open, Read, Write, Close, Exists, List, Mkdir, Remove, Move, Chmod, Chown;
+    answer ip: LinkList, LinkUp, LinkDown, LinkName, LinkMtu, AddrList, AddrAdd, AddrDel, RouteList, RouteAdd, RouteDel;
+    answer ip: BridgeAdd, BridgeDel, BridgeAddIf, BridgeDelIf;
+    answer bridge: Create, List, Delete;
+    answer nft: OpenPort, DropPort, List, RuleExists;
+    answer disk: List, GetInfo, MkTable, MkPart, RmPart, Mount, Umount;
+    answer btrfs: List, Info, Create, DeviceAdd, DeviceRemove;
+    answer btrfs: SubvolCreate, SubvolList, SubvolDelete, SubvolQuota, SubvolSnapshot;
+    answer flist: Mount, Umount, List, Info;
+    answer config: Get;
 };
 
 /// The command of this name.
