@@ -156,7 +156,9 @@ fn decode<C: DeserializeOwned>(name: &str, mut arguments: Value) -> Result<C, Co
     if !arguments.is_object() {
         return Err(CommandError::bad_request(format!("{name}: the arguments are no object")));
     }
-    serde_json::from_value(arguments).map_err(|e| CommandError::bad_request(format!("{name}: {e}")))
+    // The complaint repeats what it complains about, which may be two megabytes.
+    serde_json::from_value(arguments)
+        .map_err(|e| CommandError::bad_request(format!("{name}: {:.400}", e.to_string())))
 }
 
 /// Runs what waits for disks or for the kernel on a thread for that. A caller that goes away does not end it.
@@ -204,6 +206,9 @@ fn forget_nulls(value: &mut Value) {
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
 }
+
+#[cfg(test)]
+mod domain_tests;
 
 #[cfg(test)]
 mod tests {

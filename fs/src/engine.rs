@@ -11,7 +11,7 @@ mod fuse_mode;
 mod images;
 mod kernel_mode;
 mod mount;
-mod mountinfo;
+pub mod mountinfo;
 pub mod mountpoint;
 mod probe;
 mod read_ahead;

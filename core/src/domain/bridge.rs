@@ -81,14 +81,14 @@ impl Bridges {
 
     /// Names of all bridges of the node, whoever made them.
     pub async fn list(&self) -> Result<Vec<String>, BridgeError> {
-        let links = Netlink::open()?.links().await?;
+        let links = Netlink::open().await?.links().await?;
         Ok(links.into_iter().filter(Link::is_bridge).map(|link| link.name).collect())
     }
 
     /// Makes a bridge.
     pub async fn create(&self, plan: &Plan) -> Result<(), BridgeError> {
         let mut servers = self.servers.lock().await;
-        let netlink = Netlink::open()?;
+        let netlink = Netlink::open().await?;
         let links = netlink.links().await?;
         if links.iter().any(|link| link.name == *plan.name) {
             return Err(BridgeError::Exists(plan.name.to_string()));
@@ -142,7 +142,7 @@ impl Bridges {
     /// Removes a bridge and all that belongs to it.
     pub async fn delete(&self, name: &str) -> Result<(), BridgeError> {
         let mut servers = self.servers.lock().await;
-        let netlink = Netlink::open()?;
+        let netlink = Netlink::open().await?;
         let is_bridge = match netlink.link(name).await {
             Ok(link) => link.is_bridge(),
             Err(netlink::Error::NoLink(_)) => false,
@@ -176,7 +176,7 @@ impl Bridges {
     /// the rest goes too.
     pub async fn recover(&self) -> Result<(), BridgeError> {
         let mut servers = self.servers.lock().await;
-        let netlink = Netlink::open()?;
+        let netlink = Netlink::open().await?;
         let links = netlink.links().await?;
         for plan in self.records.all()? {
             let there = links.iter().any(|link| link.is_bridge() && link.name == *plan.name);

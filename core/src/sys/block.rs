@@ -1,7 +1,9 @@
 //! Block devices as the kernel names them, from /sys/class/block.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
@@ -116,12 +118,12 @@ impl Device {
         // btrfs and others have made-up numbers, and show a device by its path.
         let of_it = |mount: &mount_table::Mount| {
             // A source elsewhere is none of the kernel's, and looking at it may wait for somebody else's server.
-            let source =
-                mount.source.starts_with("/dev/").then(|| Self::at(Path::new(&mount.source))).flatten();
+            let source = Path::new(OsStr::from_bytes(&mount.source));
+            let source = source.starts_with("/dev").then(|| Self::at(source)).flatten();
             mount.device == number || source.is_some_and(|device| device.path() == path)
         };
         let mut mounts: Vec<PathBuf> =
-            mount_table::mounts()?.into_iter().filter(of_it).map(|mount| mount.target).collect();
+            mount_table::mounts()?.into_iter().filter(of_it).map(|mount| mount.mountpoint).collect();
         mounts.reverse();
         Ok(mounts)
     }

@@ -10,6 +10,7 @@ use std::io;
 use std::time::Duration;
 
 use rustix::io::Errno;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::JoinHandle;
 
 pub use address::{Cidr, NoCidr};
@@ -18,6 +19,9 @@ pub use route::Route;
 
 /// The kernel answers at once, or holds its lock for a device that is going away.
 const DEADLINE: Duration = Duration::from_secs(10);
+
+/// Most sockets at once; whoever asks for more waits.
+static AT_ONCE: Semaphore = Semaphore::const_new(64);
 
 /// Why the kernel did not do something.
 #[derive(Debug, thiserror::Error)]
@@ -44,13 +48,15 @@ pub enum Error {
 pub struct Netlink {
     handle: rtnetlink::Handle,
     connection: JoinHandle<()>,
+    _place: SemaphorePermit<'static>,
 }
 
 impl Netlink {
     /// Opens a socket in the network namespace of the calling thread.
-    pub fn open() -> Result<Self, Error> {
+    pub async fn open() -> Result<Self, Error> {
+        let place = AT_ONCE.acquire().await.expect("it is never closed");
         let (connection, handle, _) = rtnetlink::new_connection().map_err(Error::Socket)?;
-        Ok(Netlink { handle, connection: tokio::spawn(connection) })
+        Ok(Netlink { handle, connection: tokio::spawn(connection), _place: place })
     }
 }
 

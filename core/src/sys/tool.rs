@@ -11,6 +11,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
+use tokio::sync::Semaphore;
 
 /// Most a tool may print on stdout; more is an error, since a cut document would be a wrong one.
 const MAX_STDOUT: usize = 8 << 20;
@@ -18,6 +19,8 @@ const MAX_STDOUT: usize = 8 << 20;
 const MAX_STDERR: usize = 16 << 10;
 /// How long a tool may take when the caller has no reason to say otherwise.
 const DEADLINE: Duration = Duration::from_secs(30);
+/// Most tools at once; whoever asks for more waits. The callers of a node may ask for thousands in a second.
+static AT_ONCE: Semaphore = Semaphore::const_new(32);
 /// Where tools are looked for when the node was started without a PATH, as PID 1 is.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -89,6 +92,7 @@ impl Tool {
 
     /// Runs it to its end and returns what it printed. Dropping the future kills it.
     pub async fn run(self) -> Result<String, ToolError> {
+        let _place = AT_ONCE.acquire().await.expect("it is never closed");
         let mut command = command(&self.program);
         command.args(&self.arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let child = command.spawn().map_err(|e| match e.kind() {

@@ -42,9 +42,11 @@ pub async fn unmount(source: &Path) -> Result<(), DiskError> {
             let resolved =
                 tokio::fs::canonicalize(source).await.map_err(|e| DiskError::Io(shown.clone(), e))?;
             let mounts = crate::sys::mount_table::mounts().map_err(|e| DiskError::Io(shown.clone(), e))?;
-            let of_a_device =
-                mounts.into_iter().rev().filter(|m| m.target == resolved && find(&m.source).is_ok());
-            of_a_device.map(|m| m.target).take(1).collect()
+            let of_a_device = mounts
+                .into_iter()
+                .rev()
+                .filter(|m| m.mountpoint == resolved && find(&String::from_utf8_lossy(&m.source)).is_ok());
+            of_a_device.map(|m| m.mountpoint).take(1).collect()
         }
         Err(missing) => return Err(missing),
     };

@@ -51,7 +51,7 @@ impl FromStr for OpenMode {
             (None, false) if plus => OFlags::empty(),
             (None, false) => return Err(refused()),
         };
-        let writes = !matches!(way, Some('r')) && !(way.is_none() && !create);
+        let writes = matches!(way, Some('w' | 'a')) || (way.is_none() && create);
         flags |= match (plus, writes) {
             (true, _) => OFlags::RDWR,
             (false, true) => OFlags::WRONLY,

@@ -84,7 +84,7 @@ pub fn remove(path: &Path) -> Result<(), FilesystemError> {
     }
     let mounted = mount_table::at_or_below(&resolved).map_err(FilesystemError::io("remove", path))?;
     if let Some(mount) = mounted {
-        return Err(FilesystemError::Mounted { path: path.to_owned(), mountpoint: mount.target });
+        return Err(FilesystemError::Mounted { path: path.to_owned(), mountpoint: mount.mountpoint });
     }
     fs::remove_dir_all(&resolved).map_err(failed)
 }

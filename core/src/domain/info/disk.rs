@@ -26,12 +26,12 @@ pub fn partitions() -> Result<Vec<Partition>, InfoError> {
     let filesystems = read("/proc/filesystems")?;
     let types = on_devices(&filesystems);
     let mounts = mount_table::mounts().map_err(|e| InfoError::Read(mount_table::PATH.into(), e))?;
-    let kept = mounts.into_iter().filter(|m| types.contains(m.fstype.as_str()));
+    let kept = mounts.into_iter().filter(|m| types.contains(m.fs_type.as_str()));
     let partition = |m: mount_table::Mount| Partition {
-        device: m.source,
-        mountpoint: m.target.display().to_string(),
-        fstype: m.fstype,
-        opts: m.options,
+        device: String::from_utf8_lossy(&m.source).into_owned(),
+        mountpoint: m.mountpoint.display().to_string(),
+        fstype: m.fs_type,
+        opts: m.mount_options,
     };
     Ok(kept.map(partition).collect())
 }

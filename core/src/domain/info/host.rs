@@ -110,7 +110,7 @@ fn hypervisor() -> String {
 
 fn machine() -> String {
     let sources = ["/sys/class/dmi/id/product_uuid", "/etc/machine-id", "/proc/sys/kernel/random/boot_id"];
-    let ids = sources.iter().filter_map(|path| text::value::<String>(path));
+    let ids = sources.iter().filter_map(text::value::<String>);
     ids.map(|id| id.to_lowercase()).find(|id| !id.is_empty()).unwrap_or_default()
 }
 

@@ -39,7 +39,7 @@ pub struct NicAddress {
 
 /// All NICs of the network namespace of the calling thread.
 pub async fn nics() -> Result<Vec<Nic>, InfoError> {
-    let netlink = Netlink::open()?;
+    let netlink = Netlink::open().await?;
     let mut addresses: HashMap<u32, Vec<NicAddress>> = HashMap::new();
     for (link, address) in netlink.addresses(None).await? {
         addresses.entry(link).or_default().push(NicAddress { addr: address.to_string() });

@@ -5,20 +5,20 @@ use crate::sys::netlink::{Change, Link, Netlink};
 
 /// Makes a bridge, which is down and has no address.
 pub async fn add_bridge(name: &str, address: Option<[u8; 6]>) -> Result<(), IpError> {
-    Netlink::open()?.add_bridge(name, address).await?;
+    Netlink::open().await?.add_bridge(name, address).await?;
     Ok(())
 }
 
 /// Removes a bridge.
 pub async fn delete_bridge(name: &str) -> Result<(), IpError> {
-    let netlink = Netlink::open()?;
+    let netlink = Netlink::open().await?;
     let bridge = find(&netlink, name).await?;
     Ok(netlink.delete_link(&bridge).await?)
 }
 
 /// Makes a link a port of a bridge.
 pub async fn add_port(name: &str, port: &str) -> Result<(), IpError> {
-    let netlink = Netlink::open()?;
+    let netlink = Netlink::open().await?;
     let bridge = find(&netlink, name).await?;
     let port = netlink.link(port).await?;
     Ok(netlink.change(&port, Change::Controller(bridge.index)).await?)
@@ -26,7 +26,7 @@ pub async fn add_port(name: &str, port: &str) -> Result<(), IpError> {
 
 /// Makes a port of a bridge a link of its own.
 pub async fn delete_port(name: &str, port: &str) -> Result<(), IpError> {
-    let netlink = Netlink::open()?;
+    let netlink = Netlink::open().await?;
     let bridge = find(&netlink, name).await?;
     let port = netlink.link(port).await?;
     if port.controller != Some(bridge.index) {

@@ -28,7 +28,7 @@ pub struct Link {
 
 /// All links.
 pub async fn links() -> Result<Vec<Link>, IpError> {
-    let links = Netlink::open()?.links().await?;
+    let links = Netlink::open().await?.links().await?;
     let names: HashMap<u32, String> = links.iter().map(|l| (l.index, l.name.clone())).collect();
     let master = |index: Option<u32>| index.and_then(|index| names.get(&index)).cloned().unwrap_or_default();
     let link = |l: &crate::sys::netlink::Link| Link {
@@ -63,7 +63,7 @@ pub async fn set_mtu(name: &str, mtu: u32) -> Result<(), IpError> {
 }
 
 async fn change(name: &str, change: Change) -> Result<(), IpError> {
-    let netlink = Netlink::open()?;
+    let netlink = Netlink::open().await?;
     let link = netlink.link(name).await?;
     Ok(netlink.change(&link, change).await?)
 }

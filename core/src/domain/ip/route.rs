@@ -22,7 +22,7 @@ pub struct Route {
 
 /// All routes of the main table.
 pub async fn routes() -> Result<Vec<Route>, IpError> {
-    let netlink = Netlink::open()?;
+    let netlink = Netlink::open().await?;
     let names: HashMap<u32, String> =
         netlink.links().await?.into_iter().map(|link| (link.index, link.name)).collect();
     let route = |route: netlink::Route| Route {
@@ -40,14 +40,14 @@ pub async fn add_route(dev: &str, dst: Option<Cidr>, gw: Option<IpAddr>) -> Resu
     {
         return Err(IpError::TwoFamilies(dst, gw));
     }
-    let netlink = Netlink::open()?;
+    let netlink = Netlink::open().await?;
     let link = netlink.link(dev).await?;
     Ok(netlink.add_route(&link, dst, gw).await?)
 }
 
 /// Removes the one route that is like this.
 pub async fn delete_route(dev: &str, dst: Option<Cidr>, gw: Option<IpAddr>) -> Result<(), IpError> {
-    let netlink = Netlink::open()?;
+    let netlink = Netlink::open().await?;
     let link = netlink.link(dev).await?;
     let dst = dst.map(|cidr| Cidr { address: cidr.network(), ..cidr });
     let fits = |route: &netlink::Route| {
