@@ -27,7 +27,7 @@ impl From<DiskError> for CommandError {
 }
 
 /// A device with the fields of lsblk, of util-linux 2.38 or newer, and `start`, `end`, `size` and `blocksize` in bytes,
-/// `table`, and `free`, a list of `start`, `end` and `size`.
+/// `table`, and `free`, a list of `start`, `end` and `size`; in a list, `error` when it cannot be looked into.
 type Record = serde_json::Map<String, serde_json::Value>;
 
 /// The block devices of a node.

@@ -59,6 +59,20 @@ pub enum DiskError {
     Io(String, #[source] io::Error),
 }
 
+impl DiskError {
+    /// The error and its causes on one line.
+    fn report(&self) -> String {
+        let mut report = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            report.push_str(": ");
+            report.push_str(&error.to_string());
+            cause = error.source();
+        }
+        report
+    }
+}
+
 /// What a caller says about data that would be lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Force {

@@ -7,15 +7,25 @@ use crate::sys::block::Device;
 use crate::sys::lsblk::{self, Record};
 use crate::sys::{parted, signature};
 
-/// All block devices, with the devices made of them as `children`.
+/// All block devices, with the devices made of them as `children`. One that cannot be looked into says so in `error`.
 pub async fn list() -> Result<Vec<Record>, DiskError> {
-    let mut records =
+    let listed =
         lsblk::list(None).await.map_err(|e| DiskError::Tool("list the block devices".to_owned(), e))?;
-    for record in &mut records {
-        // A drive without a medium, and a loop device without a file, is nobody's disk, and may be gone by now.
+    let mut records = Vec::new();
+    for mut record in listed {
+        // A drive without a medium, and a loop device without a file, is nobody's disk.
         let size = record.get("size").and_then(Value::as_u64).unwrap_or(0);
-        let Some(device) = name_of(record).and_then(Device::find).filter(|_| size > 0) else { continue };
-        complete(record, &device).await?;
+        let device = name_of(&record).and_then(Device::find).filter(|_| size > 0);
+        if let Some(device) = device
+            && let Err(error) = complete(&mut record, &device).await
+        {
+            // Pulled out since it was listed.
+            if device.size_bytes() == 0 {
+                continue;
+            }
+            record.insert("error".to_owned(), error.report().into());
+        }
+        records.push(record);
     }
     Ok(records)
 }
