@@ -16,7 +16,7 @@ step = @began=$$SECONDS; echo "== $(1)"; \
 	[ $$code -ne 124 ] || echo "== $(1): ended, it took longer than $(2) s" >&2; exit $$code; }; \
 	echo "== $(1): $$((SECONDS - began)) s"
 
-.PHONY: help setup build demo test check bench fuzz clean
+.PHONY: help setup build demo node test check bench fuzz clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,6 +30,10 @@ build: setup ## Build everything, optimised
 demo: setup ## Pack a Debian tree, mount it by its CID, run python3 in it (root)
 	$(call step,build,3000,cargo build --release --locked -p flist-tools -p benchmarks)
 	@target/release/demo
+
+node: setup ## Run a node for developing, in target/node (root); its redis is on the loopback, Ctrl-C ends it
+	$(call step,build,cargo build --release --locked -p core0)
+	@target/release/core0 run --dev target/node
 
 test: setup ## Run all tests (root)
 	$(call step,build,2400,cargo build --locked --workspace && cargo test --locked --workspace --no-run && cargo test --locked -p integration-tests --no-run)
@@ -48,7 +52,7 @@ bench: setup ## Compare with nydus, EROFS, squashfs, tar, ext4 (root); ARGS=--qu
 	@G8_NYDUS_PEER=$(CURDIR)/target/peers/release/nydus-peer target/release/compare $(ARGS)
 
 fuzz: ## Fuzz the parsers for a minute each (needs cargo-fuzz and a nightly toolchain)
-	@cd fs/fuzz && for target in root shard map tree frame; do cargo +nightly fuzz run $$target -- -max_total_time=60; done
+	@cd fs/fuzz && for target in root shard map tree frame car; do cargo +nightly fuzz run $$target -- -max_total_time=60; done
 
 clean: ## Remove what cargo built
 	cargo clean

@@ -13,8 +13,12 @@ mod filesystem;
 mod flist;
 mod info;
 mod ip;
+pub mod job;
+mod logger;
 mod nft;
 mod node;
+mod process;
+mod service;
 mod system;
 mod table;
 
@@ -79,7 +83,7 @@ pub trait ProcessCommand: DeserializeOwned + JsonSchema + Send + 'static {
 pub type Answering = Pin<Box<dyn Future<Output = Result<String, CommandError>> + Send>>;
 
 /// How a command is carried out.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub enum Run {
     /// By core0 itself.
     Answer(fn(Value, Context) -> Result<Answering, CommandError>),
@@ -88,6 +92,7 @@ pub enum Run {
 }
 
 /// A row of [`COMMANDS`].
+#[derive(Debug)]
 pub struct Entry {
     /// What clients call it.
     pub name: &'static str,

@@ -42,7 +42,7 @@ pub struct User {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
-    /// Most processes of jobs at once; more are refused with 503.
+    /// Most processes of jobs at once; more wait.
     pub processes: usize,
     /// Most commands that are accepted and not answered; more are refused with 503.
     pub accepted: usize,

@@ -46,6 +46,21 @@ impl Paths {
         self.run.join("redis.sock")
     }
 
+    /// What redis keeps, its users and secrets.
+    pub fn redis_data(&self) -> PathBuf {
+        self.run.join("redis")
+    }
+
+    /// How redis is set up.
+    pub fn redis_config(&self) -> PathBuf {
+        self.redis_data().join("redis.conf")
+    }
+
+    /// Held by the one manager of the node.
+    pub fn lock(&self) -> PathBuf {
+        self.run.join("core0.lock")
+    }
+
     /// The socket of the spawner.
     pub fn spawner_socket(&self) -> PathBuf {
         self.run.join("spawner.sock")

@@ -1,8 +1,15 @@
-//! What a process is started with, whoever starts it: a job or a service.
+//! Processes, whoever starts them, a job or a service: what they are started with, and what they print.
+
+mod drain;
+pub mod level;
+mod messages;
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+
+pub use drain::drain;
+pub use messages::{Message, Messages};
 
 /// A process to start. Its program is looked up in `PATH`, and no shell sees it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -13,7 +20,8 @@ pub struct Process {
     pub env: BTreeMap<String, String>,
     /// Folder to start in; empty is `/`.
     pub dir: String,
-    /// All that it reads from its standard input.
+    /// All that it reads from its standard input. It travels apart from the rest.
+    #[serde(skip)]
     pub stdin: Vec<u8>,
 }
 

@@ -70,6 +70,11 @@ impl Keys {
     }
 }
 
+/// The stream of a log's listener.
+pub fn logger_key(user: Option<&str>, name: &str) -> String {
+    user.map_or_else(|| format!("logger:{name}"), |user| format!("logger:{user}:{name}"))
+}
+
 /// Whether a string can be an id or a user: it becomes part of keys, so nothing in it may look like one of ours.
 pub fn is_name(name: &str) -> bool {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
@@ -139,7 +144,7 @@ impl Envelope {
             }
             None => return Err(EnvelopeError::NoId("a command without id".into())),
         };
-        let mut fields = Fields(fields);
+        let fields = Fields(fields);
         fields.read(&id).map_err(|fault| EnvelopeError::Refused {
             command: fields.0.get("command").and_then(Value::as_str).unwrap_or_default().to_string(),
             error: CommandError::bad_request(fault),
@@ -148,25 +153,18 @@ impl Envelope {
     }
 }
 
-/// The id of an oversized command is looked for at its start only, where all clients put it.
+/// Of an oversized command only the id is read. redis takes no more than twice the bytes, so that is bounded too.
 fn oversized(raw: &[u8]) -> EnvelopeError {
+    #[derive(Deserialize)]
+    struct OnlyId {
+        id: String,
+    }
     let fault = format!("{} bytes, a command has at most {COMMAND_MAX}", raw.len());
-    let head = String::from_utf8_lossy(&raw[..raw.len().min(4 * ID_MAX)]);
-    let id = head
-        .trim_start()
-        .strip_prefix('{')
-        .and_then(|rest| rest.trim_start().strip_prefix("\"id\""))
-        .and_then(|rest| rest.trim_start().strip_prefix(':'))
-        .and_then(|rest| rest.trim_start().strip_prefix('"'))
-        .and_then(|rest| rest.split('"').next())
-        .filter(|id| is_name(id));
-    match id {
-        Some(id) => EnvelopeError::Refused {
-            id: id.to_string(),
-            command: String::new(),
-            error: CommandError::bad_request(fault),
-        },
-        None => EnvelopeError::NoId(fault),
+    match serde_json::from_slice(raw) {
+        Ok(OnlyId { id }) if is_name(&id) => {
+            EnvelopeError::Refused { id, command: String::new(), error: CommandError::bad_request(fault) }
+        }
+        Ok(_) | Err(_) => EnvelopeError::NoId(fault),
     }
 }
 
@@ -334,7 +332,7 @@ mod tests {
         let (id, fault) = refused(&long);
         assert_eq!(id, "big");
         assert!(fault.contains("at most"), "{fault}");
-        let hidden = long.replace(r#""id": "big", "#, "");
+        let hidden = long.replace(r#""id": "big", "#, r#""id": 1, "#);
         assert!(matches!(Envelope::parse(hidden.as_bytes()), Err(EnvelopeError::NoId(_))));
     }
 

@@ -27,7 +27,8 @@ pub fn sink(global: &Global) -> anyhow::Result<PathBuf> {
     };
     match spec {
         Spec::Dir(path) => Ok(path),
-        Spec::Http(_) => bail!("{spec} can only be read: name a sink with --to dir:PATH"),
+        Spec::Car(_) => bail!("pack cannot write {spec}: pack into a dir:PATH, then publish it"),
+        Spec::Http(_) | Spec::Hint(_) => bail!("{spec} can only be read: name a sink with --to dir:PATH"),
     }
 }
 

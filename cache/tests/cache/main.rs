@@ -10,6 +10,7 @@ mod flights;
 mod full_disk;
 mod harness;
 mod held;
+mod live_list;
 mod memory;
 mod remote;
 mod sealed;

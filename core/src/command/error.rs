@@ -24,6 +24,32 @@ pub enum Code {
 }
 
 impl Code {
+    /// All of them, by number.
+    pub const ALL: [Self; 8] = [
+        Self::BadRequest,
+        Self::Forbidden,
+        Self::NotFound,
+        Self::NotAcceptable,
+        Self::Conflict,
+        Self::Precondition,
+        Self::Internal,
+        Self::Unavailable,
+    ];
+
+    /// What it means, for the reference.
+    pub const fn meaning(self) -> &'static str {
+        match self {
+            Self::BadRequest => "the arguments are missing, mistyped or out of bounds",
+            Self::Forbidden => "the caller's role does not allow it",
+            Self::NotFound => "what it is about is not there",
+            Self::NotAcceptable => "this node cannot do it in this way",
+            Self::Conflict => "something is there already, or in the way",
+            Self::Precondition => "the state of the node does not allow it",
+            Self::Internal => "a tool or the system failed",
+            Self::Unavailable => "not now: interrupted, overloaded or stopping",
+        }
+    }
+
     /// The number in a result.
     pub const fn number(self) -> u32 {
         match self {

@@ -76,6 +76,14 @@ impl Firewall {
         Firewall { policy, turn: Arc::default() }
     }
 
+    /// Sets the table up at the start of the node, when it has to hold before anybody asks for anything.
+    pub async fn restore(&self) -> Result<(), NftError> {
+        match self.policy {
+            InputPolicy::Accept => Ok(()),
+            InputPolicy::Drop => self.install().await,
+        }
+    }
+
     /// Sets the table up.
     pub async fn install(&self) -> Result<(), NftError> {
         let _turn = self.turn.lock().await;

@@ -63,7 +63,7 @@ fn specs(global: &Global, args: &ServeArgs) -> anyhow::Result<Vec<Spec>> {
     if global.from.is_empty() && !args.no_cache {
         specs.retain(|spec| match spec {
             Spec::Dir(path) => !matches!(DirStore::new(path).probe(), Err(StoreError::Missing(_))),
-            Spec::Http(_) => true,
+            Spec::Car(_) | Spec::Http(_) | Spec::Hint(_) => true,
         });
     }
     Ok(specs)
@@ -73,7 +73,7 @@ fn specs(global: &Global, args: &ServeArgs) -> anyhow::Result<Vec<Spec>> {
 fn sources(global: &Global, args: &ServeArgs, specs: &[Spec]) -> anyhow::Result<(Sources, Option<Link>)> {
     let stores = match specs {
         [] => Vec::new(),
-        specs => open_sources(specs, SourceOptions::default())?.iter().cloned().collect(),
+        specs => open_sources(specs, SourceOptions::default())?.list().to_vec(),
     };
     if args.no_cache {
         return Ok((Sources::new(stores), None));

@@ -14,14 +14,14 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use g8_cache::OpenError;
+use g8_cache::{OpenError, SourceStats};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::SOCKET;
 use super::blocks::{self, Blocks};
 use super::protocol::{MountRequest, Refusal, Reply, Request, receive_request, send};
-use crate::engine::{Engine, EngineConfig, EngineError};
+use crate::engine::{Engine, EngineConfig, EngineError, Last, MountError};
 
 /// Clients served at the same time; further ones wait in the socket's queue.
 const MAX_CLIENTS: usize = 64;
@@ -265,6 +265,20 @@ fn answer(engine: &Engine, stream: UnixStream, client: Leaving) -> io::Result<()
             Ok(()) => Reply::Done,
             Err(e) => Reply::Refused(Refusal::new(&e)),
         },
+        Request::SourceList { mountpoint } => sources(engine.sources(&mountpoint)),
+        Request::SourceAdd { mountpoint, source, deadline_ms } => {
+            match same_namespace(peer.pid.as_raw_nonzero().get()) {
+                Ok(()) => {
+                    let limit = Duration::from_millis(deadline_ms);
+                    sources(engine.add_source(&mountpoint, &source, limit))
+                }
+                Err(refusal) => Reply::Refused(refusal),
+            }
+        }
+        Request::SourceRemove { mountpoint, source, force } => {
+            let last = if force { Last::MayGo } else { Last::Stays };
+            sources(engine.remove_source(&mountpoint, &source, last))
+        }
         Request::Mounts => Reply::Mounts(engine.mounts()),
         Request::CacheStats => Reply::Cache(Box::new(engine.cache().stats())),
         Request::CacheGc { budget } => {
@@ -299,6 +313,13 @@ fn give_blocks(engine: &Engine, stream: &UnixStream, client: Leaving) -> io::Res
     drop(holder);
     shared.wake();
     Ok(())
+}
+
+fn sources(outcome: Result<Vec<SourceStats>, MountError>) -> Reply {
+    match outcome {
+        Ok(list) => Reply::Sources(list),
+        Err(error) => Reply::Refused(Refusal::new(&error)),
+    }
 }
 
 fn mount(

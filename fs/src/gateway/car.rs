@@ -1,4 +1,4 @@
-//! A DAG as a stream: CARv1, every block once, depth first, as <https://ipld.io/specs/transport/car/carv1/> draws it.
+//! A DAG as a stream: a CAR ([`crate::car`]) with every block once, depth first.
 //!
 //! A root links to map, tree and shards in that order, so whoever reads the stream of an flist has its metadata before
 //! its contents. A few blocks are fetched ahead; a node's links are known when it is here, so nothing is fetched past one.
@@ -7,18 +7,17 @@ use std::collections::HashSet;
 use std::pin::Pin;
 
 use bytes::Bytes;
-use cid::Cid;
 use futures::stream::{self, FuturesOrdered, StreamExt};
 use g8_cache::{BadId, BlockId, Class, Codec, GetError, VerifiedBlock};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
 use ipld_core::codec::Links;
-use serde::Serialize;
 use serde_ipld_dagcbor::codec::DagCborCodec;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::answer::Body;
 use super::stock::Stock;
+use crate::car;
 
 /// Blocks fetched ahead.
 const AHEAD: usize = 8;
@@ -42,25 +41,8 @@ pub(super) enum Broken {
     TooMany,
 }
 
-/// The header of a CAR with one root.
-pub(super) fn header(root: &Cid) -> Bytes {
-    #[derive(Serialize)]
-    struct Header<'a> {
-        roots: [&'a Cid; 1],
-        version: u64,
-    }
-    let header = serde_ipld_dagcbor::to_vec(&Header { roots: [root], version: 1 });
-    let header = header.expect("a CID and a number can be encoded");
-    let mut buffer = unsigned_varint::encode::usize_buffer();
-    [unsigned_varint::encode::usize(header.len(), &mut buffer), &header].concat().into()
-}
-
-/// What stands before the bytes of a block: the length of both, and its CID.
 fn prefix(block: &VerifiedBlock) -> Bytes {
-    let cid = block.id().cid().to_bytes();
-    let mut buffer = unsigned_varint::encode::usize_buffer();
-    let len = unsigned_varint::encode::usize(cid.len() + block.bytes().len(), &mut buffer);
-    [len, &cid].concat().into()
+    car::prefix(&block.id(), block.bytes().len()).into()
 }
 
 type Fetch = Pin<Box<dyn Future<Output = Result<VerifiedBlock, GetError>> + Send>>;
@@ -91,7 +73,7 @@ impl Walk {
 
     /// The CAR of `root`, alone or with all below it.
     pub(super) fn stream(mut self, root: &VerifiedBlock, all: bool) -> Body {
-        let head = [header(&root.id().cid()), prefix(root), root.bytes().clone()];
+        let head = [car::header(&[root.id().cid()]).into(), prefix(root), root.bytes().clone()];
         self.seen.insert(root.id());
         let begun = if all { self.expand(root) } else { Ok(()) };
         let rest = stream::try_unfold((self, begun), |(mut walk, begun)| async move {

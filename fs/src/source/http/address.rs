@@ -4,7 +4,9 @@ use std::fmt;
 use std::str::FromStr;
 
 use g8_cache::BlockId;
-use url::Url;
+use url::{Host, Url};
+
+use crate::reference::public::{self, NotPublic};
 
 /// The base URL of a gateway.
 #[derive(Clone, PartialEq, Eq)]
@@ -40,6 +42,16 @@ impl Gateway {
         url
     }
 
+    /// Whether it has a user's name or password in it.
+    pub fn has_credentials(&self) -> bool {
+        !self.0.username().is_empty() || self.0.password().is_some()
+    }
+
+    /// Refuses an address that is not public; where a name leads shows only when it is connected to.
+    pub fn judge(&self) -> Result<(), NotPublic> {
+        judge(&self.0)
+    }
+
     /// Whether it is asked over TLS.
     pub(super) fn is_encrypted(&self) -> bool {
         self.0.scheme() == "https"
@@ -48,6 +60,15 @@ impl Gateway {
     /// The whole URL, with credentials: for other processes of ours, not for people.
     pub fn with_credentials(&self) -> &str {
         self.0.as_str()
+    }
+}
+
+/// The same for any URL.
+pub(super) fn judge(url: &Url) -> Result<(), NotPublic> {
+    match url.host() {
+        Some(Host::Ipv4(address)) => public::judge(address.into()),
+        Some(Host::Ipv6(address)) => public::judge(address.into()),
+        Some(Host::Domain(_)) | None => Ok(()),
     }
 }
 
@@ -60,9 +81,8 @@ impl FromStr for Gateway {
             return Err(BadAddress::Scheme);
         }
         let has_more = url.query().is_some() || url.fragment().is_some();
-        if !url.path().ends_with('/') {
-            url.set_path(&format!("{}/", url.path()));
-        }
+        // One place has one spelling.
+        url.set_path(&format!("{}/", url.path().trim_end_matches('/')));
         if has_more {
             url.set_query(None);
             url.set_fragment(None);
@@ -118,6 +138,7 @@ mod tests {
     fn a_base_with_and_without_slash_is_the_same_place() {
         let one: Gateway = "http://127.0.0.1:8080".parse().unwrap();
         assert_eq!(one, "http://127.0.0.1:8080/".parse().unwrap());
+        assert_eq!(one, "http://127.0.0.1:8080//".parse().unwrap());
         assert_eq!(one.to_string(), "http://127.0.0.1:8080");
         assert!(!one.is_encrypted());
     }
