@@ -8,8 +8,13 @@ SHELL := bash
 export ROCKSDB_LIB_DIR := $(shell .ci/setup rocksdb-dir)
 export ROCKSDB_STATIC := 1
 
-# Says how long a step took, so that a slow run shows where its time went.
-step = @began=$$SECONDS; echo "== $(1)"; $(2); echo "== $(1): $$((SECONDS - began)) s"
+# $(call step,name,seconds,command): says how long it took, so that a slow run shows where its time went. In CI what hangs
+# is ended, so that the run fails and says where; each limit is several times what the step takes. A developer has Ctrl-C,
+# which timeout(1) would keep from the command.
+step = @began=$$SECONDS; echo "== $(1)"; \
+	$(if $(CI),timeout --kill-after=30 $(2)) bash -euo pipefail -c '$(3)' || { code=$$?; \
+	[ $$code -ne 124 ] || echo "== $(1): ended, it took longer than $(2) s" >&2; exit $$code; }; \
+	echo "== $(1): $$((SECONDS - began)) s"
 
 .PHONY: help setup build demo node test check bench fuzz clean
 
@@ -17,13 +22,13 @@ help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Install Debian packages and build RocksDB, once per machine
-	$(call step,setup,.ci/setup)
+	$(call step,setup,3000,.ci/setup)
 
 build: setup ## Build everything, optimised
-	$(call step,build,cargo build --release --locked)
+	$(call step,build,3000,cargo build --release --locked)
 
 demo: setup ## Pack a Debian tree, mount it by its CID, run python3 in it (root)
-	$(call step,build,cargo build --release --locked -p flist-tools -p benchmarks)
+	$(call step,build,3000,cargo build --release --locked -p flist-tools -p benchmarks)
 	@target/release/demo
 
 node: setup ## Run a node for developing, in target/node (root); its redis is on the loopback, Ctrl-C ends it
@@ -31,23 +36,23 @@ node: setup ## Run a node for developing, in target/node (root); its redis is on
 	@target/release/core0 run --dev target/node
 
 test: setup ## Run all tests (root)
-	$(call step,build,cargo build --locked --workspace && cargo test --locked --workspace --no-run && cargo test --locked -p integration-tests --no-run)
-	$(call step,all tests and mounts in mode kernel,G8_MODE=kernel cargo test --locked --workspace --no-fail-fast)
-	$(call step,integration tests in mode fuse,G8_MODE=fuse cargo test --locked -p integration-tests --no-fail-fast)
+	$(call step,build,2400,cargo build --locked --workspace && cargo test --locked --workspace --no-run && cargo test --locked -p integration-tests --no-run)
+	$(call step,all tests and mounts in mode kernel,1500,G8_MODE=kernel cargo test --locked --workspace --no-fail-fast)
+	$(call step,integration tests in mode fuse,900,G8_MODE=fuse cargo test --locked -p integration-tests --no-fail-fast)
 
 check: setup ## Formatting, lints, licences
-	$(call step,fmt,cargo fmt --all --check)
-	$(call step,clippy,cargo clippy --locked --workspace --all-targets -- -D warnings)
-	$(call step,doc,RUSTDOCFLAGS="-D warnings -A rustdoc::private-intra-doc-links" cargo doc --locked --workspace --no-deps --document-private-items)
+	$(call step,fmt,60,cargo fmt --all --check)
+	$(call step,clippy,2400,cargo clippy --locked --workspace --all-targets -- -D warnings)
+	$(call step,doc,1200,RUSTDOCFLAGS="-D warnings -A rustdoc::private-intra-doc-links" cargo doc --locked --workspace --no-deps --document-private-items)
 	@command -v cargo-deny >/dev/null && cargo deny check || echo "cargo-deny is not installed: licences not checked"
 
 bench: setup ## Compare with nydus, EROFS, squashfs, tar, ext4 (root); ARGS=--quick for a look; results in benches/results/
-	$(call step,build,cargo build --release --locked -p flist-tools -p benchmarks)
-	$(call step,build the rival,cargo build --release --locked --manifest-path benches/peers/Cargo.toml --target-dir target/peers)
+	$(call step,build,3000,cargo build --release --locked -p flist-tools -p benchmarks)
+	$(call step,build the rival,3000,cargo build --release --locked --manifest-path benches/peers/Cargo.toml --target-dir target/peers)
 	@G8_NYDUS_PEER=$(CURDIR)/target/peers/release/nydus-peer target/release/compare $(ARGS)
 
 fuzz: ## Fuzz the parsers for a minute each (needs cargo-fuzz and a nightly toolchain)
-	@cd fs/fuzz && for target in root shard map tree frame; do cargo +nightly fuzz run $$target -- -max_total_time=60; done
+	@cd fs/fuzz && for target in root shard map tree frame car; do cargo +nightly fuzz run $$target -- -max_total_time=60; done
 
 clean: ## Remove what cargo built
 	cargo clean

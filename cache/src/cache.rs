@@ -216,6 +216,18 @@ impl Cache {
         .await
     }
 
+    /// A whole block for somebody else than the readers of this cache, if all of it is here. It is no use of the block: it
+    /// stays here no longer for it, takes no place in the memory tier, and is not counted; and who reads waits for nobody
+    /// who asks so. Must run on a tokio runtime.
+    pub async fn held(&self, id: BlockId) -> Option<VerifiedBlock> {
+        if let Some(block) = self.0.memory.peek_block(&id) {
+            return Some(block);
+        }
+        let inner = Arc::clone(&self.0);
+        let look_up = move || inner.disk.as_ref()?.peek(&id);
+        self.0.workers.run(&Urgency::new(Class::Background), look_up).await
+    }
+
     /// What the cache holds and did.
     pub fn stats(&self) -> CacheStats {
         CacheStats {

@@ -96,6 +96,11 @@ impl DiskTier {
         self.store.block(id)
     }
 
+    /// The same for somebody whose reading is no reason to keep it.
+    pub(crate) fn peek(&self, id: &BlockId) -> Option<VerifiedBlock> {
+        self.store.peek(id)
+    }
+
     /// Keeps a block, cut as `frames` say if they add up, else as one frame.
     pub(crate) fn put(&self, block: &VerifiedBlock, frames: &[u32]) {
         self.store.put(block, frames);

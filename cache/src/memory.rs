@@ -76,6 +76,11 @@ impl MemoryTier {
         self.blocks.lock().get(id)
     }
 
+    /// The same without being a use of it.
+    pub(crate) fn peek_block(&self, id: &BlockId) -> Option<VerifiedBlock> {
+        self.blocks.lock().peek(id)
+    }
+
     pub(crate) fn seals(&self) -> &Arc<Seals> {
         &self.seals
     }

@@ -7,9 +7,14 @@
 //! time is over. Nothing that works is asked twice: an answer stays an answer. Sources that failed lately are asked after
 //! the others, and those that lied too often not at all (`standing`).
 //!
+//! The list is live. A read under way takes up what is added, also when it waits for a stalled source or pauses, and begins
+//! no more tries of what is removed in its next round. So a mount whose only source is dead recovers, with the reads that
+//! wait, when it is given another one.
+//!
 //! So many blocks are asked for at a time, the most urgent first. The bound is on blocks and not on tries: where a try
 //! needed a place of its own, a stalled source would soon hold all of them, and the hedges would wait behind it.
 
+use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,6 +22,7 @@ use std::time::{Duration, Instant};
 use backon::{BackoffBuilder, ExponentialBuilder};
 use bytes::Bytes;
 use futures::stream::{FuturesUnordered, StreamExt};
+use tokio::sync::watch;
 use tokio::time::{sleep, sleep_until};
 
 use crate::block::VerifiedBlock;
@@ -28,6 +34,8 @@ use crate::source::{Source, SourceStats};
 use crate::standing::Rank;
 use crate::workers::Workers;
 
+/// Most sources that one list may have.
+pub const MAX_SOURCES: usize = 16;
 /// Tries for one block at the same time: bounds what hedging can cost.
 const MAX_AT_ONCE: usize = 3;
 /// Blocks that the sources of one mount are asked for at the same time, from the most urgent class on. Read-ahead leaves
@@ -50,29 +58,101 @@ type Answers = Vec<(Arc<Source>, Refused)>;
 pub struct Sources(Arc<List>);
 
 struct List {
-    sources: Box<[Arc<Source>]>,
+    /// Replaced as a whole, so that whoever reads it holds its lock for the time of a reference count.
+    now: watch::Sender<Listed>,
     gate: Gate,
     workers: Workers,
+}
+
+/// What a list has at one time.
+type Listed = Arc<[Arc<Source>]>;
+
+/// Why a source was not added.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AddError {
+    /// One with the same spec is there.
+    #[error("it is asked already")]
+    Present,
+    /// The list is full.
+    #[error("{MAX_SOURCES} sources are asked already: remove one first")]
+    Full,
+}
+
+/// Why a source was not removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RemoveError {
+    /// No source has this spec.
+    #[error("it is not one of the sources: list them first")]
+    Absent,
+    /// Nothing would be left to ask.
+    #[error(
+        "it is the only one, and without it what is not in the cache cannot be read: add another one first, or use --force"
+    )]
+    Last,
 }
 
 impl Sources {
     /// A list in the order given.
     pub fn new(sources: impl IntoIterator<Item = Arc<Source>>) -> Sources {
         Sources(Arc::new(List {
-            sources: sources.into_iter().collect(),
+            now: watch::Sender::new(sources.into_iter().collect()),
             gate: Gate::new(MAX_BLOCKS),
             workers: Workers::new(),
         }))
     }
 
-    /// The sources in order.
-    pub fn iter(&self) -> impl Iterator<Item = &Arc<Source>> {
-        self.0.sources.iter()
+    /// Adds a source, to be asked after those that are there. Reads that pause ask it at once.
+    pub fn add(&self, source: Arc<Source>) -> Result<(), AddError> {
+        self.change(|listed| {
+            if listed.iter().any(|there| there.spec() == source.spec()) {
+                return Err(AddError::Present);
+            }
+            if listed.len() >= MAX_SOURCES {
+                return Err(AddError::Full);
+            }
+            *listed = listed.iter().cloned().chain([Arc::clone(&source)]).collect();
+            Ok(())
+        })
+    }
+
+    /// Takes a source out of the list, if it is there and others are. What it was asked it may still answer.
+    pub fn remove(&self, spec: &str) -> Result<(), RemoveError> {
+        self.take_out(spec, |others| if others == 0 { Err(RemoveError::Last) } else { Ok(()) })
+    }
+
+    /// The same, and it may be the last one: what is not in the cache is not found then.
+    pub fn remove_even_last(&self, spec: &str) -> Result<(), RemoveError> {
+        self.take_out(spec, |_| Ok(()))
+    }
+
+    fn take_out(
+        &self,
+        spec: &str,
+        may: impl FnOnce(usize) -> Result<(), RemoveError>,
+    ) -> Result<(), RemoveError> {
+        self.change(|listed| {
+            let index = listed.iter().position(|source| **source.spec() == *spec);
+            let index = index.ok_or(RemoveError::Absent)?;
+            may(listed.len() - 1)?;
+            *listed = [&listed[..index], &listed[index + 1..]].concat().into();
+            Ok(())
+        })
+    }
+
+    fn change<E>(&self, change: impl FnOnce(&mut Listed) -> Result<(), E>) -> Result<(), E> {
+        let mut outcome = None;
+        self.0.now.send_if_modified(|listed| outcome.insert(change(listed)).is_ok());
+        outcome.expect("the change was made or refused")
+    }
+
+    /// The sources that are in the list now, in order.
+    pub fn list(&self) -> Arc<[Arc<Source>]> {
+        Arc::clone(&self.0.now.borrow())
     }
 
     /// The counters of every source, in order.
     pub fn snapshot(&self) -> Vec<SourceStats> {
-        self.iter().map(|source| source.snapshot()).collect()
+        self.list().iter().map(|source| source.snapshot()).collect()
     }
 
     /// Fetches a block from the sources alone, past every cache, and proves it.
@@ -106,46 +186,45 @@ impl Sources {
         urgency: &Urgency,
     ) -> Result<(VerifiedBlock, Arc<Source>), GetError> {
         let mut pauses = PAUSES.build();
-        let (mut asked, mut answers) = self.usable();
+        let mut view = View::new(&self.0.now);
+        let (mut asked, mut answers) = usable(view.known.iter());
         loop {
             asked.sort_by_key(|source| source.rank());
             let round = {
                 // Who pauses holds no place: others may have sources that work.
                 let _place = self.0.gate.enter(urgency).await;
-                self.race(id, urgency, &asked).await
+                self.race(id, urgency, asked, &mut view).await
             };
             let refused = match round {
                 Ok(found) => return Ok(found),
                 Err(refused) => refused,
             };
-            let (again, settled): (Answers, Answers) =
+            let (mut again, settled): (Answers, Answers) =
                 refused.into_iter().partition(|(source, refused)| source.is_remote() && refused.may_pass());
             answers.extend(settled);
-            if again.is_empty() {
+            if !again.is_empty() {
+                // The one that can be asked first decides; those that want more peace answer so themselves.
+                let peace = again.iter().map(|(source, _)| source.peace().unwrap_or_default()).min();
+                let pause = pauses.next().unwrap_or_default().max(peace.unwrap_or_default());
+                tracing::debug!(%id, sources = again.len(), ?pause, "no source gave the block: asking again");
+                tokio::select! {
+                    () = sleep(pause) => {}
+                    () = view.changed() => {}
+                }
+            }
+            let fresh = view.take_up();
+            answers.extend(again.extract_if(.., |(source, _)| !is_in(&view.known, source)));
+            asked = again.into_iter().map(|(source, _)| source).chain(fresh).collect();
+            if asked.is_empty() {
                 return Err(GetError::from_answers(id, said(answers).collect()));
             }
-            // The one that can be asked first decides; those that want more peace answer so themselves.
-            let peace = again.iter().map(|(source, _)| source.peace().unwrap_or_default()).min();
-            let pause = pauses.next().unwrap_or_default().max(peace.unwrap_or_default());
-            asked = again.into_iter().map(|(source, _)| source).collect();
-            tracing::debug!(%id, sources = asked.len(), ?pause, "no source gave the block: asking again");
-            sleep(pause).await;
-        }
-    }
-
-    /// The sources to ask, and the answer of those that are not asked. Who has lied too often is no worse than nobody.
-    fn usable(&self) -> (Vec<Arc<Source>>, Answers) {
-        let (aside, usable): (Vec<_>, Vec<_>) =
-            self.iter().cloned().partition(|source| source.rank() == Rank::SetAside);
-        match usable.is_empty() {
-            true => (aside, Answers::new()),
-            false => (usable, aside.into_iter().map(|source| (source, Refused::SetAside)).collect()),
         }
     }
 
     /// What goes wrong with sources now.
     pub(crate) fn trouble(&self) -> SaidList {
-        let trouble = self.iter().filter_map(|source| Some((Arc::clone(source), source.trouble()?)));
+        let listed = self.list();
+        let trouble = listed.iter().filter_map(|source| Some((Arc::clone(source), source.trouble()?)));
         said(trouble).collect()
     }
 
@@ -156,7 +235,7 @@ impl Sources {
         range: Range<u64>,
         urgency: &Urgency,
     ) -> Option<Bytes> {
-        let source = self.iter().find(|source| source.reads_ranges())?;
+        let source = self.list().iter().find(|source| source.reads_ranges()).cloned()?;
         let _place = self.0.gate.enter(urgency).await;
         source.read_range(id, range).await
     }
@@ -166,14 +245,16 @@ impl Sources {
         Arc::as_ptr(&self.0).addr()
     }
 
-    /// Asks `sources` once each, in order; what all of them answered when none gave the block.
+    /// Asks `sources` once each, in order, then those that are added meanwhile; what all of them answered when none gave
+    /// the block.
     async fn race(
         &self,
         id: BlockId,
         urgency: &Urgency,
-        sources: &[Arc<Source>],
+        sources: Vec<Arc<Source>>,
+        view: &mut View,
     ) -> Result<(VerifiedBlock, Arc<Source>), Answers> {
-        let mut waiting = sources.iter().peekable();
+        let mut waiting = VecDeque::from(sources);
         let mut tries = FuturesUnordered::new();
         let mut answers = Answers::new();
         let mut hedge_at = tokio::time::Instant::now();
@@ -181,27 +262,75 @@ impl Sources {
             let due = tries.is_empty() || hedge_at <= tokio::time::Instant::now();
             if due
                 && tries.len() < MAX_AT_ONCE
-                && let Some(source) = waiting.next()
+                && let Some(source) = waiting.pop_front()
             {
                 hedge_at = tokio::time::Instant::now() + source.patience();
-                tries.push(async move { (source, source.fetch(id, urgency, &self.0.workers).await) });
+                tries.push(async move {
+                    let outcome = source.fetch(id, urgency, &self.0.workers).await;
+                    (source, outcome)
+                });
             }
             if tries.is_empty() {
                 return Err(answers);
             }
-            let may_hedge = waiting.peek().is_some() && tries.len() < MAX_AT_ONCE;
+            let may_hedge = !waiting.is_empty() && tries.len() < MAX_AT_ONCE;
             tokio::select! {
                 Some((source, outcome)) = tries.next() => match outcome {
-                    Ok(block) => return Ok((block, Arc::clone(source))),
+                    Ok(block) => return Ok((block, source)),
                     Err(refused) => {
-                        answers.push((Arc::clone(source), refused));
+                        answers.push((source, refused));
                         hedge_at = tokio::time::Instant::now();
                     }
                 },
                 () = sleep_until(hedge_at), if may_hedge => {}
+                () = view.changed() => waiting.extend(view.take_up()),
             }
         }
     }
+}
+
+/// The list as one read has seen it.
+struct View {
+    changes: watch::Receiver<Listed>,
+    known: Listed,
+}
+
+impl View {
+    fn new(list: &watch::Sender<Listed>) -> View {
+        let mut changes = list.subscribe();
+        let known = Arc::clone(&changes.borrow_and_update());
+        View { changes, known }
+    }
+
+    /// Waits until the list is another one.
+    async fn changed(&mut self) {
+        if self.changes.changed().await.is_err() {
+            // The read holds the list, so it does not go; and if it did, it would never change again.
+            std::future::pending().await
+        }
+    }
+
+    /// Looks again; the sources that are new.
+    fn take_up(&mut self) -> Vec<Arc<Source>> {
+        let now = Arc::clone(&self.changes.borrow_and_update());
+        let fresh = now.iter().filter(|source| !is_in(&self.known, source)).cloned().collect();
+        self.known = now;
+        fresh
+    }
+}
+
+/// The sources to ask, and the answer of those that are not asked. Who has lied too often is no worse than nobody.
+fn usable<'a>(sources: impl IntoIterator<Item = &'a Arc<Source>>) -> (Vec<Arc<Source>>, Answers) {
+    let (aside, usable): (Vec<_>, Vec<_>) =
+        sources.into_iter().cloned().partition(|source| source.rank() == Rank::SetAside);
+    match usable.is_empty() {
+        true => (aside, Answers::new()),
+        false => (usable, aside.into_iter().map(|source| (source, Refused::SetAside)).collect()),
+    }
+}
+
+fn is_in(list: &[Arc<Source>], source: &Arc<Source>) -> bool {
+    list.iter().any(|listed| Arc::ptr_eq(listed, source))
 }
 
 fn said(answers: impl IntoIterator<Item = (Arc<Source>, Refused)>) -> impl Iterator<Item = Said> {

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
-use core0::cli::{Cli, InitArgs, RoleArgs, Run, SpawnerArgs};
+use core0::cli::{Cli, FlistDaemonArgs, InitArgs, RoleArgs, Run, SpawnerArgs};
 use core0::manager::{self, Options};
 use core0::paths::Paths;
 use core0::{init, schema, spawner};
+use g8_fs::engine::EngineConfig;
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
@@ -18,6 +19,7 @@ fn main() -> ExitCode {
         RoleArgs::Run(run) => run_manager(run),
         RoleArgs::Schema => print_schema(),
         RoleArgs::Spawner(args) => run_spawner(&args),
+        RoleArgs::FlistDaemon(args) => run_flist_daemon(args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -66,6 +68,11 @@ fn run_spawner(args: &SpawnerArgs) -> anyhow::Result<()> {
     let grace = Some(Duration::from_secs(args.grace)).filter(|grace| !grace.is_zero());
     spawner::server::serve(&args.socket, grace)
         .with_context(|| format!("spawner of {}", args.socket.display()))
+}
+
+fn run_flist_daemon(args: FlistDaemonArgs) -> ! {
+    log_to_stderr();
+    g8_fs::daemon::run_process(EngineConfig::new(args.cache))
 }
 
 /// Logs go to stderr; `G8_LOG` says how much.

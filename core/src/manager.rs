@@ -16,6 +16,7 @@ use tokio::task::JoinSet;
 
 use crate::config::Config;
 use crate::context::{Caller, Node};
+use crate::domain::Domains;
 use crate::job::{Adopted, Jobs, Parts, Sender};
 use crate::log::Logs;
 use crate::paths::Paths;
@@ -81,7 +82,9 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let jobs = Jobs::new(parts, limits);
     let began = std::time::Instant::now();
     let machine = std::os::unix::process::parent_id() == 1 && std::env::var_os("CORE0_MACHINE").is_some();
-    let node = Arc::new(Node { jobs, services, paths, config, logs, began, machine });
+    let domains = Domains::new(&paths, config.firewall.input);
+    domains.start().await;
+    let node = Arc::new(Node { jobs, services, domains, paths, config, logs, began, machine });
     let writer = tokio::spawn(answers.run(Link::new(&access)?));
     tokio::spawn(outlet.run(Link::new(&access)?));
 
@@ -109,6 +112,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     }
     intakes.shutdown().await;
     node.jobs.stop(JOBS_STOP).await;
+    node.domains.stop().await;
     node.services.stop_all(SERVICES_STOP).await;
     drop(node);
     // The writer ends when the last sender is gone and what it sent is written.

@@ -100,7 +100,7 @@ pub enum Command {
     Unpack(UnpackArgs),
     /// Run a command in a throwaway container on an flist
     Run(RunArgs),
-    /// Give blocks to others: a trustless gateway over the sources, until it is told to stop
+    /// Give blocks to others: a trustless gateway over the cache and the sources, until it is told to stop
     Serve(ServeArgs),
     /// Measure how fast files and a command of an flist are there, cold and warm, from each source
     Bench(BenchArgs),
@@ -375,9 +375,12 @@ pub struct RunArgs {
 #[derive(Args, Debug)]
 pub struct ServeArgs {
     /// Where to listen; port 0 takes a free one. It is plain HTTP and asks nobody who they are: whoever reaches it can read
-    /// every block whose CID they know. Others use it as --from http://ADDR:PORT. What is only in a cache is not served
+    /// every block whose CID they know. Others use it as --from http://ADDR:PORT
     #[arg(long, value_name = "ADDR:PORT", env = "G8_LISTEN", default_value = "127.0.0.1:8080")]
     pub listen: SocketAddr,
+    /// Serve the stores alone, and not what the cache holds
+    #[arg(long)]
+    pub no_cache: bool,
 }
 
 /// `flist bench`

@@ -4,13 +4,15 @@
 //! unmounts it, by [`Engine::umount`] or from outside. Nothing here is a process: `daemon` puts an engine behind a
 //! socket, and a node links it in.
 
+mod defaults;
 mod devices;
 mod error;
 mod fuse_mode;
 mod images;
 mod kernel_mode;
+mod live;
 mod mount;
-mod mountinfo;
+pub mod mountinfo;
 pub mod mountpoint;
 mod probe;
 mod read_ahead;
@@ -24,11 +26,13 @@ use std::time::{Duration, Instant};
 use g8_cache::{BlockId, Cache, CacheConfig};
 use parking_lot::{Condvar, Mutex};
 
+pub use defaults::default_cache;
 pub use error::MountError;
+pub use live::Last;
 pub use spec::{Mode, MountSpec, MountStatus};
 
 use crate::image::Image;
-use crate::source::open_sources;
+use crate::source::{SourceOptions, open_sources_of};
 use images::Images;
 use mount::{Mount, Parts};
 use mountpoint::{OwnMount, PathRules};
@@ -137,7 +141,6 @@ impl Engine {
     pub fn mount(&self, spec: &MountSpec) -> Result<MountStatus, MountError> {
         let id: BlockId =
             spec.reference.parse().map_err(|source| MountError::Reference(spec.reference.clone(), source))?;
-        let sources = open_sources(&spec.sources, spec.source_options)?;
         let rules = PathRules::read()?;
         rules.refuse_own("cache", &self.cache_dir)?;
         rules.refuse_hiding("cache", &self.cache_dir, &spec.mountpoint)?;
@@ -148,6 +151,8 @@ impl Engine {
         let mountpoint = mountpoint::prepare(&spec.mountpoint, |own| self.is_orphan(own))?;
         let _reserved = Reserved::new(&self.mounts, &mountpoint.path)?;
         let began = Instant::now();
+        let options = SourceOptions { open_by: Some(began + spec.deadline), ..spec.source_options };
+        let sources = open_sources_of(id, &spec.sources, options)?;
         let opened = Image::open(id, &self.cache, &sources, Some(&self.cache_dir), began + spec.deadline);
         let image = self.images.get_or(id, || self.runtime().block_on(opened))?;
         let opened_in = began.elapsed();
@@ -169,22 +174,35 @@ impl Engine {
     pub fn umount(&self, path: &Path, lazy: bool) -> Result<(), MountError> {
         // Is it one of ours at all, and not covered?
         let own = mountpoint::own_mount_at(path)?;
-        for mount in self.live() {
-            let on_top = mount.location().is_on_top(path);
-            if on_top.map_err(MountError::io("reading the mount table for", path))? {
-                mount.unmount(path, lazy)?;
-                // Bound elsewhere, or detached with users, it goes on.
-                let gone = mount.location().everywhere().is_ok_and(|paths| paths.is_empty());
-                if gone && !lazy {
-                    self.wait_gone(&mount, Instant::now() + SESSION_END);
-                }
-                return Ok(());
+        if let Some(mount) = self.served_at(path)? {
+            mount.unmount(path, lazy)?;
+            // Bound elsewhere, or detached with users, it goes on.
+            let gone = mount.location().everywhere().is_ok_and(|paths| paths.is_empty());
+            if gone && !lazy {
+                self.wait_gone(&mount, Instant::now() + SESSION_END);
             }
+            return Ok(());
         }
         if self.is_orphan(&own) {
             return mountpoint::unmount(path, true);
         }
         Err(MountError::NotMounted(path.to_owned()))
+    }
+
+    /// The mount that is seen at `path`.
+    fn mount_at(&self, path: &Path) -> Result<Arc<Mount>, MountError> {
+        mountpoint::own_mount_at(path)?;
+        self.served_at(path)?.ok_or_else(|| MountError::NotMounted(path.to_owned()))
+    }
+
+    fn served_at(&self, path: &Path) -> Result<Option<Arc<Mount>>, MountError> {
+        for mount in self.live() {
+            let on_top = mount.location().is_on_top(path);
+            if on_top.map_err(MountError::io("reading the mount table for", path))? {
+                return Ok(Some(mount));
+            }
+        }
+        Ok(None)
     }
 
     /// Whether a mount in mode `kernel` was served by a daemon of this cache that is no more: the kernel does not tell, but
@@ -233,7 +251,12 @@ impl Engine {
         self.cache.flush();
     }
 
-    fn runtime(&self) -> &tokio::runtime::Runtime {
+    /// Folder of the cache.
+    pub fn cache_dir(&self) -> &Path {
+        &self.cache_dir
+    }
+
+    pub(crate) fn runtime(&self) -> &tokio::runtime::Runtime {
         self.runtime.as_ref().expect("it is taken only by drop")
     }
 

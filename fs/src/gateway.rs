@@ -5,32 +5,40 @@
 //! a CAR of all that the CID reaches. `question` reads a request, `answer` writes headers, `car` streams. It speaks plain
 //! HTTP/1.1; TLS is for a proxy in front of it.
 //!
+//! What it has is its [`Stock`]: sources, or just what a cache holds. It listens for everybody who reaches its address, or on a
+//! unix socket for other processes of this user.
+//!
 //! Everything a client can hold on to is bounded: connections, requests, CARs, the time to say what it wants and the time
 //! to take what it gets. Who asks too much is told to come back in a second.
 
 mod answer;
 mod car;
+mod listener;
 mod question;
+mod stock;
 
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
+use std::os::unix::net::UnixListener;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use g8_cache::{Cache, GetError, Sources, VerifiedBlock};
+use g8_cache::{Class, GetError, VerifiedBlock};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_io_timeout::TimeoutStream;
 
 use answer::Body;
+use listener::{Connection, Listener};
 use question::{Ask, Question, Refusal, Scope};
+pub use stock::Stock;
 
 /// What one gateway gives away at most.
 #[derive(Clone, Copy, Debug)]
@@ -71,11 +79,9 @@ const HEAD_BYTES: usize = 16 << 10;
 /// After accepting failed, which is for lack of descriptors: some are free again soon.
 const BREATH: Duration = Duration::from_millis(100);
 
-/// Where the blocks come from, and how long one may take.
+/// What all connections share.
 struct Shared {
-    cache: Cache,
-    sources: Sources,
-    deadline: Duration,
+    stock: Stock,
     limits: Limits,
     requests: Semaphore,
     cars: Arc<Semaphore>,
@@ -83,27 +89,38 @@ struct Shared {
 
 /// A gateway that listens.
 pub struct Gateway {
-    listener: TcpListener,
+    listener: Listener,
     shared: Arc<Shared>,
 }
 
 impl Gateway {
     /// Listens on `address`; nobody is answered before [`Gateway::run`].
-    pub async fn bind(
-        address: SocketAddr,
-        cache: Cache,
-        sources: Sources,
-        deadline: Duration,
-        limits: Limits,
-    ) -> io::Result<Gateway> {
-        let (requests, cars) = (Semaphore::new(limits.requests), Arc::new(Semaphore::new(limits.cars)));
-        let shared = Shared { cache, sources, deadline, limits, requests, cars };
-        Ok(Gateway { listener: TcpListener::bind(address).await?, shared: Arc::new(shared) })
+    pub async fn bind(address: SocketAddr, stock: Stock, limits: Limits) -> io::Result<Gateway> {
+        Ok(Gateway::on(TcpListener::bind(address).await?, stock, limits))
     }
 
-    /// Where it listens.
+    /// The same on a socket that listens already.
+    pub fn on(listener: TcpListener, stock: Stock, limits: Limits) -> Gateway {
+        Gateway::new(Listener::Tcp(listener), stock, limits)
+    }
+
+    /// Listens on a unix socket, for processes of this user and of root. Must run on a tokio runtime.
+    pub fn on_socket(socket: UnixListener, stock: Stock, limits: Limits) -> io::Result<Gateway> {
+        socket.set_nonblocking(true)?;
+        Ok(Gateway::new(Listener::Unix(tokio::net::UnixListener::from_std(socket)?), stock, limits))
+    }
+
+    fn new(listener: Listener, stock: Stock, limits: Limits) -> Gateway {
+        let (requests, cars) = (Semaphore::new(limits.requests), Arc::new(Semaphore::new(limits.cars)));
+        Gateway { listener, shared: Arc::new(Shared { stock, limits, requests, cars }) }
+    }
+
+    /// Where it listens, unless that is a unix socket.
     pub fn address(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
+        match &self.listener {
+            Listener::Tcp(listener) => listener.local_addr(),
+            Listener::Unix(_) => Err(io::ErrorKind::Unsupported.into()),
+        }
     }
 
     /// Answers until `stop`, and lets running answers end.
@@ -121,7 +138,7 @@ impl Gateway {
                 accepted = accept => accepted,
             };
             let stream = match accepted {
-                Ok((stream, _)) => stream,
+                Ok(stream) => stream,
                 Err(error) => {
                     tracing::warn!(%error, "accepting a connection");
                     tokio::time::sleep(BREATH).await;
@@ -146,12 +163,9 @@ impl Gateway {
 
     fn connection(
         &self,
-        stream: TcpStream,
+        stream: Connection,
     ) -> impl hyper_util::server::graceful::GracefulConnection<Error = hyper::Error> + Send + use<> {
         let (shared, limits) = (Arc::clone(&self.shared), self.shared.limits);
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "answers may be late by a delay of TCP");
-        }
         let mut stream = TimeoutStream::new(stream);
         stream.set_write_timeout(Some(limits.stall));
         http1::Builder::new()
@@ -191,7 +205,7 @@ impl Shared {
                 // A root that is not here is a 404, and not an empty CAR.
                 let root = self.get(id).await?;
                 let turn = turn.map_err(|_| Refusal::busy())?;
-                let walk = car::Walk::new(&self.cache, &self.sources, self.deadline, turn);
+                let walk = car::Walk::new(&self.stock, turn);
                 Ok(answer::car(question, walk.stream(&root, scope == Scope::All)))
             }
         }
@@ -201,8 +215,7 @@ impl Shared {
     async fn get(&self, id: g8_cache::BlockId) -> Result<VerifiedBlock, Refusal> {
         let turn = tokio::time::timeout(self.limits.turn, self.requests.acquire()).await;
         let _turn = turn.map_err(|_| Refusal::busy())?;
-        let found = self.cache.get_object(id, &self.sources, Instant::now() + self.deadline).await;
-        found.map_err(|error| refuse(&error))
+        self.stock.get(id, Class::OnDemand).await.map_err(|error| refuse(&error))
     }
 }
 

@@ -5,6 +5,7 @@
 //! Read a pack in this order: [`pack`], `pack/walk.rs`, `read.rs`, `segment.rs`, `layout.rs`, `encode.rs`, `finish.rs`.
 
 mod beneath;
+pub mod car;
 pub mod check;
 pub mod daemon;
 pub mod engine;
@@ -14,7 +15,9 @@ pub mod format;
 pub mod fuse;
 pub mod gateway;
 pub mod image;
+pub mod names;
 pub mod pack;
 pub mod paths;
+pub mod reference;
 pub mod source;
 pub mod unpack;

@@ -3,12 +3,21 @@
 //! | spec | what | read | write |
 //! |---|---|---|---|
 //! | `dir:PATH` | a folder with one file per block | yes | yes |
+//! | `car:FILE` | a CARv1 archive | yes | - |
 //! | `http://HOST`, `https://HOST` | a trustless gateway | yes | - |
+//! | `hint:URL` | the same, named by a reference: followed to public addresses only | yes | - |
+//!
+//! `cache:FOLDER` is what the cache of another process holds; it is named so to people, and nobody can ask for it by that.
 
+mod cache;
+mod car;
 mod dir;
 mod http;
 mod spec;
 
+pub use cache::{CacheSourceError, cache_source};
+pub use car::{Car, CarError};
 pub use dir::{DirStore, Put, StoreError};
 pub use http::{BadAddress, ClientError, Gateway};
-pub use spec::{SourceOptions, Spec, SpecError, default_store, open_sources};
+pub(crate) use spec::data_folder;
+pub use spec::{SourceOptions, Spec, SpecError, default_store, open_sources, open_sources_of};

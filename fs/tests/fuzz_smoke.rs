@@ -7,11 +7,13 @@ mod fuzz;
 #[allow(dead_code, reason = "each test file uses its part")]
 mod lab;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::sync::LazyLock;
 
-use g8_cache::{BlockId, Codec, EncodeOptions, Encoder};
+use g8_cache::{BlockId, Codec, EncodeOptions, Encoder, StoredBlock};
+use g8_fs::car::{Index, Limits, Writer};
 use g8_fs::erofs::Tree;
 use g8_fs::format::{Root, piece, shard};
 use g8_fs::pack::PackOptions;
@@ -24,6 +26,7 @@ struct Seeds {
     map: Vec<Vec<u8>>,
     tree: Vec<Vec<u8>>,
     frame: Vec<Vec<u8>>,
+    car: Vec<Vec<u8>>,
 }
 
 static SEEDS: LazyLock<Seeds> = LazyLock::new(|| {
@@ -46,6 +49,14 @@ static SEEDS: LazyLock<Seeds> = LazyLock::new(|| {
         seeds.tree.push(tree);
         seeds.shard.extend(get(root.shard_ids().unwrap()).into_iter().map(Vec::from));
         seeds.root.push(root_bytes);
+        // The largest blocks would only make it slow.
+        let mut writer = Writer::new(Vec::new(), &[packed.id]).unwrap();
+        let small = packed.objects.iter().filter(|(_, bytes)| bytes.len() < 50_000);
+        let small: BTreeMap<_, _> = small.collect();
+        for (id, bytes) in small.into_iter().take(20) {
+            writer.put(&StoredBlock::new(*id, bytes.clone()).unwrap().verify().unwrap()).unwrap();
+        }
+        seeds.car.push(writer.finish().unwrap());
     }
     seeds.shard.push(shard::encode(&[BlockId::of(Codec::Raw, b"alone")]).unwrap());
     for (frame_len, plain) in
@@ -156,6 +167,7 @@ fn seeds_are_accepted() {
             .iter()
             .all(|bytes| Tree::open(bytes).is_ok_and(|tree| g8_fs::erofs::validate(&tree).is_ok()))
     );
+    assert!(seeds.car.iter().all(|bytes| Index::read(&bytes[..], Limits::default()).is_ok()));
     assert!(seeds.map.len() == 3 && seeds.frame.len() == 3);
 }
 
@@ -182,4 +194,9 @@ fn no_tree_panics_or_breaks_its_promises() {
 #[test]
 fn no_frame_panics_or_breaks_its_promises() {
     smoke("frame", &SEEDS.frame, 150_000, fuzz::fuzz_frame);
+}
+
+#[test]
+fn no_car_panics_or_breaks_its_promises() {
+    smoke("car", &SEEDS.car, 60_000, fuzz::fuzz_car);
 }

@@ -1,7 +1,7 @@
 //! `flist serve` as a process of a user.
 
 use std::io::{BufRead, BufReader};
-use std::process::{Child, ChildStdout, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -25,9 +25,33 @@ impl Gateway {
     /// The same with `options`.
     #[track_caller]
     pub fn with(flist: &Flist, options: &[&str]) -> Self {
-        let mut arguments = args!["serve", "--listen", "127.0.0.1:0"];
+        Self::on("127.0.0.1:0", flist, options)
+    }
+
+    /// The same on an address of the network of the calling thread.
+    #[track_caller]
+    pub fn on(address: &str, flist: &Flist, options: &[&str]) -> Self {
+        let mut arguments = args!["serve", "--listen", address];
         arguments.extend(options.iter().map(Into::into));
-        let mut command = flist.command(arguments);
+        Self::run(&mut flist.command(arguments))
+    }
+
+    /// Has `flist` serve what its cache holds: no store is named, and the default one is not there.
+    #[track_caller]
+    pub fn of_cache(flist: &Flist) -> Self {
+        Self::of_cache_on("127.0.0.1:0", flist, &[])
+    }
+
+    /// The same with `options`, on an address of the network of the calling thread.
+    #[track_caller]
+    pub fn of_cache_on(address: &str, flist: &Flist, options: &[&str]) -> Self {
+        let mut arguments = args!["serve", "--listen", address];
+        arguments.extend(options.iter().map(Into::into));
+        Self::run(flist.command(arguments).env("G8_FROM", ""))
+    }
+
+    #[track_caller]
+    fn run(command: &mut Command) -> Self {
         let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -44,6 +68,11 @@ impl Gateway {
     /// As `--from` names it.
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> i32 {
+        self.child.id() as i32
     }
 
     /// Ends it by `signal`; it must obey soon and say that all is well.

@@ -7,7 +7,7 @@
 mod answer;
 
 use std::io::{BufRead, BufReader};
-use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -95,14 +95,19 @@ struct Shared {
 
 /// The server. Dropping it ends it.
 pub struct Origin {
-    port: u16,
+    address: SocketAddr,
     shared: Arc<Shared>,
-    listener: Mutex<Option<JoinHandle<()>>>,
+    listener: Mutex<Option<(TcpListener, JoinHandle<()>)>>,
 }
 
 impl Origin {
     /// A healthy server over the objects in `store`.
     pub fn over(store: &Path) -> Self {
+        Self::at(Ipv4Addr::LOCALHOST.into(), store)
+    }
+
+    /// The same at an address of the network of the calling thread.
+    pub fn at(ip: IpAddr, store: &Path) -> Self {
         let shared = Arc::new(Shared {
             store: store.to_owned(),
             link: Mutex::new(Link::default()),
@@ -112,19 +117,24 @@ impl Origin {
             busy_until: Mutex::new(Instant::now()),
             is_down: AtomicBool::new(false),
         });
-        let mut origin = Self { port: 0, shared, listener: Mutex::new(None) };
-        origin.port = origin.listen(0);
+        let mut origin = Self { address: (ip, 0).into(), shared, listener: Mutex::new(None) };
+        origin.address = origin.listen();
         origin
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// As `--from` names it.
     pub fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+        format!("http://{}", self.address)
     }
 
     /// The same with credentials in it.
     pub fn url_with(&self, credentials: &str) -> String {
-        format!("http://{credentials}@127.0.0.1:{}", self.port)
+        format!("http://{credentials}@{}", self.address)
     }
 
     /// Changes the way to it.
@@ -150,9 +160,9 @@ impl Origin {
     /// Nobody listens, and every connection is cut.
     pub fn down(&self) {
         self.shared.is_down.store(true, SeqCst);
-        // The one that waits for a connection needs one to see it.
-        let _ = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port));
-        if let Some(listener) = lock(&self.listener).take() {
+        if let Some((socket, listener)) = lock(&self.listener).take() {
+            // It wakes the one that waits for a connection, from any network.
+            rustix::net::shutdown(&socket, rustix::net::Shutdown::Both).expect("it listens");
             listener.join().expect("the listener ends when told");
         }
         for stream in lock(&self.shared.connections).drain(..) {
@@ -163,7 +173,7 @@ impl Origin {
     /// It listens again where it did before.
     pub fn up(&self) {
         self.shared.is_down.store(false, SeqCst);
-        self.listen(self.port);
+        self.listen();
     }
 
     /// What was asked so far.
@@ -176,13 +186,15 @@ impl Origin {
         lock(&self.shared.log).clear();
     }
 
-    fn listen(&self, port: u16) -> u16 {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))
-            .unwrap_or_else(|e| panic!("port {port} of this machine: {e}"));
-        let port = listener.local_addr().expect("it is bound").port();
+    fn listen(&self) -> SocketAddr {
+        let listener =
+            TcpListener::bind(self.address).unwrap_or_else(|e| panic!("listening on {}: {e}", self.address));
+        let address = listener.local_addr().expect("it is bound");
+        let socket = listener.try_clone().expect("a second descriptor of an open socket");
         let shared = Arc::clone(&self.shared);
-        *lock(&self.listener) = Some(std::thread::spawn(move || accept(&shared, &listener)));
-        port
+        let accepting = std::thread::spawn(move || accept(&shared, &listener));
+        *lock(&self.listener) = Some((socket, accepting));
+        address
     }
 }
 

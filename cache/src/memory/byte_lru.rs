@@ -23,6 +23,11 @@ impl<K: Hash + Eq, V: Clone> ByteLru<K, V> {
         self.entries.get(key).map(|(value, _)| value.clone())
     }
 
+    /// The value, which becomes no younger by it.
+    pub(super) fn peek(&self, key: &K) -> Option<V> {
+        self.entries.peek(key).map(|(value, _)| value.clone())
+    }
+
     /// Keeps a value of `cost` bytes and gives what had to go, for the caller to drop outside of its lock. A value
     /// larger than the whole budget is not kept, rather than emptying the map in vain.
     #[must_use = "to be dropped after the lock"]

@@ -91,6 +91,27 @@ fn a_damaged_entry_is_deleted_and_fetched_again_and_its_neighbours_stand() {
     assert_eq!(cache.stats().disk.damaged, 4);
 }
 
+/// Frames fall out alone: to others a block with a hole is not here, whichever frame it lacks.
+#[test]
+fn a_block_that_is_partly_here_is_not_given_to_others() {
+    let tmp = tempfile::tempdir().unwrap();
+    let blocks = blocks(6, 300_000);
+    let runtime = filled(tmp.path(), &blocks);
+    tamper(tmp.path(), |db, family, entries| {
+        for (lacking, block) in blocks[..5].iter().enumerate() {
+            let mut id = entries.iter().filter(|(key, _)| key[1..33] == *block.encoded.id.digest());
+            db.delete_cf(family, &id.nth(lacking).unwrap().0).unwrap();
+        }
+    });
+    let cache = disk_only(tmp.path(), 64 * MIB);
+    for (at, block) in blocks.iter().enumerate() {
+        let held = runtime.block_on(cache.held(block.encoded.id));
+        assert_eq!(held.is_some(), at == 5, "block {at} lacks frame {at}");
+    }
+    assert_eq!(cache.stats().disk.damaged, 0);
+    assert_eq!(frames_here(&cache, &blocks), 5 * 4 + 5, "what is here is read all the same");
+}
+
 #[test]
 fn entries_of_an_earlier_version_are_misses() {
     let tmp = tempfile::tempdir().unwrap();

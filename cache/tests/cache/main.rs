@@ -9,6 +9,8 @@ mod faults;
 mod flights;
 mod full_disk;
 mod harness;
+mod held;
+mod live_list;
 mod memory;
 mod remote;
 mod sealed;

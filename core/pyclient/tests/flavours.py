@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from g8os import AsyncClient, Client
+from g8os import AsyncClient, AsyncResponse, Client
 
 FLAVOURS = ("sync", "async")
 
@@ -24,7 +24,7 @@ class Blocking:
 
     def __getattr__(self, name: str) -> Any:
         value = getattr(self._target, name)
-        if name in _ASKED:
+        if name in _ASKED and isinstance(self._target, AsyncResponse):
             return self._settle(value())
         if inspect.ismethod(value) or inspect.isfunction(value):
             return lambda *args, **kwargs: self._settle(value(*args, **kwargs))

@@ -45,7 +45,7 @@ class Noted:
 
     def __getattr__(self, name):
         value = getattr(self._target, name)
-        if name in MANAGERS:
+        if not self._prefix and name in MANAGERS:
             return Noted(value, f"{name}.")
         made.add(self._prefix + name)
         return value

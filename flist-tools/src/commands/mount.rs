@@ -62,7 +62,7 @@ pub fn mount(global: &Global, request: MountRequest) -> anyhow::Result<(MountSta
 }
 
 /// This program as the daemon.
-fn starter(global: &Global) -> anyhow::Result<Starter> {
+pub fn starter(global: &Global) -> anyhow::Result<Starter> {
     let mut arguments = vec!["daemon".into(), "--cache".into(), defaults::cache(global)?.into()];
     if let Some(bytes) = global.cache_size {
         arguments.extend(["--cache-size".into(), bytes.to_string().into()]);

@@ -1,13 +1,16 @@
-//! `flist serve`: be a trustless gateway over stores, until SIGTERM or SIGINT.
+//! `flist serve`: be a trustless gateway over a cache and stores, until SIGTERM or SIGINT.
 
 use anyhow::Context;
+use g8_cache::Sources;
 use g8_fs::check::memory_cache;
-use g8_fs::gateway::{Gateway, Limits};
-use g8_fs::source::{SourceOptions, open_sources};
+use g8_fs::daemon::{Client, Link};
+use g8_fs::gateway::{Gateway, Limits, Stock};
+use g8_fs::source::{DirStore, SourceOptions, Spec, StoreError, cache_source, open_sources};
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::{Global, ServeArgs};
+use crate::commands::mount::starter;
 use crate::session::runtime;
 use crate::{defaults, output};
 
@@ -20,18 +23,23 @@ struct Listening {
 }
 
 pub fn run(global: &Global, args: &ServeArgs) -> anyhow::Result<()> {
-    let sources = open_sources(&defaults::sources(global)?, SourceOptions::default())?;
-    let cache = memory_cache(MEMORY).context("the memory cache")?;
+    let specs = specs(global, args)?;
+    let memory = memory_cache(MEMORY).context("the memory cache")?;
     let (listen, limits) = (args.listen, Limits::default());
-    runtime()?.block_on(async {
+    let runtime = runtime()?;
+    let bound = runtime.block_on(tokio::net::TcpListener::bind(listen));
+    let bound = bound.with_context(|| format!("listening on {listen}"))?;
+    // After that: a port that is taken is no reason to start a daemon.
+    let (sources, _link) = sources(global, args, &specs)?;
+    runtime.block_on(async {
         // From the first line on, so that whoever has read it can end us.
         let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        let gateway = Gateway::bind(listen, cache, sources, global.deadline(), limits);
-        let gateway = gateway.await.with_context(|| format!("listening on {listen}"))?;
+        let stock = Stock::of_sources(memory, sources, global.deadline());
+        let gateway = Gateway::on(bound, stock, limits);
         let address = gateway.address()?;
         if !address.ip().is_loopback() {
             output::warn(format_args!(
-                "whoever reaches {address} can read every block of the sources whose CID they know"
+                "whoever reaches {address} can read every block of the cache and the sources whose CID they know"
             ));
         }
         let listening = format!("http://{address}");
@@ -47,4 +55,32 @@ pub fn run(global: &Global, args: &ServeArgs) -> anyhow::Result<()> {
             .await;
         Ok(())
     })
+}
+
+/// The stores to serve: those that are named, else the default one. Beside a cache it need not be there.
+fn specs(global: &Global, args: &ServeArgs) -> anyhow::Result<Vec<Spec>> {
+    let mut specs = defaults::sources(global)?;
+    if global.from.is_empty() && !args.no_cache {
+        specs.retain(|spec| match spec {
+            Spec::Dir(path) => !matches!(DirStore::new(path).probe(), Err(StoreError::Missing(_))),
+            Spec::Car(_) | Spec::Http(_) | Spec::Hint(_) => true,
+        });
+    }
+    Ok(specs)
+}
+
+/// The cache of our daemon first, then the stores; and what keeps the daemon.
+fn sources(global: &Global, args: &ServeArgs, specs: &[Spec]) -> anyhow::Result<(Sources, Option<Link>)> {
+    let stores = match specs {
+        [] => Vec::new(),
+        specs => open_sources(specs, SourceOptions::default())?.list().to_vec(),
+    };
+    if args.no_cache {
+        return Ok((Sources::new(stores), None));
+    }
+    let cache = defaults::cache(global)?;
+    let link = Link::hold(Client::new(&cache, Some(starter(global)?)))
+        .context("the cache cannot be served: leave it out with --no-cache")?;
+    let cache = cache_source(&cache)?;
+    Ok((Sources::new([cache].into_iter().chain(stores)), Some(link)))
 }

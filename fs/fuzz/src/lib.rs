@@ -6,6 +6,8 @@
 use std::collections::{HashMap, HashSet};
 
 use g8_cache::{BlockDesc, BlockId, Codec, StoredBlock};
+use g8_fs::car::parse::{self, Parsed};
+use g8_fs::car::{self, Index, Limits};
 use g8_fs::erofs::{self, BLOCK_SIZE, DeviceSizes, FileKind, Inode, Nid, Summary, Tree};
 use g8_fs::format::{BlockMap, Part, Place, Root, map, piece, root, shard};
 
@@ -20,6 +22,24 @@ pub fn fuzz_root(data: &[u8]) {
     let shards = root.shard_ids().expect("links were judged");
     assert!(shards.iter().all(|id| id.codec() == Codec::DagCbor));
     assert_eq!(shards.len() as u64, root.blocks.div_ceil(shard::MAX_LINKS as u64));
+}
+
+/// The bytes of a CAR.
+pub fn fuzz_car(data: &[u8]) {
+    if let Ok(Parsed::Whole(roots, len)) = parse::header(data) {
+        assert!(len <= data.len() && len <= car::MAX_HEADER + 10);
+        assert!(roots.len() <= car::MAX_HEADER / 30);
+    }
+    if let Ok(Parsed::Short(need, _)) = parse::section(data) {
+        assert!(need > data.len() && need <= car::MAX_SECTION + 10);
+    }
+    let Ok(index) = Index::read(data, Limits::default()) else { return };
+    for id in index.ids() {
+        let (offset, len) = index.find(id).expect("it is listed");
+        let bytes = &data[offset as usize..offset as usize + len];
+        assert_eq!(BlockId::of(id.codec(), bytes), *id, "only what is proven is found");
+    }
+    assert_eq!(index.bytes(), data.len() as u64);
 }
 
 /// The bytes of a shard.

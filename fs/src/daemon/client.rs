@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fs::OpenOptions;
 use std::io::{self, BufReader, Read};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -69,6 +69,11 @@ impl Client {
     pub fn new(cache: &Path, starter: Option<Starter>) -> Self {
         let owner = rustix::process::geteuid().as_raw();
         Client { cache: cache.to_owned(), starter, owner }
+    }
+
+    /// The folder of the cache.
+    pub fn cache(&self) -> &Path {
+        &self.cache
     }
 
     /// A daemon of this user, as the kernel says of one of its mounts, and of no other.
@@ -146,7 +151,10 @@ impl Client {
             }
             if said.trim() != "ready" {
                 child.wait()?;
+                return Ok(said);
             }
+            // A client that lives on collects the daemon when that ends, long after.
+            std::thread::Builder::new().name("flist-daemon".to_owned()).spawn(move || child.wait())?;
             Ok(said)
         };
         match run() {
@@ -191,11 +199,13 @@ fn open_log(path: &Path) -> io::Result<std::fs::File> {
 
 /// Connects to the daemon of a cache.
 pub(super) fn connect(cache: &Path) -> io::Result<UnixStream> {
-    through_folder(cache, |socket| UnixStream::connect(socket))
+    let (socket, _folder) = short_path(cache, SOCKET)?;
+    UnixStream::connect(socket)
 }
 
-/// Calls `with` with a short path of the socket in `folder`: a socket address holds just 107 bytes (unix(7)).
-pub(super) fn through_folder<T>(folder: &Path, with: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
+/// A short path of the socket `name` in `folder`, which leads there for as long as the descriptor is open: a socket address
+/// holds just 107 bytes (unix(7)).
+pub(crate) fn short_path(folder: &Path, name: &str) -> io::Result<(PathBuf, OwnedFd)> {
     let fd = rustix::fs::open(folder, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-    with(&PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd())).join(SOCKET))
+    Ok((PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd())).join(name), fd))
 }

@@ -4,7 +4,7 @@ use std::io::{self, BufRead, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use g8_cache::CacheStats;
+use g8_cache::{CacheStats, SourceStats};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -30,6 +30,29 @@ pub enum Request {
     },
     /// List the mounts.
     Mounts,
+    /// The sources of a mount.
+    SourceList {
+        /// Where it is mounted.
+        mountpoint: PathBuf,
+    },
+    /// Have a mount ask one more source.
+    SourceAdd {
+        /// Where it is mounted.
+        mountpoint: PathBuf,
+        /// The source, with an absolute path.
+        source: Spec,
+        /// How long opening it may take, in milliseconds.
+        deadline_ms: u64,
+    },
+    /// Have a mount ask a source no more.
+    SourceRemove {
+        /// Where it is mounted.
+        mountpoint: PathBuf,
+        /// Its spec string.
+        source: String,
+        /// Also when it is the last one.
+        force: bool,
+    },
     /// State of the cache.
     CacheStats,
     /// Shrink the cache to its budget now, and perhaps to a new one.
@@ -39,6 +62,8 @@ pub enum Request {
     },
     /// Drop all unpinned blocks.
     CacheClear,
+    /// Give what the cache holds on the socket for blocks, for as long as the client keeps this connection.
+    Blocks,
 }
 
 /// A mount as it travels; see [`MountSpec`].
@@ -74,7 +99,7 @@ impl MountRequest {
             reference: self.reference.clone(),
             mountpoint: self.mountpoint.clone(),
             sources: self.sources.clone(),
-            source_options: SourceOptions { cache_local: self.cache_local },
+            source_options: SourceOptions { cache_local: self.cache_local, open_by: None },
             mode: self.mode,
             suid: self.suid,
             dev: self.dev,
@@ -94,6 +119,8 @@ pub enum Reply {
     Done,
     /// All mounts.
     Mounts(Vec<MountStatus>),
+    /// The sources of a mount, in the order they are asked.
+    Sources(Vec<SourceStats>),
     /// State of the cache.
     Cache(Box<CacheStats>),
     /// It could not be done.

@@ -14,13 +14,14 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use g8_cache::OpenError;
+use g8_cache::{OpenError, SourceStats};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::SOCKET;
+use super::blocks::{self, Blocks};
 use super::protocol::{MountRequest, Refusal, Reply, Request, receive_request, send};
-use crate::engine::{Engine, EngineConfig, EngineError};
+use crate::engine::{Engine, EngineConfig, EngineError, Last, MountError};
 
 /// Clients served at the same time; further ones wait in the socket's queue.
 const MAX_CLIENTS: usize = 64;
@@ -51,13 +52,18 @@ pub fn serve(config: EngineConfig, ready: impl FnOnce()) -> Result<(), ServeErro
     };
     let engine = Arc::new(engine);
     let socket_error = |e| ServeError::Socket(folder.join(SOCKET), e);
-    let listener = listen(&folder).map_err(socket_error)?;
+    let listener = listen(&folder, SOCKET).map_err(socket_error)?;
     let server = Server::new(engine.clone(), listener).map_err(socket_error)?;
     ready();
     let served = server.run().map_err(socket_error);
-    // Nobody may find the socket once nobody answers on it; the lock on the cache is still ours here.
-    if let Err(error) = std::fs::remove_file(folder.join(SOCKET)) {
-        tracing::warn!(%error, "the socket stays behind");
+    // Nobody may find a socket once nobody answers on it; the lock on the cache is still ours here.
+    for name in [SOCKET, blocks::SOCKET] {
+        match std::fs::remove_file(folder.join(name)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::warn!(%error, "the socket {name} stays behind");
+            }
+            Ok(()) | Err(_) => {}
+        }
     }
     // Nor wait on it for as long as the disk takes what the cache still has in memory.
     drop(server);
@@ -106,13 +112,15 @@ fn start_engine(config: EngineConfig) -> Result<Option<Engine>, ServeError> {
     }
 }
 
-fn listen(folder: &Path) -> io::Result<UnixListener> {
-    let path = folder.join(SOCKET);
+/// Makes a socket in the cache folder, which is ours alone.
+pub(super) fn listen(folder: &Path, name: &str) -> io::Result<UnixListener> {
+    let path = folder.join(name);
     match std::fs::remove_file(&path) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
         _ => {}
     }
-    let listener = super::client::through_folder(folder, |short| UnixListener::bind(short))?;
+    let (short, _folder) = super::client::short_path(folder, name)?;
+    let listener = UnixListener::bind(short)?;
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
     listener.set_nonblocking(true)?;
     Ok(listener)
@@ -121,6 +129,7 @@ fn listen(folder: &Path) -> io::Result<UnixListener> {
 /// What the accepting thread and the others share.
 struct Shared {
     clients: AtomicUsize,
+    blocks: Blocks,
     stop: AtomicBool,
     waker: UnixStream,
 }
@@ -145,7 +154,12 @@ impl Server {
         let (woken, waker) = UnixStream::pair()?;
         woken.set_nonblocking(true)?;
         waker.set_nonblocking(true)?;
-        let shared = Arc::new(Shared { clients: AtomicUsize::new(0), stop: AtomicBool::new(false), waker });
+        let shared = Arc::new(Shared {
+            clients: AtomicUsize::new(0),
+            blocks: Blocks::default(),
+            stop: AtomicBool::new(false),
+            waker,
+        });
         let on_end = shared.clone();
         engine.on_mount_end(move || on_end.wake());
         let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT, SIGHUP])?;
@@ -160,7 +174,7 @@ impl Server {
         Ok(Server { engine, listener, woken, shared })
     }
 
-    /// Accepts clients until there is neither client nor mount, or a signal came.
+    /// Accepts clients until there is neither client nor mount nor anybody who wants blocks, or a signal came.
     fn run(&self) -> io::Result<()> {
         let first_client_by = Instant::now() + PATIENCE;
         let mut had_client = false;
@@ -169,7 +183,8 @@ impl Server {
                 return Ok(());
             }
             let clients = self.shared.clients.load(Ordering::Acquire);
-            if clients == 0 && self.engine.is_idle() && (had_client || Instant::now() >= first_client_by) {
+            let idle = clients == 0 && self.shared.blocks.is_idle() && self.engine.is_idle();
+            if idle && (had_client || Instant::now() >= first_client_by) {
                 return Ok(());
             }
             self.wait(clients < MAX_CLIENTS, had_client)?;
@@ -250,6 +265,20 @@ fn answer(engine: &Engine, stream: UnixStream, client: Leaving) -> io::Result<()
             Ok(()) => Reply::Done,
             Err(e) => Reply::Refused(Refusal::new(&e)),
         },
+        Request::SourceList { mountpoint } => sources(engine.sources(&mountpoint)),
+        Request::SourceAdd { mountpoint, source, deadline_ms } => {
+            match same_namespace(peer.pid.as_raw_nonzero().get()) {
+                Ok(()) => {
+                    let limit = Duration::from_millis(deadline_ms);
+                    sources(engine.add_source(&mountpoint, &source, limit))
+                }
+                Err(refusal) => Reply::Refused(refusal),
+            }
+        }
+        Request::SourceRemove { mountpoint, source, force } => {
+            let last = if force { Last::MayGo } else { Last::Stays };
+            sources(engine.remove_source(&mountpoint, &source, last))
+        }
         Request::Mounts => Reply::Mounts(engine.mounts()),
         Request::CacheStats => Reply::Cache(Box::new(engine.cache().stats())),
         Request::CacheGc { budget } => {
@@ -263,8 +292,34 @@ fn answer(engine: &Engine, stream: UnixStream, client: Leaving) -> io::Result<()
             engine.cache().clear();
             Reply::Cache(Box::new(engine.cache().stats()))
         }
+        Request::Blocks => return give_blocks(engine, &stream, client),
     };
     send(&stream, &reply)
+}
+
+/// Gives what the cache holds for as long as the client stays.
+fn give_blocks(engine: &Engine, stream: &UnixStream, client: Leaving) -> io::Result<()> {
+    let shared = Arc::clone(&client.0);
+    let holder = match shared.blocks.hold(engine) {
+        Ok(holder) => holder,
+        Err(refusal) => return send(stream, &Reply::Refused(refusal)),
+    };
+    // From here on the holder keeps the daemon alive, and takes no place of who asks.
+    drop(client);
+    let stayed = send(stream, &Reply::Done)
+        .and_then(|()| stream.set_read_timeout(None))
+        .and_then(|()| io::copy(&mut { stream }, &mut io::sink()));
+    tracing::debug!(?stayed, "who wanted blocks has gone");
+    drop(holder);
+    shared.wake();
+    Ok(())
+}
+
+fn sources(outcome: Result<Vec<SourceStats>, MountError>) -> Reply {
+    match outcome {
+        Ok(list) => Reply::Sources(list),
+        Err(error) => Reply::Refused(Refusal::new(&error)),
+    }
 }
 
 fn mount(

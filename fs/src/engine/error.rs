@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use g8_cache::BadId;
+use g8_cache::{AddError, BadId, RemoveError};
 
 use crate::image::OpenError;
 use crate::source::SpecError;
@@ -61,6 +61,28 @@ pub enum MountError {
         path: PathBuf,
         /// Where the mount was to be.
         mountpoint: PathBuf,
+    },
+    /// The source is not added.
+    #[error("source {spec} of {mountpoint} is not added")]
+    NotAdded {
+        /// The source.
+        spec: String,
+        /// Of which mount.
+        mountpoint: PathBuf,
+        /// Why.
+        #[source]
+        source: AddError,
+    },
+    /// The source is not removed.
+    #[error("source {spec} of {mountpoint} is not removed")]
+    NotRemoved {
+        /// The source.
+        spec: String,
+        /// Of which mount.
+        mountpoint: PathBuf,
+        /// Why.
+        #[source]
+        source: RemoveError,
     },
     /// The machine has no FUSE.
     #[error(

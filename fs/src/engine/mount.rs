@@ -17,6 +17,7 @@ use super::spec::{Hits, Mode, MountSpec, MountStatus};
 use super::{fuse_mode, probe};
 use crate::filesystem::Filesystem;
 use crate::image::Image;
+use crate::source::SourceOptions;
 
 /// What a mount is made of, and where.
 pub(super) struct Parts<'a> {
@@ -55,6 +56,7 @@ pub(super) struct Made {
 pub(super) struct Mount {
     made: Made,
     reference: String,
+    source_options: SourceOptions,
     fallback: Option<String>,
     open_ms: f64,
     mount_ms: f64,
@@ -86,6 +88,7 @@ impl Mount {
         Ok(Mount {
             made,
             reference: parts.image.id.to_string(),
+            source_options: parts.spec.source_options,
             fallback,
             open_ms: millis(opened_in),
             mount_ms: millis(began.elapsed()),
@@ -94,6 +97,16 @@ impl Mount {
 
     pub(super) fn location(&self) -> &Location {
         &self.made.location
+    }
+
+    /// Where its blocks come from.
+    pub(super) fn sources(&self) -> &Sources {
+        self.made.fs.sources()
+    }
+
+    /// How they are treated.
+    pub(super) fn source_options(&self) -> SourceOptions {
+        self.source_options
     }
 
     fn mode(&self) -> Mode {

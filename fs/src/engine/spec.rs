@@ -55,12 +55,9 @@ pub struct MountSpec {
 }
 
 impl MountSpec {
-    /// Folders of this machine that are read to serve the mount.
+    /// Folders and files of this machine that are read to serve the mount.
     pub(super) fn local_sources(&self) -> impl Iterator<Item = &Path> {
-        self.sources.iter().filter_map(|spec| match spec {
-            Spec::Dir(path) => Some(path.as_path()),
-            Spec::Http(_) => None,
-        })
+        self.sources.iter().filter_map(Spec::local_path)
     }
 
     /// Whether blocks come a long way, or are treated as if they did.

@@ -28,7 +28,7 @@ pub(super) fn car(question: &Question, body: Body) -> Response<Body> {
 pub(super) fn probe(question: &Question) -> Response<Body> {
     match question.form {
         Form::Raw => found(question, whole(Bytes::new())),
-        Form::Car => found(question, whole(car::header(&question.cid))),
+        Form::Car => found(question, whole(crate::car::header(&[question.cid]).into())),
     }
 }
 

@@ -1,24 +1,23 @@
-//! A DAG as a stream: CARv1, every block once, depth first, as <https://ipld.io/specs/transport/car/carv1/> draws it.
+//! A DAG as a stream: a CAR ([`crate::car`]) with every block once, depth first.
 //!
 //! A root links to map, tree and shards in that order, so whoever reads the stream of an flist has its metadata before
 //! its contents. A few blocks are fetched ahead; a node's links are known when it is here, so nothing is fetched past one.
 
 use std::collections::HashSet;
 use std::pin::Pin;
-use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use cid::Cid;
 use futures::stream::{self, FuturesOrdered, StreamExt};
-use g8_cache::{BadId, BlockId, Cache, Class, Codec, GetError, Sources, VerifiedBlock};
+use g8_cache::{BadId, BlockId, Class, Codec, GetError, VerifiedBlock};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
 use ipld_core::codec::Links;
-use serde::Serialize;
 use serde_ipld_dagcbor::codec::DagCborCodec;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::answer::Body;
+use super::stock::Stock;
+use crate::car;
 
 /// Blocks fetched ahead.
 const AHEAD: usize = 8;
@@ -42,34 +41,15 @@ pub(super) enum Broken {
     TooMany,
 }
 
-/// The header of a CAR with one root.
-pub(super) fn header(root: &Cid) -> Bytes {
-    #[derive(Serialize)]
-    struct Header<'a> {
-        roots: [&'a Cid; 1],
-        version: u64,
-    }
-    let header = serde_ipld_dagcbor::to_vec(&Header { roots: [root], version: 1 });
-    let header = header.expect("a CID and a number can be encoded");
-    let mut buffer = unsigned_varint::encode::usize_buffer();
-    [unsigned_varint::encode::usize(header.len(), &mut buffer), &header].concat().into()
-}
-
-/// What stands before the bytes of a block: the length of both, and its CID.
 fn prefix(block: &VerifiedBlock) -> Bytes {
-    let cid = block.id().cid().to_bytes();
-    let mut buffer = unsigned_varint::encode::usize_buffer();
-    let len = unsigned_varint::encode::usize(cid.len() + block.bytes().len(), &mut buffer);
-    [len, &cid].concat().into()
+    car::prefix(&block.id(), block.bytes().len()).into()
 }
 
 type Fetch = Pin<Box<dyn Future<Output = Result<VerifiedBlock, GetError>> + Send>>;
 
 /// A walk over a DAG.
 pub(super) struct Walk {
-    cache: Cache,
-    sources: Sources,
-    deadline: Duration,
+    stock: Stock,
     /// What comes next is last.
     waiting: Vec<BlockId>,
     seen: HashSet<BlockId>,
@@ -80,16 +60,9 @@ pub(super) struct Walk {
 }
 
 impl Walk {
-    pub(super) fn new(
-        cache: &Cache,
-        sources: &Sources,
-        deadline: Duration,
-        turn: OwnedSemaphorePermit,
-    ) -> Walk {
+    pub(super) fn new(stock: &Stock, turn: OwnedSemaphorePermit) -> Walk {
         Walk {
-            cache: cache.clone(),
-            sources: sources.clone(),
-            deadline,
+            stock: stock.clone(),
             waiting: Vec::new(),
             seen: HashSet::new(),
             flying: FuturesOrdered::new(),
@@ -100,7 +73,7 @@ impl Walk {
 
     /// The CAR of `root`, alone or with all below it.
     pub(super) fn stream(mut self, root: &VerifiedBlock, all: bool) -> Body {
-        let head = [header(&root.id().cid()), prefix(root), root.bytes().clone()];
+        let head = [car::header(&[root.id().cid()]).into(), prefix(root), root.bytes().clone()];
         self.seen.insert(root.id());
         let begun = if all { self.expand(root) } else { Ok(()) };
         let rest = stream::try_unfold((self, begun), |(mut walk, begun)| async move {
@@ -137,9 +110,8 @@ impl Walk {
                 return Err(Broken::TooMany);
             }
             self.at_node = id.codec() == Codec::DagCbor;
-            let (cache, sources) = (self.cache.clone(), self.sources.clone());
-            let terms = Class::ReadAhead.until(Instant::now() + self.deadline);
-            self.flying.push_back(Box::pin(async move { cache.get_object(id, &sources, terms).await }));
+            let stock = self.stock.clone();
+            self.flying.push_back(Box::pin(async move { stock.get(id, Class::ReadAhead).await }));
         }
         let Some(block) = self.flying.next().await.transpose()? else { return Ok(None) };
         if block.id().codec() == Codec::DagCbor {

@@ -3,7 +3,8 @@
 //! One block is one `GET BASE/ipfs/CID?format=raw`. Connections are kept and used again; there are no cookies, no
 //! compression and no proxies. Whoever answers is a stranger: the body is read up to the size of a block and not further,
 //! what takes longer than the try is given up by whoever asked, and a redirect leads at most three steps and never from
-//! https to http. What the answers mean:
+//! https to http. A gateway that a reference hints at (`hint:URL`) is followed to public addresses only, at every redirect and
+//! every look-up of a name. What the answers mean:
 //!
 //! | answer | is |
 //! |---|---|
@@ -15,10 +16,12 @@
 
 mod address;
 mod client;
+mod resolver;
 #[cfg(test)]
 mod tests;
 
 use std::error::Error;
+use std::path::Path;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -27,8 +30,11 @@ use g8_cache::{BlockId, FetchError, MAX_STORED, Origin, StoredBlock, TooLarge};
 use reqwest::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER};
 use reqwest::{Client, Response, StatusCode};
 
+use crate::reference::Reach;
+use crate::reference::public::NotPublic;
 pub use address::{BadAddress, Gateway};
 pub use client::ClientError;
+use client::Way;
 
 /// Media type of a block.
 const RAW: &str = "application/vnd.ipld.raw";
@@ -47,12 +53,19 @@ pub(super) struct HttpSource {
 }
 
 impl HttpSource {
-    pub(super) fn new(gateway: &Gateway) -> Result<Self, ClientError> {
-        Ok(HttpSource {
-            spec: gateway.to_string(),
-            gateway: gateway.clone(),
-            client: client::build(gateway.is_encrypted())?,
-        })
+    /// The gateway, named `spec` to people, asked no further than `reach`.
+    pub(super) fn new(spec: String, gateway: &Gateway, reach: Reach) -> Result<Self, ClientError> {
+        let way = if gateway.is_encrypted() { Way::Encrypted(reach) } else { Way::Plain(reach) };
+        Self::by(way, spec, gateway.clone())
+    }
+
+    /// The gateway that listens on a unix socket, named `spec` to people.
+    pub(super) fn on_socket(spec: String, socket: &Path) -> Result<Self, ClientError> {
+        Self::by(Way::Socket(socket), spec, Gateway::nowhere())
+    }
+
+    fn by(way: Way<'_>, spec: String, gateway: Gateway) -> Result<Self, ClientError> {
+        Ok(HttpSource { spec, gateway, client: client::build(way)? })
     }
 }
 
@@ -133,10 +146,15 @@ async fn body(mut response: Response, id: &BlockId) -> Result<Bytes, FetchError>
 /// Why there was no answer. The URL stays out of it: it has the credentials, and the reader knows it.
 fn failed(error: reqwest::Error) -> FetchError {
     let error = error.without_url();
-    if error.is_redirect() || is_about_tls(&error) {
+    if error.is_redirect() || is_about_tls(&error) || leads_astray(&error) {
         return FetchError::unfit(error);
     }
     FetchError::unavailable(error)
+}
+
+/// A name that leads where it may not does so again.
+fn leads_astray(error: &(dyn Error + 'static)) -> bool {
+    error.is::<NotPublic>() || error.source().is_some_and(leads_astray)
 }
 
 /// A certificate does not become right by asking again. An `io::Error` is no link of the chain to what it wraps, so both are

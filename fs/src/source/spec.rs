@@ -1,17 +1,18 @@
 //! Spec strings (`dir:PATH`, `http://HOST`) and what they open.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Instant;
 
-use g8_cache::{Origin, Source, Sources};
+use g8_cache::{BlockId, MAX_SOURCES, Origin, Source, Sources};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+use super::car::{Car, CarError, CarSource};
 use super::dir::{DirSource, DirStore};
 use super::http::{BadAddress, ClientError, Gateway, HttpSource};
-
-/// Most sources one mount may have.
-pub const MAX_SOURCES: usize = 16;
+use crate::reference::Reach;
+use crate::reference::public::NotPublic;
 
 /// A parsed source or sink. As text it is for people, without credentials; serialized it has them, for other processes of
 /// ours.
@@ -19,22 +20,45 @@ pub const MAX_SOURCES: usize = 16;
 pub enum Spec {
     /// A folder with one file per block.
     Dir(PathBuf),
+    /// A CARv1 archive.
+    Car(PathBuf),
     /// A trustless gateway.
     Http(Gateway),
+    /// The same, named by a reference and not by the user: it is followed to public addresses only.
+    Hint(Gateway),
 }
 
 /// Why a spec string names no source.
 #[derive(Debug, thiserror::Error)]
 pub enum SpecError {
     /// The scheme in front of the colon is not known.
-    #[error("unknown source {0:?}: a source is dir:PATH, http://HOST or https://HOST")]
+    #[error("unknown source {0:?}: a source is dir:PATH, car:FILE, http://HOST or https://HOST")]
     Unknown(String),
     /// `dir:` needs a path.
     #[error("source {0:?} names no folder: write dir:PATH")]
     NoPath(String),
+    /// `car:` needs a path.
+    #[error("source {0:?} names no file: write car:FILE")]
+    NoFile(String),
+    /// The archive cannot be used.
+    #[error(transparent)]
+    Car(#[from] CarError),
+    /// Only archives are asked, and they have other flists.
+    #[error("the CAR {car} has no block {id}; {}", its_roots(.roots))]
+    NoRoot {
+        /// The first archive.
+        car: PathBuf,
+        /// What is wanted.
+        id: BlockId,
+        /// What its header names.
+        roots: Vec<cid::Cid>,
+    },
     /// The URL is not one of a gateway.
     #[error(transparent)]
     Address(#[from] BadAddress),
+    /// A hint leads where it may not.
+    #[error("source hint:{0} is not followed: name it without hint: if you trust it")]
+    Private(Gateway, #[source] NotPublic),
     /// There is no client for it.
     #[error("source {0}")]
     Client(Gateway, #[source] ClientError),
@@ -53,7 +77,10 @@ impl FromStr for Spec {
         match text.split_once(':') {
             Some(("dir", "")) => Err(SpecError::NoPath(text.into())),
             Some(("dir", path)) => Ok(Spec::Dir(PathBuf::from(path))),
+            Some(("car", "")) => Err(SpecError::NoFile(text.into())),
+            Some(("car", path)) => Ok(Spec::Car(PathBuf::from(path))),
             Some(("http" | "https", _)) => Ok(Spec::Http(text.parse()?)),
+            Some(("hint", url)) => Ok(Spec::Hint(url.parse()?)),
             // Credentials stand before an @.
             Some((scheme, rest)) if rest.contains('@') => Err(SpecError::Unknown(format!("{scheme}:..."))),
             Some(_) | None => Err(SpecError::Unknown(text.into())),
@@ -65,7 +92,9 @@ impl std::fmt::Display for Spec {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Spec::Dir(path) => write!(f, "dir:{}", path.display()),
+            Spec::Car(path) => write!(f, "car:{}", path.display()),
             Spec::Http(gateway) => write!(f, "{gateway}"),
+            Spec::Hint(gateway) => write!(f, "hint:{gateway}"),
         }
     }
 }
@@ -73,7 +102,8 @@ impl std::fmt::Display for Spec {
 impl Serialize for Spec {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
-            Spec::Dir(_) => serializer.collect_str(self),
+            // A hint has no credentials.
+            Spec::Dir(_) | Spec::Car(_) | Spec::Hint(_) => serializer.collect_str(self),
             Spec::Http(gateway) => serializer.serialize_str(gateway.with_credentials()),
         }
     }
@@ -90,15 +120,48 @@ impl Spec {
     pub fn absolute(self) -> std::io::Result<Self> {
         match self {
             Spec::Dir(path) => Ok(Spec::Dir(std::path::absolute(path)?)),
-            Spec::Http(_) => Ok(self),
+            Spec::Car(path) => Ok(Spec::Car(std::path::absolute(path)?)),
+            Spec::Http(_) | Spec::Hint(_) => Ok(self),
+        }
+    }
+
+    /// Opens it.
+    pub fn open(&self, options: SourceOptions) -> Result<Arc<Source>, SpecError> {
+        let origin: Arc<dyn Origin> = match self {
+            Spec::Dir(path) => {
+                Arc::new(DirSource::new(self.to_string(), DirStore::new(path), options.cache_local))
+            }
+            Spec::Car(path) => {
+                let car = Car::open(path, options.open_by)?;
+                Arc::new(CarSource::new(self.to_string(), car, options.cache_local))
+            }
+            Spec::Http(gateway) => self.gateway(gateway, Reach::Anywhere)?,
+            Spec::Hint(gateway) => {
+                gateway.judge().map_err(|refused| SpecError::Private(gateway.clone(), refused))?;
+                self.gateway(gateway, Reach::Public)?
+            }
+        };
+        Ok(Arc::new(Source::new(origin)))
+    }
+
+    fn gateway(&self, gateway: &Gateway, reach: Reach) -> Result<Arc<dyn Origin>, SpecError> {
+        let source = HttpSource::new(self.to_string(), gateway, reach);
+        Ok(Arc::new(source.map_err(|error| SpecError::Client(gateway.clone(), error))?))
+    }
+
+    /// What of this machine is read for it.
+    pub fn local_path(&self) -> Option<&Path> {
+        match self {
+            Spec::Dir(path) | Spec::Car(path) => Some(path),
+            Spec::Http(_) | Spec::Hint(_) => None,
         }
     }
 
     /// Whether others run it, behind a network.
     pub fn is_remote(&self) -> bool {
         match self {
-            Spec::Dir(_) => false,
-            Spec::Http(_) => true,
+            Spec::Dir(_) | Spec::Car(_) => false,
+            Spec::Http(_) | Spec::Hint(_) => true,
         }
     }
 }
@@ -108,6 +171,8 @@ impl Spec {
 pub struct SourceOptions {
     /// Copy blocks of stores on this machine into the disk tier too, as if they were far away.
     pub cache_local: bool,
+    /// When opening them must be done. An archive is read whole.
+    pub open_by: Option<Instant>,
 }
 
 /// Opens `specs` in the order they are to be asked.
@@ -118,27 +183,53 @@ pub fn open_sources(specs: &[Spec], options: SourceOptions) -> Result<Sources, S
     if specs.len() > MAX_SOURCES {
         return Err(SpecError::TooMany(specs.len()));
     }
-    let mut list = Vec::with_capacity(specs.len());
+    let sources = specs.iter().map(|spec| spec.open(options)).collect::<Result<Vec<_>, _>>()?;
+    Ok(Sources::new(sources))
+}
+
+/// The same for whoever wants the flist `root`: where nothing but archives is asked, one of them must have it.
+pub fn open_sources_of(root: BlockId, specs: &[Spec], options: SourceOptions) -> Result<Sources, SpecError> {
+    let sources = open_sources(specs, options)?;
+    let mut other = None;
     for spec in specs {
-        let origin: Arc<dyn Origin> = match spec {
-            Spec::Dir(path) => {
-                Arc::new(DirSource::new(spec.to_string(), DirStore::new(path), options.cache_local))
-            }
-            Spec::Http(gateway) => {
-                let source = HttpSource::new(gateway);
-                Arc::new(source.map_err(|error| SpecError::Client(gateway.clone(), error))?)
-            }
-        };
-        list.push(Arc::new(Source::new(origin)));
+        let Spec::Car(path) = spec else { return Ok(sources) };
+        // It is open already.
+        let car = Car::open(path, options.open_by)?;
+        if car.index().find(&root).is_some() || car.index().find_damaged(&root).is_some() {
+            return Ok(sources);
+        }
+        other.get_or_insert((path, car));
     }
-    Ok(Sources::new(list))
+    match other {
+        Some((path, car)) => {
+            Err(SpecError::NoRoot { car: path.clone(), id: root, roots: car.index().roots().to_vec() })
+        }
+        None => Ok(sources),
+    }
+}
+
+fn its_roots(roots: &[cid::Cid]) -> String {
+    const TOLD: usize = 8;
+    let told: Vec<String> = roots.iter().take(TOLD).map(cid::Cid::to_string).collect();
+    match roots.len() {
+        0 => "it names no roots".into(),
+        count @ ..=TOLD => {
+            format!("its {} {}", if count == 1 { "root is" } else { "roots are" }, told.join(", "))
+        }
+        count => format!("its roots are {} and {} more", told.join(", "), count - TOLD),
+    }
 }
 
 /// The store used when no source or sink is named: `$XDG_DATA_HOME/g8os/store`, or below `~/.local/share`.
 pub fn default_store() -> Option<Spec> {
+    Some(Spec::Dir(data_folder()?.join("store")))
+}
+
+/// Where what a user keeps lies: `$XDG_DATA_HOME/g8os`, or below `~/.local/share`.
+pub(crate) fn data_folder() -> Option<PathBuf> {
     let set = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
     let data = set("XDG_DATA_HOME").or_else(|| Some(set("HOME")?.join(".local/share")))?;
-    Some(Spec::Dir(data.join("g8os/store")))
+    Some(data.join("g8os"))
 }
 
 #[cfg(test)]
@@ -148,8 +239,12 @@ mod tests {
     #[test]
     fn specs_are_told_apart() {
         assert_eq!("dir:/a:b".parse::<Spec>().unwrap(), Spec::Dir("/a:b".into()));
+        assert_eq!("car:a.car".parse::<Spec>().unwrap(), Spec::Car("a.car".into()));
         assert!(matches!("https://host/a".parse().unwrap(), Spec::Http(_)));
-        for bad in ["", "dir", "dir:", "ftp://x", "/path", "http:", "http://", "https://host:port"] {
+        assert!(matches!("hint:https://host/a".parse().unwrap(), Spec::Hint(_)));
+        for bad in
+            ["", "dir", "dir:", "car:", "hint:x", "ftp://x", "/path", "http:", "http://", "https://host:port"]
+        {
             bad.parse::<Spec>().unwrap_err();
         }
     }

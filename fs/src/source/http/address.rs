@@ -4,7 +4,9 @@ use std::fmt;
 use std::str::FromStr;
 
 use g8_cache::BlockId;
-use url::Url;
+use url::{Host, Url};
+
+use crate::reference::public::{self, NotPublic};
 
 /// The base URL of a gateway.
 #[derive(Clone, PartialEq, Eq)]
@@ -27,12 +29,27 @@ pub enum BadAddress {
 }
 
 impl Gateway {
+    /// A place without an address, where a connection is made by other means.
+    pub(super) fn nowhere() -> Gateway {
+        Gateway(Url::parse("http://localhost/").expect("it is a URL"))
+    }
+
     /// The URL of a block, with credentials.
     pub(super) fn block(&self, id: &BlockId) -> Url {
         let mut url = self.0.clone();
         url.set_path(&format!("{}ipfs/{id}", url.path()));
         url.set_query(Some("format=raw"));
         url
+    }
+
+    /// Whether it has a user's name or password in it.
+    pub fn has_credentials(&self) -> bool {
+        !self.0.username().is_empty() || self.0.password().is_some()
+    }
+
+    /// Refuses an address that is not public; where a name leads shows only when it is connected to.
+    pub fn judge(&self) -> Result<(), NotPublic> {
+        judge(&self.0)
     }
 
     /// Whether it is asked over TLS.
@@ -46,6 +63,15 @@ impl Gateway {
     }
 }
 
+/// The same for any URL.
+pub(super) fn judge(url: &Url) -> Result<(), NotPublic> {
+    match url.host() {
+        Some(Host::Ipv4(address)) => public::judge(address.into()),
+        Some(Host::Ipv6(address)) => public::judge(address.into()),
+        Some(Host::Domain(_)) | None => Ok(()),
+    }
+}
+
 impl FromStr for Gateway {
     type Err = BadAddress;
 
@@ -55,9 +81,8 @@ impl FromStr for Gateway {
             return Err(BadAddress::Scheme);
         }
         let has_more = url.query().is_some() || url.fragment().is_some();
-        if !url.path().ends_with('/') {
-            url.set_path(&format!("{}/", url.path()));
-        }
+        // One place has one spelling.
+        url.set_path(&format!("{}/", url.path().trim_end_matches('/')));
         if has_more {
             url.set_query(None);
             url.set_fragment(None);
@@ -113,6 +138,7 @@ mod tests {
     fn a_base_with_and_without_slash_is_the_same_place() {
         let one: Gateway = "http://127.0.0.1:8080".parse().unwrap();
         assert_eq!(one, "http://127.0.0.1:8080/".parse().unwrap());
+        assert_eq!(one, "http://127.0.0.1:8080//".parse().unwrap());
         assert_eq!(one.to_string(), "http://127.0.0.1:8080");
         assert!(!one.is_encrypted());
     }

@@ -1,11 +1,16 @@
 //! The HTTP client of a gateway: how it connects, keeps connections, follows redirects and judges certificates.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::redirect::{Attempt, Policy};
 use reqwest::{Client, tls};
 use rustls_platform_verifier::BuilderVerifierExt;
+
+use super::address;
+use super::resolver::PublicOnly;
+use crate::reference::Reach;
 
 /// A gateway that does not let us in within this time is not there.
 const CONNECT: Duration = Duration::from_secs(2);
@@ -29,20 +34,40 @@ pub enum ClientError {
     Http(#[source] reqwest::Error),
 }
 
+/// How a gateway is reached, and how far its names and redirects may lead.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Way<'a> {
+    /// Over TCP.
+    Plain(Reach),
+    /// Over TLS.
+    Encrypted(Reach),
+    /// Over a unix socket.
+    Socket(&'a Path),
+}
+
 /// A client for one gateway. Certificates are only read when it is asked over TLS: that takes milliseconds.
-pub(super) fn build(encrypted: bool) -> Result<Client, ClientError> {
+pub(super) fn build(way: Way<'_>) -> Result<Client, ClientError> {
     let builder = Client::builder()
         .user_agent(concat!("g8os/", env!("CARGO_PKG_VERSION")))
         .no_proxy()
         .referer(false)
-        .redirect(Policy::custom(follow))
         .connect_timeout(CONNECT)
         .pool_idle_timeout(IDLE)
         .pool_max_idle_per_host(CONNECTIONS)
         .http2_adaptive_window(true)
         .http2_keep_alive_interval(PING)
         .http2_keep_alive_timeout(PING);
-    let builder = builder.tls_backend_preconfigured(tls_config(encrypted)?);
+    let builder = match way {
+        Way::Plain(reach) | Way::Encrypted(reach) => {
+            let builder = builder.redirect(Policy::custom(move |attempt| follow(attempt, reach)));
+            match reach {
+                Reach::Anywhere => builder,
+                Reach::Public => builder.dns_resolver(PublicOnly),
+            }
+        }
+        Way::Socket(path) => builder.redirect(Policy::none()).unix_socket(path),
+    };
+    let builder = builder.tls_backend_preconfigured(tls_config(matches!(way, Way::Encrypted(_)))?);
     builder.min_tls_version(tls::Version::TLS_1_2).build().map_err(ClientError::Http)
 }
 
@@ -62,13 +87,18 @@ fn tls_config(encrypted: bool) -> Result<rustls::ClientConfig, ClientError> {
     Ok(config)
 }
 
-fn follow(attempt: Attempt<'_>) -> reqwest::redirect::Action {
+fn follow(attempt: Attempt<'_>, reach: Reach) -> reqwest::redirect::Action {
     let was_encrypted = attempt.previous().iter().any(|url| url.scheme() == "https");
     if was_encrypted && attempt.url().scheme() != "https" {
         return attempt.error("redirected from https to http");
     }
     if attempt.previous().len() > REDIRECTS {
         return attempt.error("redirected too often");
+    }
+    if reach == Reach::Public
+        && let Err(refused) = address::judge(attempt.url())
+    {
+        return attempt.error(refused);
     }
     attempt.follow()
 }

@@ -67,7 +67,7 @@ fn says(answer: &'static str) -> (u16, Arc<Log>) {
 }
 
 async fn fetch(url: String) -> Result<StoredBlock, FetchError> {
-    HttpSource::new(&url.parse().unwrap()).unwrap().fetch(&hello()).await
+    HttpSource::new(url.clone(), &url.parse().unwrap(), Reach::Anywhere).unwrap().fetch(&hello()).await
 }
 
 async fn asked(port: u16) -> Result<StoredBlock, FetchError> {
@@ -91,8 +91,8 @@ async fn blocks_are_asked_for_by_cid_over_one_connection_with_the_credentials_of
         let head = "HTTP/1.1 200 OK\r\nContent-Type: application/vnd.ipld.raw\r\nContent-Length: 5\r\n\r\n";
         stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(HELLO)).unwrap();
     });
-    let gateway = format!("http://me:secret@127.0.0.1:{port}/below").parse().unwrap();
-    let source = HttpSource::new(&gateway).unwrap();
+    let gateway: Gateway = format!("http://me:secret@127.0.0.1:{port}/below").parse().unwrap();
+    let source = HttpSource::new(gateway.to_string(), &gateway, Reach::Anywhere).unwrap();
     for _ in 0..3 {
         assert_eq!(source.fetch(&hello()).await.unwrap().verify().unwrap().bytes(), HELLO);
     }
@@ -245,4 +245,34 @@ async fn who_does_not_speak_tls_is_no_https_source() {
     });
     let error = fetch(format!("https://127.0.0.1:{port}")).await.unwrap_err();
     assert!(matches!(error, FetchError::Unfit(_)), "{}", told(&error));
+}
+
+async fn hinted(url: &str) -> Result<StoredBlock, FetchError> {
+    HttpSource::new(url.into(), &url.parse().unwrap(), Reach::Public).unwrap().fetch(&hello()).await
+}
+
+#[tokio::test]
+async fn a_hint_whose_name_leads_to_this_machine_is_not_followed() {
+    let (port, log) = says("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello");
+    let error = hinted(&format!("http://localhost:{port}")).await.unwrap_err();
+    assert!(matches!(error, FetchError::Unfit(_)), "{}", told(&error));
+    assert!(told(&error).contains("is this machine, not a public address"), "{}", told(&error));
+    assert_eq!(log.connections.load(SeqCst), 0, "nobody was connected to");
+    // Whom the user named may be anywhere.
+    fetch(format!("http://localhost:{port}")).await.unwrap();
+}
+
+/// The URL itself is judged when the source is opened; here only where it redirects.
+#[tokio::test]
+async fn a_hint_is_not_redirected_to_what_is_not_public() {
+    for target in
+        ["http://127.0.0.1:1/", "http://[::1]:1/", "http://169.254.169.254/latest", "http://2130706433/"]
+    {
+        let (port, _) = server(move |_, stream| {
+            let _ = write!(stream, "HTTP/1.1 307 Moved\r\nLocation: {target}\r\nContent-Length: 0\r\n\r\n");
+        });
+        let error = hinted(&format!("http://127.0.0.1:{port}")).await.unwrap_err();
+        assert!(matches!(error, FetchError::Unfit(_)), "{target}: {}", told(&error));
+        assert!(told(&error).contains("not a public address"), "{target}: {}", told(&error));
+    }
 }

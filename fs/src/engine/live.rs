@@ -1,0 +1,66 @@
+//! Changing the sources of a mount while it is read.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use g8_cache::{RemoveError, SourceStats};
+
+use super::mountpoint::PathRules;
+use super::{Engine, MountError};
+use crate::source::{SourceOptions, Spec};
+
+/// Whether a mount may be left without any source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Last {
+    /// No.
+    Stays,
+    /// Yes: what is in the cache can still be read.
+    MayGo,
+}
+
+impl Engine {
+    /// The sources of the mount seen at `path`, in the order they are asked.
+    pub fn sources(&self, path: &Path) -> Result<Vec<SourceStats>, MountError> {
+        Ok(self.mount_at(path)?.sources().snapshot())
+    }
+
+    /// Has a mount ask `spec` too, after those it asks already; opening it may take `limit`. The same is refused as when
+    /// it is mounted.
+    pub fn add_source(
+        &self,
+        path: &Path,
+        spec: &Spec,
+        limit: Duration,
+    ) -> Result<Vec<SourceStats>, MountError> {
+        let mount = self.mount_at(path)?;
+        if let Some(local) = spec.local_path() {
+            PathRules::read()?.refuse_own("source", local)?;
+        }
+        let options = SourceOptions { open_by: Some(Instant::now() + limit), ..mount.source_options() };
+        let source = spec.open(options)?;
+        mount.sources().add(source).map_err(|source| MountError::NotAdded {
+            spec: spec.to_string(),
+            mountpoint: path.to_owned(),
+            source,
+        })?;
+        tracing::info!(mountpoint = %path.display(), source = %spec, "added");
+        Ok(mount.sources().snapshot())
+    }
+
+    /// Has a mount ask `spec` no more.
+    pub fn remove_source(&self, path: &Path, spec: &str, last: Last) -> Result<Vec<SourceStats>, MountError> {
+        let mount = self.mount_at(path)?;
+        let removed = match last {
+            Last::Stays => mount.sources().remove(spec),
+            Last::MayGo => mount.sources().remove_even_last(spec),
+        };
+        let refused = |source: RemoveError| MountError::NotRemoved {
+            spec: spec.to_owned(),
+            mountpoint: path.to_owned(),
+            source,
+        };
+        removed.map_err(refused)?;
+        tracing::info!(mountpoint = %path.display(), source = spec, "removed");
+        Ok(mount.sources().snapshot())
+    }
+}
