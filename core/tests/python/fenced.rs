@@ -37,10 +37,18 @@ pub struct Fenced {
 }
 
 impl Fenced {
-    /// Starts one in a new folder.
+    /// Starts one in a new folder, with a user for each lesser role: its name is its role, its password lies beside.
     pub fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let dir = folder.path().join("node");
+        std::fs::create_dir(&dir).unwrap();
+        let mut config = String::new();
+        for role in ["read", "operate"] {
+            let password = dir.join(format!("{role}.password"));
+            std::fs::write(&password, format!("password-of-{role}\n")).unwrap();
+            config += &format!("[users.{role}]\nrole = \"{role}\"\npassword_file = {password:?}\n");
+        }
+        std::fs::write(dir.join("core0.toml"), config).unwrap();
         let log = std::fs::File::create(folder.path().join("core0.log")).unwrap();
         // /sys shows the links of the namespace that it was mounted in.
         let fence = "ip link set lo up && mount -t sysfs sysfs /sys && exec \"$@\"";

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from types import TracebackType
@@ -14,7 +15,7 @@ import redis.asyncio
 from . import steps, wire
 from .address import Address
 from .call import AsyncRunner, Call, Flow
-from .connection import MAX_CONNECTIONS, PLACE_SECONDS, RECONNECT_SECONDS, Mender, all_in_use, async_pool
+from .connection import MAX_CONNECTIONS, PLACE_SECONDS, RECONNECT_SECONDS, Failure, Mender, all_in_use, async_pool
 from .result import Result
 from .steps import Job, Op, Steps
 from .stream import BEGINNING, Message, check_entry_id
@@ -163,6 +164,7 @@ class AsyncClient(Domains[AsyncRunner], Starter[Coroutine[Any, Any, AsyncRespons
     async def _perform(self, op: Op) -> Any:
         since: float | None = None
         attempt = 0
+        handled = sys.exc_info()[1]
         while True:
             try:
                 reply = await self._send(op)
@@ -170,7 +172,7 @@ class AsyncClient(Domains[AsyncRunner], Starter[Coroutine[Any, Any, AsyncRespons
                 now = time.monotonic()
                 since = now if since is None else since
                 left = None if op.deadline is None else op.deadline - now
-                await asyncio.sleep(self._mender.delay(error, attempt, now - since, left))
+                await asyncio.sleep(self._mender.delay(Failure(error, handled, attempt, now - since, left)))
                 attempt += 1
             else:
                 self._mender.worked()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -13,7 +14,7 @@ import redis
 from . import steps, wire
 from .address import Address
 from .call import Call, Flow, Runner
-from .connection import MAX_CONNECTIONS, PLACE_SECONDS, RECONNECT_SECONDS, Mender, all_in_use, pool
+from .connection import MAX_CONNECTIONS, PLACE_SECONDS, RECONNECT_SECONDS, Failure, Mender, all_in_use, pool
 from .result import Result
 from .steps import Job, Op, Steps
 from .stream import BEGINNING, Message, check_entry_id
@@ -167,6 +168,7 @@ class Client(Domains[Runner], Starter[Response], Runner):
     def _perform(self, op: Op) -> Any:
         since: float | None = None
         attempt = 0
+        handled = sys.exc_info()[1]
         while True:
             try:
                 reply = self._send(op)
@@ -174,7 +176,7 @@ class Client(Domains[Runner], Starter[Response], Runner):
                 now = time.monotonic()
                 since = now if since is None else since
                 left = None if op.deadline is None else op.deadline - now
-                time.sleep(self._mender.delay(error, attempt, now - since, left))
+                time.sleep(self._mender.delay(Failure(error, handled, attempt, now - since, left)))
                 attempt += 1
             else:
                 self._mender.worked()

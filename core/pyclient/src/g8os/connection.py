@@ -7,6 +7,7 @@ instead, the same way for both clients. The types of redis-py change from versio
 from __future__ import annotations
 
 import ssl
+from dataclasses import dataclass
 from typing import Any
 
 import redis
@@ -78,6 +79,20 @@ def all_in_use(address: Address, max_connections: int) -> ConnectionError:
     )
 
 
+@dataclass(frozen=True)
+class Failure:
+    """An operation that failed."""
+
+    error: Exception
+    handled: BaseException | None
+    """What the caller was handling when it began: no cause of ours, though Python chains them."""
+    attempt: int
+    failing_for: float
+    """Seconds since it failed first."""
+    left: float | None
+    """Seconds until nobody waits for it any more."""
+
+
 class Mender:
     """Decides whether an operation that failed is sent again, and after how long."""
 
@@ -89,15 +104,16 @@ class Mender:
     def worked(self) -> None:
         self._ever_worked = True
 
-    def delay(self, error: Exception, attempt: int, failing_for: float, left: float | None) -> float:
-        """Seconds to wait before attempt number `attempt` + 1; raises when there is to be none."""
-        meant = error if isinstance(error, G8Error) else meaning(error, self._address)
+    def delay(self, failure: Failure) -> float:
+        """Seconds to wait before the next attempt; raises when there is to be none."""
+        error, left = failure.error, failure.left
+        meant = error if isinstance(error, G8Error) else meaning(error, self._address, failure.handled)
         # A node that was never there is not waited for: the address is wrong more often than the node is slow.
         if meant is error:
             raise meant
-        if not isinstance(meant, ConnectionError) or not self._ever_worked or failing_for >= self._reconnect:
+        if not isinstance(meant, ConnectionError) or not self._ever_worked or failure.failing_for >= self._reconnect:
             raise meant from error
-        pause = min(_FIRST_DELAY * float(2 ** min(attempt, 10)), _MAX_DELAY)
+        pause = min(_FIRST_DELAY * float(2 ** min(failure.attempt, 10)), _MAX_DELAY)
         if left is not None:
             if left <= 0:
                 raise meant from error
@@ -105,18 +121,18 @@ class Mender:
         return pause
 
 
-def meaning(error: Exception, address: Address) -> G8Error:
+def meaning(error: Exception, address: Address, handled: BaseException | None = None) -> G8Error:
     """The error of ours that an error of redis-py or the system stands for."""
     text = str(error)
-    # redis-py derives AuthenticationError from its ConnectionError: the order matters.
-    denied = isinstance(error, wrong.AuthenticationError | wrong.NoPermissionError) or text.startswith(_DENIED)
-    if denied or "without any password configured" in text:
+    # redis-py derives AuthenticationError from its ConnectionError, or hides it in one: the order matters.
+    denied = _within(error, handled, wrong.AuthenticationError, wrong.NoPermissionError) is not None
+    if denied or text.startswith(_DENIED) or "without any password configured" in text:
         return Unauthorized(
             f"{address} refuses user {address.user}: {text}",
             hint="check user and password; what a user may do is set on the node",
         )
-    distrust = _distrust(error)
-    if distrust is not None:
+    distrust = _within(error, handled, ssl.SSLCertVerificationError)
+    if isinstance(distrust, ssl.SSLCertVerificationError):
         return ConnectionError(
             f"the certificate of {address} is not trusted: {distrust.verify_message}",
             hint="name its authority in SSL_CERT_FILE, and the node as its certificate does",
@@ -137,10 +153,12 @@ def meaning(error: Exception, address: Address) -> G8Error:
     return NodeError(f"the redis of {address} refused: {text}")
 
 
-def _distrust(error: BaseException | None) -> ssl.SSLCertVerificationError | None:
-    """What TLS said of a certificate, which redis-py wraps several times, and not always in words."""
+def _within(error: BaseException | None, handled: BaseException | None, *kinds: type[BaseException]) -> BaseException | None:
+    """The error of one of these kinds that this one is, or was raised for: redis-py wraps errors, and not always in words."""
     for _ in range(8):
-        if error is None or isinstance(error, ssl.SSLCertVerificationError):
+        if error is None or error is handled:
+            return None
+        if isinstance(error, kinds):
             return error
         error = error.__cause__ or error.__context__
     return None

@@ -6,6 +6,7 @@ import threading
 import time
 
 import pytest
+import redis
 
 import g8os
 from tests.flavours import Clients
@@ -166,7 +167,9 @@ def test_users_have_keys_of_their_own(clients: Clients, server: RedisServer, nod
 
 def test_who_may_not_is_told_and_nothing_is_tried_again(clients: Clients, server: RedisServer) -> None:
     port = server.port
-    for url in (f"redis://127.0.0.1:{port}", f"redis://:s3cret@127.0.0.1:{port}", f"redis://bob:s3cret@127.0.0.1:{port}"):
+    by_port = (f"redis://127.0.0.1:{port}", f"redis://:s3cret@127.0.0.1:{port}", f"redis://bob:s3cret@127.0.0.1:{port}")
+    by_socket = (f"unix://{server.socket}", f"unix://{server.socket}?password=s3cret", f"unix://bob:s3cret@{server.socket}")
+    for url in (*by_port, *by_socket):
         with pytest.raises(g8os.Unauthorized) as refused:
             clients(url).ping()
         assert "s3cret" not in f"{refused.value} {refused.value.hint}"
@@ -184,6 +187,16 @@ def test_tls_is_proven(clients: Clients, server: RedisServer, node: ScriptedNode
     assert clients(url).ping() == "PONG scripted"
     with pytest.raises(g8os.ConnectionError, match="is not trusted"):
         clients(url.replace("127.0.0.1", "localhost")).ping()
+
+
+def test_what_the_caller_is_busy_with_is_not_taken_for_our_trouble(clients: Clients, server: RedisServer) -> None:
+    client = clients(server.url)
+    server.kill()
+    try:
+        raise redis.AuthenticationError("somebody else's")
+    except redis.AuthenticationError:
+        with pytest.raises(g8os.ConnectionError, match="cannot reach"):
+            client.ping()
 
 
 def test_a_node_that_is_not_there_is_told_at_once(clients: Clients, server: RedisServer) -> None:
