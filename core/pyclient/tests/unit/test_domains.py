@@ -1,93 +1,22 @@
-"""What every method of a domain sends: for those that g8core has too, word for word what g8core sends."""
+"""Calls and flows of the domains, without a node."""
 
 from __future__ import annotations
 
 import asyncio
 import io
 import json
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 import g8os
 from g8os import AsyncClient, Client, Result
-from g8os.call import AsyncRunner, Call, Domain, Flow, Runner
+from g8os.call import AsyncRunner, Call, Domain, Flow, Runner, command
 from g8os.surface import Domains
+from tests.calls import CALLS, Send
 
-Send = Callable[[Any], Any]
-
-CALLS: list[tuple[Send, str, dict[str, Any]]] = [
-    (lambda cl: cl.info.cpu(), "info.cpu", {}),
-    (lambda cl: cl.info.nic(), "info.nic", {}),
-    (lambda cl: cl.info.mem(), "info.mem", {}),
-    (lambda cl: cl.info.disk(), "info.disk", {}),
-    (lambda cl: cl.info.os(), "info.os", {}),
-    (lambda cl: cl.process.list(), "process.list", {"id": None}),
-    (lambda cl: cl.process.list("a"), "process.list", {"id": "a"}),
-    (lambda cl: cl.process.list(pid=7), "process.list", {"pid": 7}),
-    (lambda cl: cl.process.kill("a"), "process.kill", {"id": "a", "signal": 15}),
-    (lambda cl: cl.process.kill("a", 9), "process.kill", {"id": "a", "signal": 9}),
-    (lambda cl: cl.process.kill(pid=7), "process.kill", {"pid": 7, "signal": 15}),
-    (lambda cl: cl.filesystem.open("/f"), "filesystem.open", {"file": "/f", "mode": "r", "perm": 0o644}),
-    (lambda cl: cl.filesystem.exists("/f"), "filesystem.exists", {"path": "/f"}),
-    (lambda cl: cl.filesystem.list("/d"), "filesystem.list", {"path": "/d"}),
-    (lambda cl: cl.filesystem.mkdir("/d"), "filesystem.mkdir", {"path": "/d"}),
-    (lambda cl: cl.filesystem.remove("/d"), "filesystem.remove", {"path": "/d"}),
-    (lambda cl: cl.filesystem.move("/a", "/b"), "filesystem.move", {"path": "/a", "destination": "/b"}),
-    (lambda cl: cl.filesystem.chmod("/f", 0o600), "filesystem.chmod", {"path": "/f", "mode": 0o600, "recursive": False}),
-    (
-        lambda cl: cl.filesystem.chown("/f", "u", "g", True),
-        "filesystem.chown",
-        {"path": "/f", "user": "u", "group": "g", "recursive": True},
-    ),
-    (lambda cl: cl.filesystem.close("fd"), "filesystem.close", {"fd": "fd"}),
-    (lambda cl: cl.filesystem.write("fd", b"x"), "filesystem.write", {"fd": "fd", "block": "eA=="}),
-    (
-        lambda cl: cl.bridge.create("br", network="static", settings={"cidr": "10.0.0.1/24"}),
-        "bridge.create",
-        {"name": "br", "hwaddr": None, "network": {"mode": "static", "nat": False, "settings": {"cidr": "10.0.0.1/24"}}},
-    ),
-    (lambda cl: cl.bridge.list(), "bridge.list", {}),
-    (lambda cl: cl.bridge.delete("br"), "bridge.delete", {"name": "br"}),
-    (lambda cl: cl.disk.list(), "disk.list", {}),
-    (lambda cl: cl.disk.mktable("sda"), "disk.mktable", {"disk": "sda", "table_type": "gpt"}),
-    (lambda cl: cl.disk.getinfo("sda"), "disk.getinfo", {"disk": "sda", "part": ""}),
-    (
-        lambda cl: cl.disk.mkpart("sda", 1, "50%"),
-        "disk.mkpart",
-        {"disk": "sda", "start": 1, "end": "50%", "part_type": "primary"},
-    ),
-    (lambda cl: cl.disk.rmpart("sda", 1), "disk.rmpart", {"disk": "sda", "number": 1}),
-    (lambda cl: cl.disk.mount("/dev/sda1", "/mnt"), "disk.mount", {"options": "auto", "source": "/dev/sda1", "target": "/mnt"}),
-    (
-        lambda cl: cl.disk.mount("/dev/sda1", "/mnt", ["ro", "noatime"]),
-        "disk.mount",
-        {"options": "ro,noatime", "source": "/dev/sda1", "target": "/mnt"},
-    ),
-    (lambda cl: cl.disk.umount("/dev/sda1"), "disk.umount", {"source": "/dev/sda1"}),
-    (lambda cl: cl.btrfs.list(), "btrfs.list", {}),
-    (
-        lambda cl: cl.btrfs.create("l", ["/dev/a"], "raid1", "single"),
-        "btrfs.create",
-        {"label": "l", "metadata": "raid1", "data": "single", "devices": ["/dev/a"], "overwrite": False},
-    ),
-    (
-        lambda cl: cl.btrfs.device_add("/mnt", "/dev/a", "/dev/b"),
-        "btrfs.device_add",
-        {"mountpoint": "/mnt", "devices": ["/dev/a", "/dev/b"]},
-    ),
-    (lambda cl: cl.btrfs.device_remove("/mnt", "/dev/a"), "btrfs.device_remove", {"mountpoint": "/mnt", "devices": ["/dev/a"]}),
-    (lambda cl: cl.btrfs.subvol_create("/s"), "btrfs.subvol_create", {"path": "/s"}),
-    (lambda cl: cl.btrfs.subvol_list("/s"), "btrfs.subvol_list", {"path": "/s"}),
-    (lambda cl: cl.btrfs.subvol_delete("/s"), "btrfs.subvol_delete", {"path": "/s"}),
-    (lambda cl: cl.btrfs.subvol_quota("/s", "10M"), "btrfs.subvol_quota", {"path": "/s", "limit": "10M"}),
-    (
-        lambda cl: cl.btrfs.subvol_snapshot("/s", "/t", True),
-        "btrfs.subvol_snapshot",
-        {"source": "/s", "destination": "/t", "read_only": True},
-    ),
-]
+# What a method looks into before it gives it on.
+ANSWERS: dict[str, Any] = {"logger.subscribe": {"stream": "x"}, "core.subscribe": {"stream": "x"}, "filesystem.read": ""}
 
 
 class Recorder(Runner):
@@ -126,11 +55,43 @@ class AsyncRecorder(AsyncRunner):
 
 @pytest.mark.parametrize(("send", "name", "arguments"), CALLS, ids=[f"{n}-{name}" for n, (_, name, _) in enumerate(CALLS)])
 def test_both_clients_send_the_same(send: Send, name: str, arguments: dict[str, Any]) -> None:
-    recorder, waiting = Recorder(), AsyncRecorder()
+    answer = ANSWERS.get(name, "anything")
+    recorder, waiting = Recorder(answer), AsyncRecorder(answer)
     send(Domains(recorder))
     asyncio.run(send(Domains(waiting)))
     for calls in (recorder.calls, waiting.inner.calls):
         assert [(call.command, dict(call.arguments)) for call in calls] == [(name, arguments)]
+
+
+def test_every_method_is_among_them() -> None:
+    methods = set()
+    for name, domain in vars(Domains(Recorder())).items():
+        nested = {f"{name}.{key}": value for key, value in vars(domain).items() if isinstance(value, Domain)}
+        for path, each in {name: domain, **nested}.items():
+            methods |= {f"{path}.{key}" for key, value in vars(type(each)).items() if isinstance(value, command)}
+    flows = {f"filesystem.{way}load{kind}" for way in ("up", "down") for kind in ("", "_file")}
+    called = set()
+    for send, _, _ in CALLS:
+        called.add(".".join(Path().follow(send)))
+    assert methods - called == flows
+
+
+class Path:
+    """Stands for a client, and notes which attribute of which domain is called."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def follow(self, send: Send) -> list[str]:
+        send(self)
+        return self.names
+
+    def __getattr__(self, name: str) -> Path:
+        self.names.append(name)
+        return self
+
+    def __call__(self, *args: Any, **kwargs: Any) -> None:
+        return None
 
 
 def test_an_upload_goes_in_blocks_and_closes_the_file() -> None:
@@ -183,11 +144,11 @@ def test_a_method_is_documented_and_named() -> None:
     assert isinstance(Domains(Recorder()).filesystem, Domain)
 
 
-@pytest.mark.parametrize("command", ["", "   ", "'open", [], ["a", 1], ["a\0b"]])
-def test_a_program_that_is_none_is_refused_before_anything_is_sent(command: Any) -> None:
+@pytest.mark.parametrize("argv", ["", "   ", "'open", [], ["a", 1], ["a\0b"]])
+def test_a_program_that_is_none_is_refused_before_anything_is_sent(argv: Any) -> None:
     # Port 1 is nobody's: whatever is sent fails otherwise.
     with pytest.raises(g8os.InvalidArgument):
-        Client(port=1).system(command)
+        Client(port=1).system(argv)
 
 
 def test_wrong_environments_and_scripts_are_refused() -> None:

@@ -16,6 +16,11 @@ class Core(Domain[R_co]):
         return json_call("core.state")
 
     @command
+    def commands(self) -> Call[Json]:
+        """What this node can be told, with the schemas of arguments and answers."""
+        return json_call("system.commands")
+
+    @command
     def subscribe(self, id: str) -> Call[str]:
         """Lets the output of a job that runs go to a stream of its own; answers with its key, for `Client.tail`."""
         return Call("core.subscribe", {"id": id}, _stream)
