@@ -108,9 +108,9 @@ class Mender:
         """Seconds to wait before the next attempt; raises when there is to be none."""
         error, left = failure.error, failure.left
         meant = error if isinstance(error, G8Error) else meaning(error, self._address, failure.handled)
-        # A node that was never there is not waited for: the address is wrong more often than the node is slow.
         if meant is error:
             raise meant
+        # A node that was never there is not waited for: the address is wrong more often than the node is slow.
         if not isinstance(meant, ConnectionError) or not self._ever_worked or failure.failing_for >= self._reconnect:
             raise meant from error
         pause = min(_FIRST_DELAY * float(2 ** min(failure.attempt, 10)), _MAX_DELAY)

@@ -219,7 +219,8 @@ class Tail:
         messages, end = _split(parse_entries(reply))
         if messages:
             self.last_id = messages[-1].id
-        self.ended = end is not None or (not messages and left <= millis / 1000)
+        # Time may be up while messages keep coming.
+        self.ended = end is not None or left <= 0 or (not messages and left <= millis / 1000)
         return messages
 
 
@@ -237,7 +238,7 @@ def _not_found(job: Job) -> JobNotFound:
     return JobNotFound(
         f"the node knows no job {job.id}",
         job_id=job.id,
-        hint="results are kept for 300 s, and not over a restart of redis; jobs of other users are not visible",
+        hint="results are kept for 300 s; jobs of other users are not visible",
     )
 
 

@@ -172,6 +172,16 @@ def test_output_is_followed_from_where_one_was_until_the_end() -> None:
     assert all(args[4] <= SLICE_SECONDS * 1000 for args in reads)
 
 
+def test_a_stream_that_never_rests_is_left_when_time_is_up() -> None:
+    script = Script(XREAD=[entries(line(1))])
+    tail = Tail("logger:x", "0-0", 3, script.clock)
+    count = 0
+    while not tail.ended:
+        count += len(script.run(tail.read()))
+        script.now += 1
+    assert count == 4
+
+
 @pytest.mark.parametrize(("added", "lost"), [(3, 0), (1003, 1000), (0, 0), (None, None)])
 def test_messages_that_the_node_dropped_are_counted(added: int | None, lost: int | None) -> None:
     script = Script(
