@@ -1,5 +1,6 @@
 //! A node as a process: `core0 run --dev` with its real redis, driven as a client drives it.
 
+mod faults;
 mod harness;
 mod init;
 mod jobs;
