@@ -12,7 +12,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::time::{Duration, Instant};
 
-pub use end::Ending;
+pub use end::{Down, Ending};
 
 /// The first pause before the manager is started again; it doubles.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -35,7 +35,7 @@ struct Manager {
 }
 
 /// Runs until a signal ends the machine, and says how. `arguments` are those of the manager.
-pub fn run(arguments: &[OsString]) -> io::Result<Ending> {
+pub fn run(arguments: &[OsString]) -> io::Result<Down> {
     let signals = signals()?;
     // SAFETY: this process has one thread.
     unsafe { std::env::set_var("CORE0_MACHINE", "1") };
@@ -44,17 +44,17 @@ pub fn run(arguments: &[OsString]) -> io::Result<Ending> {
         manager.start_when_due();
         match next(&signals, manager.due) {
             None | Some(libc::SIGCHLD) => reap(|pid, status| manager.ended(pid, status)),
-            Some(libc::SIGTERM | libc::SIGINT) => return Ok(Ending::Reboot),
-            Some(libc::SIGUSR1) => return Ok(Ending::Halt),
-            Some(libc::SIGUSR2) => return Ok(Ending::PowerOff),
+            Some(libc::SIGTERM | libc::SIGINT) => return Ok(manager.down(Ending::Reboot)),
+            Some(libc::SIGUSR1) => return Ok(manager.down(Ending::Halt)),
+            Some(libc::SIGUSR2) => return Ok(manager.down(Ending::PowerOff)),
             Some(_) => {}
         }
     }
 }
 
 /// Ends all processes, the manager first. In a machine this does not return.
-pub fn finish(ending: Ending, machine: bool) -> io::Result<()> {
-    end::end(ending, machine)
+pub fn finish(down: Down, machine: bool) -> io::Result<()> {
+    end::end(down, machine)
 }
 
 /// The signals that are waited for, blocked.
@@ -150,6 +150,10 @@ impl Manager {
             self.pid = None;
             self.pause_and_restart();
         }
+    }
+
+    fn down(&self, ending: Ending) -> Down {
+        Down { ending, manager: self.pid }
     }
 
     fn pause_and_restart(&mut self) {

@@ -42,8 +42,8 @@ fn run_init(args: &InitArgs) -> anyhow::Result<()> {
     if std::process::id() != 1 {
         anyhow::bail!("only PID 1 can reap everybody: use `core0 run`, or start it in a PID namespace");
     }
-    let ending = init::run(&args.run)?;
-    init::finish(ending, args.machine).context("the machine cannot be ended")
+    let down = init::run(&args.run)?;
+    init::finish(down, args.machine).context("the machine cannot be ended")
 }
 
 fn print_schema() -> anyhow::Result<()> {

@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use rustix::fs::{FlockOperation, flock};
-use tokio::signal::unix::{SignalKind, signal};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 
 use crate::config::Config;
@@ -38,6 +39,9 @@ const SERVICES_STOP: Duration = Duration::from_millis(1500);
 /// How long the last results may take to be written.
 const LAST_RESULTS: Duration = Duration::from_millis(700);
 
+/// Longest path of a unix socket.
+const SOCKET_MAX: usize = 107;
+
 /// What the manager is started with.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -52,13 +56,31 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let Options { paths, config } = options;
     let _lock = lock(&paths)?;
     let config = load(&paths, config)?;
+    open_many_files()?;
     // Before anything takes time, so that a signal during the start is not lost.
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
 
     let (spawner, held) = Spawner::connect(&paths.spawner_socket(), &paths.log().join("spawner.log"))
         .await
         .context("cannot start the spawner")?;
-    let (mut kept_jobs, mut kept_services) = sort(held);
+    let fresh = held.is_empty();
+    let done = work(paths, config, &spawner, held, [&mut terminate, &mut interrupt]).await;
+    // What an earlier manager left to this one is kept for the next, unless this one stopped in order.
+    if done.is_ok() || fresh {
+        spawner.finish().await;
+    }
+    done
+}
+
+/// Everything between the spawner's start and its end.
+async fn work(
+    paths: Paths,
+    config: Config,
+    spawner: &Spawner,
+    held: Vec<(String, Child)>,
+    [terminate, interrupt]: [&mut Signal; 2],
+) -> anyhow::Result<()> {
+    let [mut kept_jobs, mut kept_services, kept_tests] = sort(held);
     let (publisher, outlet) = publish::channel();
     let logs = Arc::new(Logs::open(paths.log(), publisher.clone()).context("cannot open the log")?);
 
@@ -101,14 +123,16 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         intakes.spawn(Intake::new(sender, Link::new(&access)?).run(node.clone()));
     }
     node.services.reload(&mut kept_services).await.context("cannot read the units of services")?;
-    abandon(kept_jobs).await;
-    abandon(kept_services).await;
+    for kept in [kept_jobs, kept_services, kept_tests] {
+        abandon(kept).await;
+    }
 
     println!("ready {}", serde_json::json!({"host": "127.0.0.1", "port": port, "password": password}));
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
         ended = &mut redis => bail!("redis cannot be kept up: {ended:?}"),
+        Some(ended) = intakes.join_next() => bail!("a queue is not read any more: {ended:?}"),
     }
     intakes.shutdown().await;
     node.jobs.stop(JOBS_STOP).await;
@@ -126,13 +150,27 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         Err(_) => tracing::warn!("redis did not take the last results"),
     }
     redis.abort();
-    spawner.finish().await;
     Ok(())
+}
+
+/// Each process takes two descriptors, and redis some.
+fn open_many_files() -> anyhow::Result<()> {
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })
+        .context("cannot raise the number of open files")
 }
 
 fn lock(paths: &Paths) -> anyhow::Result<File> {
     use std::os::unix::fs::DirBuilderExt;
     let dir = paths.run();
+    for socket in [paths.redis_socket(), paths.spawner_socket()] {
+        if socket.as_os_str().len() > SOCKET_MAX {
+            bail!(
+                "{} is longer than the {SOCKET_MAX} bytes of a socket: choose a shorter folder",
+                socket.display()
+            );
+        }
+    }
     std::fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
@@ -163,17 +201,18 @@ fn load(paths: &Paths, config: Option<PathBuf>) -> anyhow::Result<Config> {
     Ok(config)
 }
 
-/// What the spawner kept, by what it is.
-fn sort(held: Vec<(String, Child)>) -> (Adopted, Adopted) {
-    let (mut jobs, mut services) = (Adopted::new(), Adopted::new());
+/// What the spawner kept, by what it is: jobs, services, and tests of services, which nobody waits for any more.
+fn sort(held: Vec<(String, Child)>) -> [Adopted; 3] {
+    let mut sorted = [Adopted::new(), Adopted::new(), Adopted::new()];
     for (tag, child) in held {
-        match tag.split_once(' ') {
-            Some(("service", name)) => services.insert(name.into(), child),
-            Some(("job", name)) => jobs.insert(name.into(), child),
-            Some(_) | None => None,
+        let (which, name) = match tag.split_once(' ') {
+            Some(("job", name)) => (0, name),
+            Some(("service", name)) => (1, name),
+            Some(_) | None => (2, tag.as_str()),
         };
+        sorted[which].insert(name.into(), child);
     }
-    (jobs, services)
+    sorted
 }
 
 fn senders(config: &Config) -> Vec<Sender> {

@@ -14,6 +14,15 @@ pub enum Ending {
     Halt,
 }
 
+/// What is to be ended, and how.
+#[derive(Clone, Copy, Debug)]
+pub struct Down {
+    /// How the machine ends.
+    pub ending: Ending,
+    /// The manager, if one runs.
+    pub manager: Option<i32>,
+}
+
 /// How long the manager may take to stop jobs, services and redis, and itself.
 const MANAGER: Duration = Duration::from_secs(30);
 /// How long the others may take after SIGTERM, and again after SIGKILL.
@@ -22,17 +31,17 @@ const OTHERS: Duration = Duration::from_secs(2);
 const UMOUNTS: usize = 8;
 
 /// See the module's text. Returns only when this is no machine.
-pub fn end(ending: Ending, machine: bool) -> io::Result<()> {
-    // The manager and what belongs to it: it asks them itself. Nobody else is asked yet.
-    for pid in children() {
-        signal(pid, libc::SIGTERM);
+pub fn end(down: Down, machine: bool) -> io::Result<()> {
+    // The manager ends jobs and services in order. The spawner may be a child of ours by now: it is the manager's to end.
+    if let Some(manager) = down.manager {
+        signal(manager, libc::SIGTERM);
+        gone_within(MANAGER, Some(manager));
     }
-    gone_within(MANAGER);
     // All processes but this one.
     signal(-1, libc::SIGTERM);
-    gone_within(OTHERS);
+    gone_within(OTHERS, None);
     signal(-1, libc::SIGKILL);
-    gone_within(OTHERS);
+    gone_within(OTHERS, None);
     if !machine {
         return Ok(());
     }
@@ -40,7 +49,7 @@ pub fn end(ending: Ending, machine: bool) -> io::Result<()> {
     // SAFETY: no pointers.
     unsafe {
         libc::sync();
-        libc::reboot(match ending {
+        libc::reboot(match down.ending {
             Ending::Reboot => libc::RB_AUTOBOOT,
             Ending::PowerOff => libc::RB_POWER_OFF,
             Ending::Halt => libc::RB_HALT_SYSTEM,
@@ -49,24 +58,20 @@ pub fn end(ending: Ending, machine: bool) -> io::Result<()> {
     Err(io::Error::last_os_error())
 }
 
-fn children() -> Vec<i32> {
-    let list = std::fs::read_to_string("/proc/thread-self/children").unwrap_or_default();
-    list.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect()
-}
-
 fn signal(pid: i32, signal: i32) {
     // SAFETY: no pointers. It fails when there is nobody, which is what is wanted.
     unsafe { libc::kill(pid, signal) };
 }
 
-/// Reaps until there are no children.
-fn gone_within(limit: Duration) {
+/// Reaps until one child is gone, or all.
+fn gone_within(limit: Duration, one: Option<i32>) {
     let deadline = Instant::now() + limit;
     while Instant::now() < deadline {
         // SAFETY: a null status is allowed.
         match unsafe { libc::waitpid(-1, std::ptr::null_mut(), libc::WNOHANG) } {
             0 => std::thread::sleep(Duration::from_millis(5)),
             -1 => return,
+            pid if Some(pid) == one => return,
             _ => {}
         }
     }

@@ -14,22 +14,31 @@ const WAITING: usize = 4096;
 /// Pause after a failure.
 const PAUSE: Duration = Duration::from_millis(50);
 
+/// A key that somebody made something else of is ours again: one such would hold back all results.
+///
 /// For each note: four keys (hash, set, result, flag) and three arguments (what, field, result).
 const ANSWER: &str = r"#!lua flags=allow-oom
 local life = ARGV[1]
+local function push(key, value)
+  local reply = redis.pcall('RPUSH', key, value)
+  if type(reply) == 'table' and reply.err then
+    redis.call('DEL', key)
+    redis.call('RPUSH', key, value)
+  end
+end
 for i = 0, #KEYS / 4 - 1 do
   local hash, again, result, flag = KEYS[4 * i + 1], KEYS[4 * i + 2], KEYS[4 * i + 3], KEYS[4 * i + 4]
   local what, seq, json = ARGV[3 * i + 2], ARGV[3 * i + 3], ARGV[3 * i + 4]
   if what == 'begin' then
     if redis.call('HEXISTS', hash, seq) == 1 and redis.call('EXISTS', flag) == 0 then
-      redis.call('RPUSH', flag, '')
+      push(flag, '')
     end
   elseif redis.call('HDEL', hash, seq) == 1 then
     redis.call('SREM', again, seq)
     if what == 'answer' then
-      redis.call('RPUSH', result, json)
+      push(result, json)
       redis.call('EXPIRE', result, life)
-      if redis.call('EXISTS', flag) == 0 then redis.call('RPUSH', flag, '') end
+      if redis.call('EXISTS', flag) == 0 then push(flag, '') end
       redis.call('EXPIRE', flag, life)
     end
   end

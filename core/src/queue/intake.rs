@@ -21,8 +21,8 @@ const PAUSE: [u64; 5] = [20, 50, 100, 200, 500];
 const ACCEPT: &str = r"#!lua flags=allow-oom
 local raws = redis.call('LRANGE', KEYS[2], 0, -1)
 redis.call('DEL', KEYS[2])
-local more = redis.call('LPOP', KEYS[1], ARGV[1])
-if more then for _, raw in ipairs(more) do raws[#raws + 1] = raw end end
+local more = redis.pcall('LPOP', KEYS[1], ARGV[1])
+if more and not more.err then for _, raw in ipairs(more) do raws[#raws + 1] = raw end end
 local accepted = {}
 for _, raw in ipairs(raws) do
   local seq = redis.call('INCR', KEYS[4])

@@ -21,6 +21,8 @@ pub enum ServiceState {
     Pausing,
     /// It ended and is not started again, or cannot be started at all.
     Failed,
+    /// It ended well by itself, and is not started again.
+    Ended,
     /// It was told to stop.
     Stopped,
     /// Its condition does not hold here. Who comes after it does not wait for it.
@@ -32,7 +34,9 @@ impl ServiceState {
     pub fn lets_others_start(self) -> bool {
         match self {
             Self::Ready | Self::Done | Self::Skipped => true,
-            Self::Waiting | Self::Starting | Self::Pausing | Self::Failed | Self::Stopped => false,
+            Self::Waiting | Self::Starting | Self::Pausing | Self::Failed | Self::Ended | Self::Stopped => {
+                false
+            }
         }
     }
 }

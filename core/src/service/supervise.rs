@@ -29,6 +29,8 @@ pub struct Service {
     pub name: String,
     /// What it is; a new one counts from the next start on.
     pub unit: Mutex<Unit>,
+    /// What it comes after.
+    pub after: Mutex<Vec<watch::Receiver<Status>>>,
     /// Whether it shall run.
     pub wanted: watch::Sender<bool>,
     /// What it is doing.
@@ -47,9 +49,10 @@ enum End {
 
 impl Service {
     /// One that is waiting.
-    pub fn new(name: &str, unit: Unit) -> Arc<Self> {
+    pub fn new(name: &str, unit: Unit, after: Vec<watch::Receiver<Status>>) -> Arc<Self> {
         let status = watch::Sender::new(Status::new(ServiceState::Waiting, ""));
-        Arc::new(Self { name: name.into(), unit: Mutex::new(unit), wanted: watch::Sender::new(true), status })
+        let (unit, after, wanted) = (Mutex::new(unit), Mutex::new(after), watch::Sender::new(true));
+        Arc::new(Self { name: name.into(), unit, after, wanted, status })
     }
 
     /// The source of its records in the log.
@@ -70,12 +73,7 @@ impl Service {
     }
 
     /// Keeps it for as long as the node runs.
-    pub async fn keep(
-        self: Arc<Self>,
-        parts: Parts,
-        after: Vec<watch::Receiver<Status>>,
-        kept: Option<Child>,
-    ) {
+    pub async fn keep(self: Arc<Self>, parts: Parts, kept: Option<Child>) {
         let mut wanted = self.wanted.subscribe();
         let mut kept = kept;
         let (mut pause, mut failures) = (PAUSE, 0);
@@ -87,7 +85,7 @@ impl Service {
                 }
                 (pause, failures) = (PAUSE, 0);
             }
-            if kept.is_none() && !self.wait_for(&after, &mut wanted).await {
+            if kept.is_none() && !self.wait_for_others(&mut wanted).await {
                 continue;
             }
             let began = Instant::now();
@@ -117,7 +115,7 @@ impl Service {
             };
             failures += 1;
             if !again || (unit.restart_limit > 0 && failures > unit.restart_limit) {
-                let state = if well { ServiceState::Stopped } else { ServiceState::Failed };
+                let state = if well { ServiceState::Ended } else { ServiceState::Failed };
                 let often = if again { format!("{reason}, {failures} times") } else { reason };
                 self.enter(state, 0, often);
                 self.idle(None, &mut wanted).await;
@@ -146,13 +144,14 @@ impl Service {
     }
 
     /// Waits for what it comes after; false when it is not wanted any more.
-    async fn wait_for(&self, after: &[watch::Receiver<Status>], wanted: &mut watch::Receiver<bool>) -> bool {
+    async fn wait_for_others(&self, wanted: &mut watch::Receiver<bool>) -> bool {
+        let after = self.after.lock().clone();
         if after.iter().all(|other| other.borrow().state.lets_others_start()) {
             return true;
         }
         self.enter(ServiceState::Waiting, 0, "");
         let all = async {
-            for other in after {
+            for other in &after {
                 // A sender that is gone is a service that was removed.
                 let _ = other.clone().wait_for(|status| status.state.lets_others_start()).await;
             }

@@ -110,10 +110,6 @@ impl Services {
             idle.insert(name.into(), Status::new(ServiceState::Skipped, "its condition does not hold"));
             return;
         }
-        if let Some(service) = table.running.get(name) {
-            *service.unit.lock() = unit;
-            return;
-        }
         // A service that was skipped has no task: nobody waits for it.
         let after: Vec<watch::Receiver<Status>> = unit
             .after
@@ -121,9 +117,14 @@ impl Services {
             .filter_map(|other| table.running.get(other))
             .map(|service| service.status.subscribe())
             .collect();
-        let service = Service::new(name, unit);
+        if let Some(service) = table.running.get(name) {
+            *service.unit.lock() = unit;
+            *service.after.lock() = after;
+            return;
+        }
+        let service = Service::new(name, unit, after);
         table.running.insert(name.into(), service.clone());
-        tokio::spawn(service.keep(self.parts.clone(), after, kept));
+        tokio::spawn(service.keep(self.parts.clone(), kept));
     }
 
     /// All of them, by name.
@@ -147,11 +148,11 @@ impl Services {
         table.running.get(name).cloned().ok_or_else(|| unknown(name))
     }
 
-    /// Lets it run. One that failed for good tries again.
+    /// Lets it run. One that failed or ended runs again.
     pub async fn start(&self, name: &str) -> Result<(), CommandError> {
         let service = self.get(name)?;
         let state = service.status.borrow().state;
-        if state == ServiceState::Failed || (state == ServiceState::Stopped && *service.wanted.borrow()) {
+        if matches!(state, ServiceState::Failed | ServiceState::Ended | ServiceState::Done) {
             stop(&service).await;
         }
         service.wanted.send_replace(true);

@@ -11,7 +11,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use rustix::fs::{MemfdFlags, memfd_create};
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with, sockopt};
+use rustix::process::{PidfdFlags, pidfd_open};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot};
 
@@ -68,8 +69,14 @@ impl Child {
 
 impl Drop for Child {
     fn drop(&mut self) {
-        // A full or closed queue only means that the spawner remembers an end until it ends itself.
-        let _ = self.spawner.requests.try_send((Request::Forget { slot: self.slot }, Vec::new()));
+        let forget = (Request::Forget { slot: self.slot }, Vec::new());
+        // A spawner that never heard of it would keep its descriptors.
+        if let Err(mpsc::error::TrySendError::Full(forget)) = self.spawner.requests.try_send(forget)
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            let requests = self.spawner.requests.clone();
+            runtime.spawn(async move { requests.send(forget).await });
+        }
     }
 }
 
@@ -151,7 +158,7 @@ impl Spawner {
         told.await.unwrap_or(Err(SpawnError::Gone))
     }
 
-    /// Kills all that is left, and the spawner.
+    /// Kills all that is left, and the spawner; returns when it is gone.
     pub async fn finish(&self) {
         let _ = self.requests.send((Request::Finish, Vec::new())).await;
         self.requests.closed().await;
@@ -227,6 +234,9 @@ impl Link {
             let finished = self.carry(&spawner, &mut queue).await;
             spawner.waiting.lock().clear();
             if finished {
+                if let Err(e) = self.gone().await {
+                    tracing::warn!("cannot wait for the end of the spawner: {e}");
+                }
                 return;
             }
             tracing::error!("the spawner died, and all jobs and services with it: starting another");
@@ -237,6 +247,16 @@ impl Link {
                 }
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
+        }
+    }
+
+    /// Its connection ends a moment before it does.
+    async fn gone(&self) -> io::Result<()> {
+        let pid = sockopt::socket_peercred(&self.fd)?.pid;
+        match pidfd_open(pid, PidfdFlags::NONBLOCK) {
+            Ok(pidfd) => watch(pidfd)?.readable().await.map(drop),
+            Err(rustix::io::Errno::SRCH) => Ok(()),
+            Err(e) => Err(e.into()),
         }
     }
 

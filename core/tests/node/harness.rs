@@ -21,7 +21,7 @@ pub struct Node {
     pub port: u16,
     /// The administrator's password.
     pub password: String,
-    _folder: Option<tempfile::TempDir>,
+    folder: Option<tempfile::TempDir>,
 }
 
 impl Node {
@@ -29,38 +29,19 @@ impl Node {
     pub fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut node = Self::start_in(folder.path());
-        node._folder = Some(folder);
+        node.folder = Some(folder);
         node
     }
 
     /// One in a folder that may be known to an earlier one.
     pub fn start_in(dir: &Path) -> Self {
-        let log = std::fs::File::options().create(true).append(true).open(dir.join("stderr.log")).unwrap();
-        let mut manager = Command::new(env!("CARGO_BIN_EXE_core0"))
-            .args(["run", "--dev"])
-            .arg(dir)
-            .env_remove("G8_CORE0_CONFIG")
-            .env("G8_LOG", "info")
-            // The cache of whoever runs the tests is theirs.
-            .env("G8_CACHE", dir.join("cache"))
-            .env_remove("G8_FROM")
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(manager.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let ready = line.strip_prefix("ready ").unwrap_or_else(|| panic!("{line:?}\n{}", said(dir)));
-        let ready: Value = serde_json::from_str(ready).unwrap();
-        assert_eq!(ready["host"], "127.0.0.1");
-        Self {
-            dir: dir.into(),
-            manager,
-            port: ready["port"].as_u64().unwrap() as u16,
-            password: ready["password"].as_str().unwrap().into(),
-            _folder: None,
-        }
+        let (manager, port, password) = launch(dir);
+        Self { dir: dir.into(), manager, port, password, folder: None }
+    }
+
+    /// Starts the manager again, after it was killed.
+    pub fn restart(&mut self) {
+        (self.manager, self.port, self.password) = launch(&self.dir);
     }
 
     /// A connection of the administrator.
@@ -145,6 +126,30 @@ impl Node {
         let found = all.iter().find(|(_, line)| line.contains(part));
         found.unwrap_or_else(|| panic!("no {part} among {all:?}")).0
     }
+}
+
+/// Starts a manager and waits until it is ready.
+fn launch(dir: &Path) -> (Child, u16, String) {
+    let log = std::fs::File::options().create(true).append(true).open(dir.join("stderr.log")).unwrap();
+    let mut manager = Command::new(env!("CARGO_BIN_EXE_core0"))
+        .args(["run", "--dev"])
+        .arg(dir)
+        .env_remove("G8_CORE0_CONFIG")
+        .env("G8_LOG", "info")
+        // The cache of whoever runs the tests is theirs.
+        .env("G8_CACHE", dir.join("cache"))
+        .env_remove("G8_FROM")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(log)
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(manager.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let ready = line.strip_prefix("ready ").unwrap_or_else(|| panic!("{line:?}\n{}", said(dir)));
+    let ready: Value = serde_json::from_str(ready).unwrap();
+    assert_eq!(ready["host"], "127.0.0.1");
+    (manager, ready["port"].as_u64().unwrap() as u16, ready["password"].as_str().unwrap().into())
 }
 
 impl Drop for Node {

@@ -70,7 +70,7 @@ fn jobs_and_redis_keep_their_pids_when_the_manager_is_killed() {
     until("the quick job is gone", || {
         !runs(std::fs::read_to_string(dir.join("quick")).unwrap().trim().parse().unwrap())
     });
-    let node = Node::start_in(&dir);
+    node.restart();
     assert_eq!(node.pid_of("redis-server"), redis);
     assert!(runs(pid));
     assert_eq!(node.result(&quick)["streams"][0], "quick\n");
@@ -117,7 +117,7 @@ fn what_was_interrupted_is_answered_503_and_what_is_idempotent_runs_again_once()
         .sadd("core:again:default", "902")
         .exec(&mut redis)
         .unwrap();
-    let node = Node::start_in(&dir);
+    node.restart();
     assert_eq!(node.result("again")["state"], "SUCCESS");
     for id in ["twice", "effect"] {
         let result = node.result(id);

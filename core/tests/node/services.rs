@@ -87,11 +87,13 @@ fn a_service_that_dies_comes_back_and_one_that_dies_too_often_is_given_up() {
     let status = answer(&node, "service.status", json!({"name": "dying"}));
     assert_eq!(status["reason"], "exit code 7, 3 times");
     assert_eq!(read(&dir.join("deaths")), "x\nx\nx\n");
-    until("the moody one is left alone", || state(&node, "moody") == "stopped");
+    until("the moody one is left alone", || state(&node, "moody") == "ended");
     assert_eq!(read(&dir.join("ends")), "x\n");
     // It tries again when it is told to.
     node.call("service.start", json!({"name": "dying"}));
     until("it tried again", || read(&dir.join("deaths")).lines().count() > 3);
+    node.call("service.start", json!({"name": "moody"}));
+    until("it ran again", || read(&dir.join("ends")) == "x\nx\n");
 }
 
 #[test]
@@ -191,7 +193,7 @@ fn a_service_keeps_its_pid_when_the_manager_is_killed() {
     until("it runs", || state(&node, "kept") == "ready");
     let before = answer(&node, "service.status", json!({"name": "kept"}));
     node.kill_manager();
-    let node = Node::start_in(dir);
+    node.restart();
     until("it is taken over", || state(&node, "kept") == "ready");
     let after = answer(&node, "service.status", json!({"name": "kept"}));
     assert_eq!((&before["pid"], &after["restarts"]), (&after["pid"], &json!(0)));

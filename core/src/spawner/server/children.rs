@@ -17,6 +17,9 @@ use crate::process::Process;
 /// Most bytes of a process in JSON: what a command can carry, escaped at its worst.
 const PROCESS_MAX: u64 = 16 << 20;
 
+/// Files that a process may open, unless it asks for more.
+const FILES: u64 = 1024;
+
 /// See the module's text.
 pub struct Children {
     by_slot: BTreeMap<u64, Child>,
@@ -43,6 +46,8 @@ impl Children {
     pub fn new() -> io::Result<Self> {
         let files = getrlimit(Resource::Nofile);
         setrlimit(Resource::Nofile, Rlimit { current: files.maximum, maximum: files.maximum })?;
+        // The manager, which starts this process, has raised it already: a process gets what is usual.
+        let files = Rlimit { current: Some(files.maximum.map_or(FILES, |most| most.min(FILES))), ..files };
         Ok(Self { by_slot: BTreeMap::new(), by_pid: HashMap::new(), next_slot: 1, files })
     }
 
