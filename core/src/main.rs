@@ -1,19 +1,85 @@
-//! `core0`, the shell of a node around the flist engine: PID 1, services, jobs, redis, containers.
-//!
-//! No role of it exists yet. The program says so instead of pretending: what works today is `flist`.
+//! The program `core0`: its first argument says which process of a node it is.
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::Parser;
+use core0::cli::{Cli, FlistDaemonArgs, InitArgs, RoleArgs, Run, SpawnerArgs};
+use core0::manager::{self, Options};
+use core0::paths::Paths;
+use core0::{init, schema, spawner};
+use g8_fs::engine::EngineConfig;
+use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
-    let version = env!("CARGO_PKG_VERSION");
-    match std::env::args().nth(1).as_deref() {
-        Some("--version") => {
-            println!("core0 {version}");
-            ExitCode::SUCCESS
-        }
-        Some(_) | None => {
-            eprintln!("core0 {version} has no roles yet: pack, mount and run images with `flist`");
-            ExitCode::from(2)
+    let done = match role() {
+        RoleArgs::Init(args) => run_init(&args),
+        RoleArgs::Run(run) => run_manager(run),
+        RoleArgs::Schema => print_schema(),
+        RoleArgs::Spawner(args) => run_spawner(&args),
+        RoleArgs::FlistDaemon(args) => run_flist_daemon(args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("core0: {e:#}");
+            ExitCode::FAILURE
         }
     }
+}
+
+/// PID 1 is small: its arguments are plain, and the parser of the others costs more memory than all of it has.
+fn role() -> RoleArgs {
+    match InitArgs::plain(std::env::args_os().skip(1)) {
+        Some(args) if std::process::id() == 1 => RoleArgs::Init(args),
+        Some(_) | None => Cli::parse().role,
+    }
+}
+
+fn run_init(args: &InitArgs) -> anyhow::Result<()> {
+    if std::process::id() != 1 {
+        anyhow::bail!("only PID 1 can reap everybody: use `core0 run`, or start it in a PID namespace");
+    }
+    let down = init::run(&args.run)?;
+    init::finish(down, args.machine).context("the machine cannot be ended")
+}
+
+fn print_schema() -> anyhow::Result<()> {
+    println!("{:#}", schema::document());
+    Ok(())
+}
+
+fn run_manager(run: Run) -> anyhow::Result<()> {
+    log_to_stderr();
+    let paths = match &run.dev {
+        Some(dir) => Paths::development(&std::path::absolute(dir)?),
+        None => Paths::system(),
+    };
+    let runtime = tokio::runtime::Runtime::new().context("cannot start the threads")?;
+    let done = runtime.block_on(manager::run(Options { paths, config: run.config }));
+    // A command that hangs in the kernel does not keep the node from ending.
+    runtime.shutdown_timeout(Duration::from_millis(200));
+    done
+}
+
+fn run_spawner(args: &SpawnerArgs) -> anyhow::Result<()> {
+    let grace = Some(Duration::from_secs(args.grace)).filter(|grace| !grace.is_zero());
+    spawner::server::serve(&args.socket, grace)
+        .with_context(|| format!("spawner of {}", args.socket.display()))
+}
+
+fn run_flist_daemon(args: FlistDaemonArgs) -> ! {
+    log_to_stderr();
+    g8_fs::daemon::run_process(EngineConfig::new(args.cache))
+}
+
+/// Logs go to stderr; `G8_LOG` says how much.
+fn log_to_stderr() {
+    let filter = std::env::var("G8_LOG").ok().filter(|level| !level.is_empty());
+    let filter =
+        filter.and_then(|level| EnvFilter::try_new(level).ok()).unwrap_or_else(|| EnvFilter::new("info"));
+    let color = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(color).init();
 }

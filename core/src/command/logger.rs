@@ -1,0 +1,97 @@
+//! `logger.*` and `core.subscribe`: output, live.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Command, CommandError, Role};
+use crate::context::Context;
+use crate::log::Tap;
+use crate::wire::{Keys, is_name, logger_key};
+
+/// Messages of the past that a new listener gets first.
+const BACKLOG: usize = 10;
+
+/// Where to read.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Stream {
+    /// The key of a redis stream: read it with XREAD from 0.
+    pub stream: String,
+}
+
+/// `core.subscribe`
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct Subscribe {
+    /// The job to listen to.
+    id: String,
+}
+
+impl Command for Subscribe {
+    const NAME: &'static str = "core.subscribe";
+    const SUMMARY: &'static str = "Lets the output of a job go to a stream of the caller's, `stream:ID` of this command, after its last messages.";
+    const ROLE: Role = Role::Read;
+    const IDEMPOTENT: bool = false;
+    type Output = Stream;
+
+    async fn run(self, context: &Context) -> Result<Stream, CommandError> {
+        let stream = Keys::new(context.caller.name(), &context.id).stream();
+        context.node.jobs.subscribe(&context.caller, &self.id, &stream, BACKLOG)?;
+        Ok(Stream { stream })
+    }
+}
+
+/// `logger.subscribe`
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct Listen {
+    /// The name of the stream; listeners with the same name share it.
+    #[serde(default)]
+    queue: Option<String>,
+    /// Which levels of messages; all when empty.
+    #[serde(default)]
+    levels: Vec<u16>,
+    /// Whose messages, `job ID` or `service NAME`; everybody's when absent.
+    #[serde(default)]
+    source: Option<String>,
+}
+
+impl Command for Listen {
+    const NAME: &'static str = "logger.subscribe";
+    const SUMMARY: &'static str = "Lets messages of all jobs and services go to a stream, `logger:QUEUE`.";
+    const ROLE: Role = Role::Admin;
+    const IDEMPOTENT: bool = true;
+    type Output = Stream;
+
+    async fn run(self, context: &Context) -> Result<Stream, CommandError> {
+        let name = self.queue.as_deref().unwrap_or(&context.id);
+        if !is_name(name) {
+            return Err(CommandError::bad_request(format!("{name:?} cannot be the name of a stream")));
+        }
+        let stream = logger_key(context.caller.name(), name);
+        let tap = Tap { stream: stream.clone(), levels: self.levels, source: self.source.map(Into::into) };
+        if !context.node.logs.listen(tap, BACKLOG) {
+            return Err(CommandError::unavailable(
+                "too many listen: unsubscribe some with logger.unsubscribe",
+            ));
+        }
+        Ok(Stream { stream })
+    }
+}
+
+/// `logger.unsubscribe`
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct Unlisten {
+    /// The name of the stream.
+    queue: String,
+}
+
+impl Command for Unlisten {
+    const NAME: &'static str = "logger.unsubscribe";
+    const SUMMARY: &'static str = "Ends what `logger.subscribe` began.";
+    const ROLE: Role = Role::Admin;
+    const IDEMPOTENT: bool = true;
+    type Output = bool;
+
+    async fn run(self, context: &Context) -> Result<bool, CommandError> {
+        let stream = logger_key(context.caller.name(), &self.queue);
+        Ok(context.node.logs.unlisten(&stream))
+    }
+}

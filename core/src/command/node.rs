@@ -1,0 +1,103 @@
+//! `core.*`: the node itself.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::{Command, CommandError, Role};
+use crate::context::Context;
+use crate::job::Usage;
+use crate::schema;
+
+/// `core.ping`
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct Ping {}
+
+impl Command for Ping {
+    const NAME: &'static str = "core.ping";
+    const SUMMARY: &'static str = "Answers `PONG` and the version.";
+    const ROLE: Role = Role::Read;
+    const IDEMPOTENT: bool = true;
+    type Output = String;
+
+    async fn run(self, _context: &Context) -> Result<String, CommandError> {
+        Ok(concat!("PONG ", env!("CARGO_PKG_VERSION")).to_string())
+    }
+}
+
+/// `core.state`
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct State {}
+
+impl Command for State {
+    const NAME: &'static str = "core.state";
+    const SUMMARY: &'static str = "Says what the manager itself uses.";
+    const ROLE: Role = Role::Read;
+    const IDEMPOTENT: bool = true;
+    type Output = Usage;
+
+    async fn run(self, context: &Context) -> Result<Usage, CommandError> {
+        let age = context.node.began.elapsed().as_millis() as u64;
+        Ok(Usage::of(std::process::id() as i32, age))
+    }
+}
+
+/// `system.commands`
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct Commands {}
+
+impl Command for Commands {
+    const NAME: &'static str = "system.commands";
+    const SUMMARY: &'static str = "Describes all commands: roles, arguments and answers as JSON schemas.";
+    const ROLE: Role = Role::Read;
+    const IDEMPOTENT: bool = true;
+    type Output = serde_json::Value;
+
+    async fn run(self, _context: &Context) -> Result<serde_json::Value, CommandError> {
+        Ok(schema::document())
+    }
+}
+
+/// `core.reboot`
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct Reboot {}
+
+impl Command for Reboot {
+    const NAME: &'static str = "core.reboot";
+    const SUMMARY: &'static str = "Ends everything in order and starts the machine again.";
+    const ROLE: Role = Role::Admin;
+    const IDEMPOTENT: bool = false;
+    type Output = ();
+
+    async fn run(self, context: &Context) -> Result<(), CommandError> {
+        tell_init(context, libc::SIGTERM)
+    }
+}
+
+/// `core.poweroff`
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct PowerOff {}
+
+impl Command for PowerOff {
+    const NAME: &'static str = "core.poweroff";
+    const SUMMARY: &'static str = "Ends everything in order and switches the machine off.";
+    const ROLE: Role = Role::Admin;
+    const IDEMPOTENT: bool = false;
+    type Output = ();
+
+    async fn run(self, context: &Context) -> Result<(), CommandError> {
+        tell_init(context, libc::SIGUSR2)
+    }
+}
+
+/// PID 1 does it; the answer is written before, as the manager is asked to end first.
+fn tell_init(context: &Context, signal: i32) -> Result<(), CommandError> {
+    if !context.node.machine {
+        let message = "this node is no machine: core0 runs below something else than `core0 init`";
+        return Err(CommandError::not_acceptable(message));
+    }
+    // SAFETY: no pointers; PID 1 is `core0 init`, as `machine` says.
+    match unsafe { libc::kill(1, signal) } {
+        0 => Ok(()),
+        _ => Err(CommandError::internal("PID 1 cannot be told").because(std::io::Error::last_os_error())),
+    }
+}

@@ -1,0 +1,73 @@
+//! What a command may use: its caller, and the node.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::command::Role;
+use crate::config::Config;
+use crate::domain::Domains;
+use crate::job::Jobs;
+use crate::log::Logs;
+use crate::paths::Paths;
+use crate::service::Services;
+
+/// The node, as its commands see it. One per process, shared.
+#[derive(Debug)]
+pub struct Node {
+    /// Where its files are.
+    pub paths: Paths,
+    /// How it is set up.
+    pub config: Config,
+    /// What its domains keep from one command to the next.
+    pub domains: Domains,
+    /// What it works on.
+    pub jobs: Jobs,
+    /// What it keeps running.
+    pub services: Services,
+    /// What it has to say.
+    pub logs: Arc<Logs>,
+    /// Since when.
+    pub began: Instant,
+    /// Whether it is a machine, below `core0 init`: only such a node can be rebooted.
+    pub machine: bool,
+}
+
+/// Who sent a command. redis keeps users apart by the keys they may write, so the key that a command came from tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// `default`, or a name of the configuration.
+    pub user: String,
+    /// What it may do.
+    pub role: Role,
+}
+
+impl Caller {
+    /// The administrator, who owns the password of redis' user `default`.
+    pub fn admin() -> Self {
+        Self { user: ADMIN.into(), role: Role::Admin }
+    }
+
+    /// The part of keys that is its own; the administrator's have none.
+    pub fn name(&self) -> Option<&str> {
+        Some(self.user.as_str()).filter(|user| *user != ADMIN)
+    }
+
+    /// Whether it may see and change what belongs to another.
+    pub fn may_touch(&self, owner: &Self) -> bool {
+        self.role == Role::Admin || self.user == owner.user
+    }
+}
+
+/// The user that is in no configuration.
+pub const ADMIN: &str = "default";
+
+/// One run of a command.
+#[derive(Clone, Debug)]
+pub struct Context {
+    /// The id of the command, which names its job, result and stream.
+    pub id: String,
+    /// Who sent it.
+    pub caller: Caller,
+    /// What it runs on.
+    pub node: Arc<Node>,
+}

@@ -1,0 +1,172 @@
+//! From bytes out of a queue to a job that runs, or to the answer why not.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::outcome::{Outcome, encode};
+use super::table::Control;
+use super::{Job, Jobs};
+use crate::command::{self, CommandError, Entry, Run};
+use crate::context::{Caller, Node};
+use crate::log::now_ms;
+use crate::queue::{Note, Ticket};
+use crate::spawner::Child;
+use crate::wire::{Envelope, EnvelopeError, Keys, State};
+
+/// Whose queue a command came from.
+#[derive(Clone, Debug)]
+pub struct Sender {
+    /// The caller that the queue belongs to.
+    pub caller: Caller,
+}
+
+/// The processes of jobs that outlived the last manager, by the names of their jobs.
+pub type Adopted = HashMap<String, Child>;
+
+/// A command that is refused before it is a job.
+struct Refusal {
+    id: String,
+    command: String,
+    outcome: Outcome,
+}
+
+impl Jobs {
+    /// Takes a command from a queue. What comes of it is one result; or a line in the log, when nobody can be told.
+    pub async fn accept(node: &Arc<Node>, sender: &Sender, ticket: Ticket, raw: &[u8]) {
+        let jobs = &node.jobs;
+        match jobs.judge(sender, &ticket, raw) {
+            Ok(job) => jobs.begin(node, job, None).await,
+            Err(Some(refusal)) => jobs.refuse(sender, ticket, refusal).await,
+            Err(None) => jobs.note(Note::Drop { ticket }).await,
+        }
+    }
+
+    /// Takes a command that an earlier manager had accepted. Its process may still run; without one it is interrupted,
+    /// unless it may run again and `first_time` says that it has not done so.
+    pub async fn resume(node: &Arc<Node>, sender: &Sender, ticket: Ticket, raw: &[u8], again: Again<'_>) {
+        let jobs = &node.jobs;
+        match jobs.judge(sender, &ticket, raw) {
+            Ok(job) => match again.adopted.remove(job.keys.name()) {
+                Some(child) => jobs.begin(node, job, Some(child)).await,
+                None if job.entry.idempotent && again.first_time => jobs.begin(node, job, None).await,
+                None => {
+                    jobs.remove(&job);
+                    jobs.remembered.lock().put(job.keys.name().into());
+                    let message = format!("interrupted: core0 was restarted while {} ran", job.entry.name);
+                    let outcome = Outcome::error(&CommandError::unavailable(message));
+                    let Envelope { id, command, .. } = job.envelope.clone();
+                    jobs.refuse(sender, ticket, Refusal { id, command, outcome }).await;
+                }
+            },
+            Err(Some(refusal)) => jobs.refuse(sender, ticket, refusal).await,
+            Err(None) => jobs.note(Note::Drop { ticket }).await,
+        }
+    }
+
+    /// Names whose results can still be read are no new commands.
+    pub fn remember(&self, name: &str) {
+        self.remembered.lock().put(name.into());
+    }
+
+    /// Makes a job of a command and puts it into the table; or says what is wrong with it, to whom it may concern.
+    fn judge(&self, sender: &Sender, ticket: &Ticket, raw: &[u8]) -> Result<Arc<Job>, Option<Refusal>> {
+        let envelope = match Envelope::parse(raw) {
+            Ok(envelope) => envelope,
+            Err(EnvelopeError::NoId(fault)) => {
+                tracing::warn!("something from {} is dropped: {fault}", sender.caller.user);
+                return Err(None);
+            }
+            Err(EnvelopeError::Refused { id, command, error }) => {
+                self.new_name(sender, &id, &command)?;
+                return Err(Some(Refusal { id, command, outcome: Outcome::error(&error) }));
+            }
+        };
+        let keys = self.new_name(sender, &envelope.id, &envelope.command)?;
+        let entry = match self.entry(sender, &envelope) {
+            Ok(entry) => entry,
+            Err(outcome) => {
+                return Err(Some(Refusal { id: envelope.id, command: envelope.command, outcome }));
+            }
+        };
+        let streams = if envelope.stream { vec![keys.stream()] } else { Vec::new() };
+        let job = Arc::new(Job {
+            ticket: ticket.clone(),
+            caller: sender.caller.clone(),
+            entry,
+            started_ms: now_ms(),
+            control: Control::default(),
+            streams: Mutex::new(streams),
+            envelope,
+            keys,
+        });
+        self.live.lock().insert(job.keys.name().into(), job.clone());
+        Ok(job)
+    }
+
+    /// The keys of a command whose name is not taken.
+    fn new_name(&self, sender: &Sender, id: &str, command: &str) -> Result<Keys, Option<Refusal>> {
+        let keys = Keys::new(sender.caller.name(), id);
+        if self.live.lock().contains_key(keys.name()) || self.remembered.lock().has(keys.name()) {
+            let state = State::DuplicateId.name();
+            tracing::warn!("{state}: {command} {} is dropped, the first one is answered", keys.name());
+            return Err(None);
+        }
+        Ok(keys)
+    }
+
+    fn entry(&self, sender: &Sender, envelope: &Envelope) -> Result<&'static Entry, Outcome> {
+        let name = &envelope.command;
+        let Some(entry) = command::find(name) else {
+            let shown = &name[..name.floor_char_boundary(64)];
+            let error =
+                CommandError::not_found(format!("there is no command {shown:?}: system.commands lists all"));
+            return Err(Outcome { state: State::UnknownCmd, ..Outcome::error(&error) });
+        };
+        if sender.caller.role < entry.role {
+            let (user, needs) = (&sender.caller.user, entry.role);
+            return Err(Outcome::error(&CommandError::forbidden(format!(
+                "{name} needs the role {needs:?}, and {user} has {:?}",
+                sender.caller.role
+            ))));
+        }
+        if self.count() >= self.limits.accepted {
+            return Err(Outcome::error(&CommandError::unavailable(format!(
+                "{} commands are being worked on: wait for some to end",
+                self.limits.accepted
+            ))));
+        }
+        Ok(entry)
+    }
+
+    async fn begin(&self, node: &Arc<Node>, job: Arc<Job>, child: Option<Child>) {
+        if matches!(job.entry.run, Run::Process(_)) {
+            self.note(Note::Begin { ticket: job.ticket.clone(), keys: job.keys.clone() }).await;
+        }
+        let user = job.caller.user.as_str();
+        let turn = job.envelope.queue.as_ref().map(|queue| self.serial.enter(&format!("{user}:{queue}")));
+        tokio::spawn(Self::carry_out(node.clone(), job, turn, child));
+    }
+
+    async fn refuse(&self, sender: &Sender, ticket: Ticket, refusal: Refusal) {
+        let Refusal { id, command, outcome } = refusal;
+        let keys = Keys::new(sender.caller.name(), &id);
+        self.remembered.lock().put(keys.name().into());
+        let result = outcome.result(&id, &command);
+        self.note(Note::Answer { ticket, keys, json: encode(result) }).await;
+    }
+
+    async fn note(&self, note: Note) {
+        // The receiver outlives every job.
+        let _ = self.parts.answers.send(note).await;
+    }
+}
+
+/// What is known of commands that an earlier manager had accepted.
+pub struct Again<'a> {
+    /// The processes that still run.
+    pub adopted: &'a mut Adopted,
+    /// Whether this command has not been run again before.
+    pub first_time: bool,
+}

@@ -1,0 +1,132 @@
+//! Carrying a job out: its turn, its runs, its one result.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use futures::FutureExt;
+
+use super::outcome::{Outcome, encode};
+use super::serial::Turn;
+use super::{Job, Jobs};
+use crate::command::{Answering, CommandError, Run};
+use crate::context::{Context, Node};
+use crate::queue::Note;
+use crate::spawner::Child;
+use crate::wire::{JobResult, State};
+
+/// How long a process that failed waits to be started again.
+const RESTART: Duration = Duration::from_secs(1);
+
+impl Jobs {
+    /// Carries a job out and answers it, whatever happens on the way.
+    pub(super) async fn carry_out(node: Arc<Node>, job: Arc<Job>, turn: Option<Turn>, child: Option<Child>) {
+        let jobs = &node.jobs;
+        let begun = tokio::time::Instant::now();
+        let runs = AssertUnwindSafe(jobs.runs(&node, &job, turn, child)).catch_unwind();
+        let outcome = runs.await.unwrap_or_else(|_| {
+            Outcome::error(&CommandError::internal(format!("{} panicked: see the log", job.entry.name)))
+        });
+        let time = begun.elapsed().as_millis() as u64;
+        let streams = std::mem::take(&mut *job.streams.lock());
+        for stream in &streams {
+            jobs.parts.publisher.end(stream, outcome.state).await;
+        }
+        jobs.answer(&job, outcome, time).await;
+        jobs.remembered.lock().put(job.keys.name().into());
+        jobs.remove(&job);
+    }
+
+    async fn answer(&self, job: &Job, outcome: Outcome, time: u64) {
+        let result = JobResult {
+            starttime: job.started_ms,
+            time,
+            tags: job.envelope.tags.clone(),
+            ..outcome.result(&job.envelope.id, &job.envelope.command)
+        };
+        let note = Note::Answer { ticket: job.ticket.clone(), keys: job.keys.clone(), json: encode(result) };
+        // The receiver outlives every job.
+        let _ = self.parts.answers.send(note).await;
+    }
+
+    async fn runs(&self, node: &Arc<Node>, job: &Job, turn: Option<Turn>, child: Option<Child>) -> Outcome {
+        let killed = || Outcome::told(State::Killed, &CommandError::unavailable("killed before it ran"));
+        let mut turn = turn;
+        if let Some(turn) = &mut turn {
+            tokio::select! {
+                () = turn.come() => {}
+                () = job.control.killed() => return killed(),
+            }
+        }
+        let _permit = match job.entry.run {
+            Run::Answer(_) => None,
+            Run::Process(_) => tokio::select! {
+                permit = self.processes.acquire() => permit.ok(),
+                () = job.control.killed() => return killed(),
+            },
+        };
+        let mut child = child;
+        let mut restarts = 0;
+        loop {
+            let outcome = match child.take() {
+                Some(child) => self.follow(job, child).await,
+                None => self.once(node, job).await,
+            };
+            let pause = match (outcome.state, job.envelope.recurring_period) {
+                (State::Killed, _) => return outcome,
+                (State::Error | State::Timeout, _) if restarts < job.envelope.max_restart => {
+                    restarts += 1;
+                    job.control.restarts.fetch_add(1, Ordering::Relaxed);
+                    RESTART
+                }
+                (_, Some(period)) => {
+                    restarts = 0;
+                    period
+                }
+                (_, None) => return outcome,
+            };
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = job.control.stopped() => return outcome,
+            }
+        }
+    }
+
+    async fn once(&self, node: &Arc<Node>, job: &Job) -> Outcome {
+        let arguments = job.envelope.arguments.clone();
+        match job.entry.run {
+            Run::Process(process) => match process(arguments) {
+                Ok(process) => self.start(job, &process).await,
+                Err(error) => Outcome::error(&error),
+            },
+            Run::Answer(answer) => {
+                let context =
+                    Context { id: job.envelope.id.clone(), caller: job.caller.clone(), node: node.clone() };
+                match answer(arguments, context) {
+                    Ok(answering) => self.await_answer(job, answering).await,
+                    Err(error) => Outcome::error(&error),
+                }
+            }
+        }
+    }
+
+    async fn await_answer(&self, job: &Job, answering: Answering) -> Outcome {
+        let told = |state, message: &str| Outcome::told(state, &CommandError::unavailable(message));
+        let late = async {
+            match job.envelope.max_time {
+                Some(max) => tokio::time::sleep(max).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            answer = answering => match answer {
+                Ok(json) => Outcome::answer(json),
+                Err(error) => Outcome::error(&error),
+            },
+            () = job.control.killed() => told(State::Killed, "killed while it ran"),
+            () = late => told(State::Timeout, "it took longer than its max_time"),
+        }
+    }
+}

@@ -1,0 +1,25 @@
+//! `core0`: a thin shell around the flist engine. One program, several processes, told apart by their first argument.
+//!
+//! A command travels `queue -> job -> command -> domain`: [`queue`] takes it from redis, [`job`] runs it, [`command`]
+//! has one struct per command. [`context`] is what a command may use of its node.
+
+pub mod argument;
+pub mod cli;
+pub mod command;
+pub mod config;
+pub mod context;
+pub mod domain;
+pub mod init;
+pub mod job;
+pub mod log;
+pub mod manager;
+pub mod paths;
+pub mod process;
+pub mod publish;
+pub mod queue;
+pub mod redis;
+pub mod schema;
+pub mod service;
+pub mod spawner;
+pub mod sys;
+pub mod wire;

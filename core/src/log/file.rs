@@ -1,0 +1,148 @@
+//! The log file: a thread writes it, so that a slow disk delays nobody. Four files of 64 MiB, the oldest goes.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::time::Duration;
+
+use super::Record;
+
+/// Bytes after which a file is followed by another.
+const FILE_MAX: u64 = 64 << 20;
+/// Older files that stay.
+const OLDER: u32 = 3;
+/// Records that wait for the disk.
+const WAITING: usize = 4096;
+/// How long what was written may wait in memory.
+const FLUSH: Duration = Duration::from_millis(200);
+
+/// The sending end.
+#[derive(Debug)]
+pub struct LogFile {
+    records: SyncSender<Record>,
+    dropped: Arc<AtomicU64>,
+}
+
+impl LogFile {
+    /// Opens it, and starts its thread.
+    pub fn open(path: PathBuf) -> io::Result<Self> {
+        let writer = Writer::open(path)?;
+        let (records, queue) = sync_channel(WAITING);
+        let dropped = Arc::new(AtomicU64::new(0));
+        let count = dropped.clone();
+        std::thread::Builder::new().name("log".into()).spawn(move || writer.run(&queue, &count))?;
+        Ok(Self { records, dropped })
+    }
+
+    /// Writes a record, or counts it as dropped when the disk is behind.
+    pub fn put(&self, record: &Record) {
+        if self.records.try_send(record.clone()).is_err() {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// A record as a line of JSON.
+#[derive(serde::Serialize)]
+struct Line<'a> {
+    time: u64,
+    source: &'a str,
+    level: u16,
+    text: &'a str,
+}
+
+struct Writer {
+    path: PathBuf,
+    file: BufWriter<File>,
+    bytes: u64,
+}
+
+impl Writer {
+    fn open(path: PathBuf) -> io::Result<Self> {
+        let file = File::options().create(true).append(true).open(&path)?;
+        let bytes = file.metadata()?.len();
+        Ok(Self { path, file: BufWriter::with_capacity(64 << 10, file), bytes })
+    }
+
+    fn run(mut self, queue: &Receiver<Record>, dropped: &AtomicU64) {
+        let mut failing = false;
+        loop {
+            let done = match queue.recv_timeout(FLUSH) {
+                Ok(record) => self.write(&record),
+                Err(RecvTimeoutError::Timeout) => self.file.flush(),
+                Err(RecvTimeoutError::Disconnected) => {
+                    let _ = self.file.flush();
+                    return;
+                }
+            };
+            let lost = dropped.swap(0, Ordering::Relaxed);
+            if lost > 0 {
+                tracing::warn!("the log's disk is behind: {lost} records of jobs are not in the file");
+            }
+            match done {
+                Err(ref e) if !failing => tracing::warn!("cannot write {}: {e}", self.path.display()),
+                Ok(()) | Err(_) => {}
+            }
+            failing = done.is_err();
+        }
+    }
+
+    fn write(&mut self, record: &Record) -> io::Result<()> {
+        let Record { time, source, level, text } = record;
+        let mut line = serde_json::to_vec(&Line { time: *time, source, level: *level, text })?;
+        line.push(b'\n');
+        if self.bytes > 0 && self.bytes + line.len() as u64 > FILE_MAX {
+            self.rotate()?;
+        }
+        self.bytes += line.len() as u64;
+        self.file.write_all(&line)
+    }
+
+    fn rotate(&mut self) -> io::Result<()> {
+        self.file.flush()?;
+        for n in (0..OLDER).rev() {
+            match std::fs::rename(older(&self.path, n), older(&self.path, n + 1)) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+                _ => {}
+            }
+        }
+        *self = Self::open(std::mem::take(&mut self.path))?;
+        Ok(())
+    }
+}
+
+fn older(path: &Path, n: u32) -> PathBuf {
+    match n {
+        0 => path.into(),
+        n => path.with_extension(format!("log.{n}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_file_is_followed_by_another_and_three_older_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = Writer::open(dir.path().join("jobs.log")).unwrap();
+        let text: Arc<str> = "x".repeat(1 << 20).into();
+        for i in 0..330u64 {
+            let record = Record { time: i, source: "job x".into(), level: 1, text: text.clone() };
+            writer.write(&record).unwrap();
+        }
+        writer.file.flush().unwrap();
+        let mut sizes: Vec<_> = std::fs::read_dir(dir.path())
+            .unwrap()
+            .map(|entry| entry.unwrap())
+            .map(|entry| (entry.file_name().into_string().unwrap(), entry.metadata().unwrap().len()))
+            .collect();
+        sizes.sort();
+        let names: Vec<_> = sizes.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["jobs.log", "jobs.log.1", "jobs.log.2", "jobs.log.3"]);
+        assert!(sizes.iter().all(|(_, bytes)| *bytes <= FILE_MAX));
+    }
+}

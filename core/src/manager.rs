@@ -1,0 +1,229 @@
+//! The manager: the process that talks. It owns redis, the jobs and the services, and none of their processes.
+//!
+//! Start: the lock, the spawner with what it kept, redis, what was accepted before, then the queues. Stop: the reverse.
+
+mod keeper;
+
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use rustix::fs::{FlockOperation, flock};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinSet;
+
+use crate::config::Config;
+use crate::context::{Caller, Node};
+use crate::domain::Domains;
+use crate::job::{Adopted, Jobs, Parts, Sender};
+use crate::log::Logs;
+use crate::paths::Paths;
+use crate::publish;
+use crate::queue::answers;
+use crate::queue::intake::Intake;
+use crate::queue::recover::{recover, remember};
+use crate::redis::Link;
+use crate::redis::server::Server;
+use crate::service::{self, Services};
+use crate::spawner::{Child, Spawner};
+use crate::wire::is_name;
+use keeper::Keeper;
+
+/// How long jobs may take to end after a polite signal, and again after the other one.
+const JOBS_STOP: Duration = Duration::from_millis(900);
+/// How long all services may take to end, whatever their units say: the whole stop is promised within five seconds.
+const SERVICES_STOP: Duration = Duration::from_millis(1500);
+/// How long the last results may take to be written.
+const LAST_RESULTS: Duration = Duration::from_millis(700);
+
+/// Longest path of a unix socket.
+const SOCKET_MAX: usize = 107;
+
+/// What the manager is started with.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where its files are.
+    pub paths: Paths,
+    /// The configuration file, when it is not where it usually is.
+    pub config: Option<PathBuf>,
+}
+
+/// Runs until a signal ends it.
+pub async fn run(options: Options) -> anyhow::Result<()> {
+    let Options { paths, config } = options;
+    let _lock = lock(&paths)?;
+    let config = load(&paths, config)?;
+    open_many_files()?;
+    // Before anything takes time, so that a signal during the start is not lost.
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+
+    let (spawner, held) = Spawner::connect(&paths.spawner_socket(), &paths.log().join("spawner.log"))
+        .await
+        .context("cannot start the spawner")?;
+    let fresh = held.is_empty();
+    let done = work(paths, config, &spawner, held, [&mut terminate, &mut interrupt]).await;
+    // What an earlier manager left to this one is kept for the next, unless this one stopped in order.
+    if done.is_ok() || fresh {
+        spawner.finish().await;
+    }
+    done
+}
+
+/// Everything between the spawner's start and its end.
+async fn work(
+    paths: Paths,
+    config: Config,
+    spawner: &Spawner,
+    held: Vec<(String, Child)>,
+    [terminate, interrupt]: [&mut Signal; 2],
+) -> anyhow::Result<()> {
+    let [mut kept_jobs, mut kept_services, kept_tests] = sort(held);
+    let (publisher, outlet) = publish::channel();
+    let logs = Arc::new(Logs::open(paths.log(), publisher.clone()).context("cannot open the log")?);
+
+    let server = Server::set_up(&paths, &config).context("cannot set redis up")?;
+    let keeper = Keeper::new(server, paths.clone(), spawner.clone(), logs.clone());
+    let keeper = keeper.start(kept_services.remove("redis")).await?;
+    let (access, port, password) = (keeper.access(), keeper.port(), keeper.password());
+    let mut redis = tokio::spawn(keeper.keep());
+
+    let (notes, answers) = answers::channel();
+    let parts =
+        Parts { spawner: spawner.clone(), logs: logs.clone(), publisher: publisher.clone(), answers: notes };
+    let limits = config.limits.clone();
+    let services = Services::new(service::Parts {
+        spawner: spawner.clone(),
+        logs: logs.clone(),
+        units: paths.services(),
+        notify_dir: paths.run().into(),
+        cmdline: std::fs::read_to_string("/proc/cmdline").unwrap_or_default(),
+    });
+    let jobs = Jobs::new(parts, limits);
+    let began = std::time::Instant::now();
+    let machine = std::os::unix::process::parent_id() == 1 && std::env::var_os("CORE0_MACHINE").is_some();
+    let domains = Domains::new(&paths, config.firewall.input);
+    domains.start().await;
+    let node = Arc::new(Node { jobs, services, domains, paths, config, logs, began, machine });
+    let writer = tokio::spawn(answers.run(Link::new(&access)?));
+    tokio::spawn(outlet.run(Link::new(&access)?));
+
+    let mut link = Link::new(&access)?;
+    let senders = senders(&node.config);
+    for sender in &senders {
+        recover(&node, sender, &mut link, &mut kept_jobs)
+            .await
+            .context("cannot read what was accepted before")?;
+    }
+    remember(&node, &mut link).await.context("cannot read what was answered before")?;
+    let mut intakes = JoinSet::new();
+    for sender in senders {
+        intakes.spawn(Intake::new(sender, Link::new(&access)?).run(node.clone()));
+    }
+    node.services.reload(&mut kept_services).await.context("cannot read the units of services")?;
+    for kept in [kept_jobs, kept_services, kept_tests] {
+        abandon(kept).await;
+    }
+
+    println!("ready {}", serde_json::json!({"host": "127.0.0.1", "port": port, "password": password}));
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+        ended = &mut redis => bail!("redis cannot be kept up: {ended:?}"),
+        Some(ended) = intakes.join_next() => bail!("a queue is not read any more: {ended:?}"),
+    }
+    intakes.shutdown().await;
+    node.jobs.stop(JOBS_STOP).await;
+    node.domains.stop().await;
+    node.services.stop_all(SERVICES_STOP).await;
+    drop(node);
+    // The writer ends when the last sender is gone and what it sent is written.
+    let written = async {
+        let ended = writer.await;
+        publisher.flush().await;
+        ended
+    };
+    match tokio::time::timeout(LAST_RESULTS, written).await {
+        Ok(ended) => ended.context("the last results were not written")?,
+        Err(_) => tracing::warn!("redis did not take the last results"),
+    }
+    redis.abort();
+    Ok(())
+}
+
+/// Each process takes two descriptors, and redis some.
+fn open_many_files() -> anyhow::Result<()> {
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })
+        .context("cannot raise the number of open files")
+}
+
+fn lock(paths: &Paths) -> anyhow::Result<File> {
+    use std::os::unix::fs::DirBuilderExt;
+    let dir = paths.run();
+    for socket in [paths.redis_socket(), paths.spawner_socket()] {
+        if socket.as_os_str().len() > SOCKET_MAX {
+            bail!(
+                "{} is longer than the {SOCKET_MAX} bytes of a socket: choose a shorter folder",
+                socket.display()
+            );
+        }
+    }
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .with_context(|| format!("cannot make {}", dir.display()))?;
+    std::fs::create_dir_all(paths.log()).with_context(|| format!("cannot make {}", paths.log().display()))?;
+    let lock = File::create(paths.lock())?;
+    flock(&lock, FlockOperation::NonBlockingLockExclusive)
+        .with_context(|| format!("another core0 runs on {}", dir.display()))?;
+    Ok(lock)
+}
+
+fn load(paths: &Paths, config: Option<PathBuf>) -> anyhow::Result<Config> {
+    let usual = paths.config();
+    let config = match config {
+        Some(path) => Config::load(&path)?,
+        None if usual.exists() => Config::load(&usual)?,
+        None => Config::default(),
+    };
+    for name in config.users.keys() {
+        // redis has users `default` and `core0` already.
+        if !is_name(name) || name == "default" || name == "core0" {
+            bail!(
+                "{name:?} cannot be a user: names are letters, digits, '-', '_' and '.', and default and core0 are taken"
+            );
+        }
+    }
+    Ok(config)
+}
+
+/// What the spawner kept, by what it is: jobs, services, and tests of services, which nobody waits for any more.
+fn sort(held: Vec<(String, Child)>) -> [Adopted; 3] {
+    let mut sorted = [Adopted::new(), Adopted::new(), Adopted::new()];
+    for (tag, child) in held {
+        let (which, name) = match tag.split_once(' ') {
+            Some(("job", name)) => (0, name),
+            Some(("service", name)) => (1, name),
+            Some(_) | None => (2, tag.as_str()),
+        };
+        sorted[which].insert(name.into(), child);
+    }
+    sorted
+}
+
+fn senders(config: &Config) -> Vec<Sender> {
+    let users = config.users.iter().map(|(name, user)| Caller { user: name.clone(), role: user.role });
+    std::iter::once(Caller::admin()).chain(users).map(|caller| Sender { caller }).collect()
+}
+
+/// Processes whose commands redis, or whose units nobody, knows any more.
+async fn abandon(jobs: Adopted) {
+    for (name, child) in jobs {
+        tracing::warn!("nobody knows {name} any more: pid {} is killed", child.pid);
+        child.killer().signal(libc::SIGKILL).await;
+    }
+}

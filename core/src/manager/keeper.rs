@@ -1,0 +1,143 @@
+//! Keeps redis up: on the same port, with the same passwords, and with what it knew.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use tokio::time::Instant;
+
+use crate::log::Logs;
+use crate::paths::Paths;
+use crate::process::drain;
+use crate::queue::recover::ping;
+use crate::redis::server::Server;
+use crate::redis::{Access, Link};
+use crate::spawner::{Child, Spawner};
+
+/// How long redis may take to answer after its start: it may have much to read.
+const START: Duration = Duration::from_secs(20);
+/// How often it is asked whether it is well, and how long it may think about it.
+const WATCH: Duration = Duration::from_secs(5);
+/// Pauses before it is started again.
+const PAUSE: [u64; 4] = [50, 200, 500, 1000];
+/// Ports that are tried, when others are faster.
+const PORTS: usize = 5;
+
+/// See the module's text.
+pub struct Keeper {
+    server: Server,
+    paths: Paths,
+    spawner: Spawner,
+    logs: Arc<Logs>,
+    child: Option<Child>,
+}
+
+impl Keeper {
+    /// Of a server that is set up.
+    pub fn new(server: Server, paths: Paths, spawner: Spawner, logs: Arc<Logs>) -> Self {
+        Self { server, paths, spawner, logs, child: None }
+    }
+
+    /// How core0 gets in.
+    pub fn access(&self) -> Access {
+        self.server.access.clone()
+    }
+
+    /// Its port.
+    pub fn port(&self) -> u16 {
+        self.server.port
+    }
+
+    /// The administrator's password.
+    pub fn password(&self) -> String {
+        self.server.password.clone()
+    }
+
+    /// Takes redis over from the last manager, or starts it; it answers then.
+    pub async fn start(mut self, kept: Option<Child>) -> anyhow::Result<Self> {
+        if let Some(child) = kept {
+            self.listen(child)?;
+            if self.answers(WATCH).await {
+                return Ok(self);
+            }
+        }
+        for _ in 0..PORTS {
+            self.spawn().await?;
+            if self.answers(START).await {
+                return Ok(self);
+            }
+            // A new server does not end but for a port that something else took meanwhile.
+            self.server.move_port(&self.paths)?;
+        }
+        bail!(
+            "redis-server does not start: its messages are in {}",
+            self.paths.log().join("jobs.log").display()
+        );
+    }
+
+    /// Keeps it up for ever.
+    pub async fn keep(mut self) -> anyhow::Result<()> {
+        let mut failures = 0;
+        loop {
+            let began = Instant::now();
+            self.watch().await?;
+            failures = if began.elapsed() > WATCH { 0 } else { failures + 1 };
+            let pause = PAUSE[failures.min(PAUSE.len() - 1)];
+            tracing::error!("redis ended: it is started again in {pause} ms");
+            tokio::time::sleep(Duration::from_millis(pause)).await;
+            if let Err(e) = self.spawn().await {
+                tracing::error!("cannot start redis: {e:#}");
+            }
+        }
+    }
+
+    /// Returns when it ended. One that does not answer twice is ended.
+    async fn watch(&mut self) -> anyhow::Result<()> {
+        let mut link = Link::new(&self.server.access)?;
+        let mut silent = 0;
+        while let Some(child) = &mut self.child {
+            tokio::select! {
+                _ = child.wait() => self.child = None,
+                () = tokio::time::sleep(WATCH) => {
+                    let well = tokio::time::timeout(WATCH, ping(&mut link)).await == Ok(true);
+                    silent = if well { 0 } else { silent + 1 };
+                    if silent >= 2 {
+                        tracing::error!("redis does not answer: it is killed");
+                        child.killer().signal(libc::SIGKILL).await;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn spawn(&mut self) -> anyhow::Result<()> {
+        let process = Server::process(&self.paths);
+        let child = self.spawner.spawn(&process, "service redis").await;
+        self.listen(child.context("is the package redis-server installed?")?)
+    }
+
+    fn listen(&mut self, mut child: Child) -> anyhow::Result<()> {
+        if let Some(ends) = child.output.take() {
+            let hear = |message: &crate::process::Message| tracing::debug!("redis: {}", message.text);
+            drain(ends, "service redis".into(), self.logs.clone(), hear)?;
+        }
+        self.child = Some(child);
+        Ok(())
+    }
+
+    /// Waits until it answers, and not longer than it lives.
+    async fn answers(&mut self, patience: Duration) -> bool {
+        let Ok(mut link) = Link::new(&self.server.access) else { return false };
+        let Some(child) = &mut self.child else { return false };
+        let until_it_answers = async {
+            while !ping(&mut link).await {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::select! {
+            _ = child.wait() => false,
+            answered = tokio::time::timeout(patience, until_it_answers) => answered.is_ok(),
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! The queues: commands come in from redis lists, results go out.
+//!
+//! A command is accepted when it is in the hash `core:inflight:USER`. [`intake`] moves it there: it waits with BLMOVE for
+//! one, then a script takes up to 63 more. [`answers`] gives the result and takes the command out of the hash in one
+//! script, and only what was in the hash is answered: so a reply that got lost is asked for again without harm, and no
+//! command is ever answered twice. [`recover`] deals with what an earlier manager left in it.
+
+pub mod answers;
+pub mod intake;
+pub mod recover;
+
+use std::sync::Arc;
+
+use crate::wire::Keys;
+
+/// Most commands or results of one round trip.
+const BATCH: usize = 64;
+
+/// An accepted command: its place in the hash.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ticket {
+    /// Whose hash.
+    pub user: Arc<str>,
+    /// Which field.
+    pub seq: u64,
+}
+
+impl Ticket {
+    /// The hash of accepted commands.
+    fn inflight(&self) -> String {
+        inflight_key(&self.user)
+    }
+
+    /// The set of those that ran again already.
+    fn again(&self) -> String {
+        again_key(&self.user)
+    }
+}
+
+fn inflight_key(user: &str) -> String {
+    format!("core:inflight:{user}")
+}
+
+fn again_key(user: &str) -> String {
+    format!("core:again:{user}")
+}
+
+/// What redis is told of a job.
+#[derive(Debug)]
+pub enum Note {
+    /// It was accepted, and it will take a while.
+    Begin {
+        /// Its place.
+        ticket: Ticket,
+        /// Its keys.
+        keys: Keys,
+    },
+    /// Its result.
+    Answer {
+        /// Its place.
+        ticket: Ticket,
+        /// Its keys.
+        keys: Keys,
+        /// The result.
+        json: String,
+    },
+    /// Nobody can be answered, or somebody is already.
+    Drop {
+        /// Its place.
+        ticket: Ticket,
+    },
+}

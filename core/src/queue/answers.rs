@@ -1,0 +1,93 @@
+//! Results going out, many to a round trip, each exactly once.
+
+use std::time::Duration;
+
+use redis::{RedisResult, Script};
+use tokio::sync::mpsc;
+
+use super::{BATCH, Note};
+use crate::redis::Link;
+use crate::wire::RESULT_LIFE;
+
+/// Notes that wait for redis; jobs that would add more wait.
+const WAITING: usize = 4096;
+/// Pause after a failure.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// A key that somebody made something else of is ours again: one such would hold back all results.
+///
+/// For each note: four keys (hash, set, result, flag) and three arguments (what, field, result).
+const ANSWER: &str = r"#!lua flags=allow-oom
+local life = ARGV[1]
+local function push(key, value)
+  local reply = redis.pcall('RPUSH', key, value)
+  if type(reply) == 'table' and reply.err then
+    redis.call('DEL', key)
+    redis.call('RPUSH', key, value)
+  end
+end
+for i = 0, #KEYS / 4 - 1 do
+  local hash, again, result, flag = KEYS[4 * i + 1], KEYS[4 * i + 2], KEYS[4 * i + 3], KEYS[4 * i + 4]
+  local what, seq, json = ARGV[3 * i + 2], ARGV[3 * i + 3], ARGV[3 * i + 4]
+  if what == 'begin' then
+    if redis.call('HEXISTS', hash, seq) == 1 and redis.call('EXISTS', flag) == 0 then
+      push(flag, '')
+    end
+  elseif redis.call('HDEL', hash, seq) == 1 then
+    redis.call('SREM', again, seq)
+    if what == 'answer' then
+      push(result, json)
+      redis.call('EXPIRE', result, life)
+      if redis.call('EXISTS', flag) == 0 then push(flag, '') end
+      redis.call('EXPIRE', flag, life)
+    end
+  end
+end";
+
+/// Both ends of the way out.
+pub fn channel() -> (mpsc::Sender<Note>, Answers) {
+    let (sender, notes) = mpsc::channel(WAITING);
+    (sender, Answers { notes })
+}
+
+/// The end that writes to redis.
+#[derive(Debug)]
+pub struct Answers {
+    notes: mpsc::Receiver<Note>,
+}
+
+impl Answers {
+    /// Writes until the senders are gone. What redis does not take is offered again until it does.
+    pub async fn run(mut self, mut link: Link) {
+        let script = Script::new(ANSWER);
+        let mut batch = Vec::with_capacity(BATCH);
+        while self.notes.recv_many(&mut batch, BATCH).await > 0 {
+            let mut failures = 0;
+            while let Err(e) = write(&script, &mut link, &batch).await {
+                if failures == 0 {
+                    tracing::warn!("{} results wait for redis: {e}", batch.len());
+                }
+                failures += 1;
+                tokio::time::sleep(PAUSE).await;
+            }
+            batch.clear();
+        }
+    }
+}
+
+async fn write(script: &Script, link: &mut Link, batch: &[Note]) -> RedisResult<()> {
+    let mut call = script.prepare_invoke();
+    call.arg(RESULT_LIFE.as_secs());
+    for note in batch {
+        let (what, ticket, keys, json) = match note {
+            Note::Begin { ticket, keys } => ("begin", ticket, Some(keys), ""),
+            Note::Answer { ticket, keys, json } => ("answer", ticket, Some(keys), json.as_str()),
+            Note::Drop { ticket } => ("drop", ticket, None, ""),
+        };
+        call.key(ticket.inflight()).key(ticket.again());
+        call.key(keys.map(|keys| keys.result()).unwrap_or_default());
+        call.key(keys.map(|keys| keys.flag()).unwrap_or_default());
+        call.arg(what).arg(ticket.seq).arg(json);
+    }
+    link.invoke(&call).await
+}

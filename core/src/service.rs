@@ -1,0 +1,17 @@
+//! Services: what the node keeps running. Each is a TOML file, not code.
+//!
+//! [`mod@unit`] is such a file, [`graph`] orders them, [`supervise`] keeps one, [`ready`] knows when it is there. Stopping goes
+//! backwards: what others come after ends last. A unit that cannot be used is shown as failed and says why; the others
+//! run.
+
+mod condition;
+mod graph;
+mod ready;
+mod status;
+mod supervise;
+mod table;
+mod unit;
+
+pub use status::{ServiceState, Status};
+pub use table::{Parts, Services};
+pub use unit::{Unit, UnitError};

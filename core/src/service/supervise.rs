@@ -1,0 +1,285 @@
+//! Keeping one service: a task that starts it when it may, watches it, starts it again, and stops it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::ready::Watch;
+use super::status::{ServiceState, Status};
+use super::table::Parts;
+use super::unit::{Health, Ready, Restart, Unit};
+use crate::process::{Message, drain};
+use crate::spawner::{Child, Exit};
+
+/// The first pause before a service is started again; it doubles.
+const PAUSE: Duration = Duration::from_millis(100);
+/// The longest one.
+const PAUSE_MAX: Duration = Duration::from_secs(30);
+/// Who was well for so long begins anew.
+const WELL: Duration = Duration::from_secs(60);
+
+/// A service. Its task ends when its sender of `wanted` is gone.
+#[derive(Debug)]
+pub struct Service {
+    /// Its name.
+    pub name: String,
+    /// What it is; a new one counts from the next start on.
+    pub unit: Mutex<Unit>,
+    /// What it comes after.
+    pub after: Mutex<Vec<watch::Receiver<Status>>>,
+    /// Whether it shall run.
+    pub wanted: watch::Sender<bool>,
+    /// What it is doing.
+    pub status: watch::Sender<Status>,
+}
+
+/// How a run of a service ended.
+enum End {
+    /// By itself.
+    Exit(Option<Exit>),
+    /// It could not be started.
+    NotStarted(String),
+    /// It was told to.
+    Told,
+}
+
+impl Service {
+    /// One that is waiting.
+    pub fn new(name: &str, unit: Unit, after: Vec<watch::Receiver<Status>>) -> Arc<Self> {
+        let status = watch::Sender::new(Status::new(ServiceState::Waiting, ""));
+        let (unit, after, wanted) = (Mutex::new(unit), Mutex::new(after), watch::Sender::new(true));
+        Arc::new(Self { name: name.into(), unit, after, wanted, status })
+    }
+
+    /// The source of its records in the log.
+    pub fn source(name: &str) -> Arc<str> {
+        format!("service {name}").into()
+    }
+
+    fn enter(&self, state: ServiceState, pid: i32, reason: impl Into<String>) {
+        let reason = reason.into();
+        match state {
+            ServiceState::Failed => tracing::error!("service {} failed: {reason}", self.name),
+            ServiceState::Pausing => tracing::warn!("service {} ended: {reason}", self.name),
+            _ => tracing::debug!("service {} is {state:?}", self.name),
+        }
+        self.status.send_modify(|status| {
+            *status = Status { pid, restarts: status.restarts, ..Status::new(state, reason) };
+        });
+    }
+
+    /// Keeps it for as long as the node runs.
+    pub async fn keep(self: Arc<Self>, parts: Parts, kept: Option<Child>) {
+        let mut wanted = self.wanted.subscribe();
+        let mut kept = kept;
+        let (mut pause, mut failures) = (PAUSE, 0);
+        loop {
+            if !*wanted.borrow_and_update() {
+                self.enter(ServiceState::Stopped, 0, "");
+                if wanted.wait_for(|wanted| *wanted).await.is_err() {
+                    return;
+                }
+                (pause, failures) = (PAUSE, 0);
+            }
+            if kept.is_none() && !self.wait_for_others(&mut wanted).await {
+                continue;
+            }
+            let began = Instant::now();
+            let unit = self.unit.lock().clone();
+            let end = self.run(&parts, &unit, kept.take(), &mut wanted).await;
+            if began.elapsed() > WELL {
+                (pause, failures) = (PAUSE, 0);
+            }
+            let (well, reason) = match &end {
+                End::Told => continue,
+                End::Exit(Some(Exit::Code(0))) => (true, "it ended".to_string()),
+                End::Exit(Some(Exit::Code(code))) => (false, format!("exit code {code}")),
+                End::Exit(Some(Exit::Signal(signal))) => (false, format!("signal {signal}")),
+                End::Exit(None) => (false, "the spawner died".into()),
+                End::NotStarted(reason) => (false, reason.clone()),
+            };
+            if unit.one_shot && well {
+                self.enter(ServiceState::Done, 0, "");
+                let again = unit.recurring.map(Duration::from_secs_f64);
+                self.idle(again, &mut wanted).await;
+                continue;
+            }
+            let again = match unit.restart() {
+                Restart::Always => true,
+                Restart::OnFailure => !well,
+                Restart::Never => false,
+            };
+            failures += 1;
+            if !again || (unit.restart_limit > 0 && failures > unit.restart_limit) {
+                let state = if well { ServiceState::Ended } else { ServiceState::Failed };
+                let often = if again { format!("{reason}, {failures} times") } else { reason };
+                self.enter(state, 0, often);
+                self.idle(None, &mut wanted).await;
+                (pause, failures) = (PAUSE, 0);
+                continue;
+            }
+            self.enter(ServiceState::Pausing, 0, reason);
+            self.idle(Some(pause), &mut wanted).await;
+            pause = (pause * 2).min(PAUSE_MAX);
+            self.status.send_modify(|status| status.restarts += 1);
+        }
+    }
+
+    /// Waits for a time or for a change of mind: `wanted` off and on again is a restart.
+    async fn idle(&self, time: Option<Duration>, wanted: &mut watch::Receiver<bool>) {
+        let time = async {
+            match time {
+                Some(time) => sleep(time).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = time => {}
+            () = not_wanted(wanted) => {}
+        }
+    }
+
+    /// Waits for what it comes after; false when it is not wanted any more.
+    async fn wait_for_others(&self, wanted: &mut watch::Receiver<bool>) -> bool {
+        let after = self.after.lock().clone();
+        if after.iter().all(|other| other.borrow().state.lets_others_start()) {
+            return true;
+        }
+        self.enter(ServiceState::Waiting, 0, "");
+        let all = async {
+            for other in &after {
+                // A sender that is gone is a service that was removed.
+                let _ = other.clone().wait_for(|status| status.state.lets_others_start()).await;
+            }
+        };
+        tokio::select! {
+            () = all => true,
+            () = not_wanted(wanted) => false,
+        }
+    }
+
+    async fn run(
+        &self,
+        parts: &Parts,
+        unit: &Unit,
+        kept: Option<Child>,
+        wanted: &mut watch::Receiver<bool>,
+    ) -> End {
+        let was_kept = kept.is_some();
+        let socket = parts.notify_dir.join(format!("{}.sock", self.name));
+        let ready = if was_kept { None } else { unit.ready.as_ref() };
+        let watch = match Watch::new(ready, &socket) {
+            Ok(watch) => watch,
+            Err(e) => return End::NotStarted(format!("cannot make {}: {e}", socket.display())),
+        };
+        let mut child = match kept {
+            Some(child) => child,
+            None => match self.start(parts, unit, socket).await {
+                Ok(child) => child,
+                Err(reason) => return End::NotStarted(reason),
+            },
+        };
+        if let Err(e) = self.listen(parts, unit, &mut child, &watch) {
+            tracing::error!("the output of service {} is lost: {e}", self.name);
+        }
+        self.enter(ServiceState::Starting, child.pid, "");
+        let mut is_ready = unit.one_shot;
+        let health = self.health(parts, unit);
+        tokio::pin!(health);
+        loop {
+            tokio::select! {
+                exit = child.wait() => return End::Exit(exit),
+                () = watch.ready(), if !is_ready => {
+                    is_ready = true;
+                    self.enter(ServiceState::Ready, child.pid, "");
+                }
+                () = &mut health, if is_ready && unit.health.is_some() => {
+                    tracing::error!("service {} is not well: it is ended", self.name);
+                    stop(&mut child, unit).await;
+                    return End::Exit(Some(Exit::Signal(unit.stop_signal)));
+                }
+                () = not_wanted(wanted) => {
+                    stop(&mut child, unit).await;
+                    return End::Told;
+                }
+            }
+        }
+    }
+
+    async fn start(&self, parts: &Parts, unit: &Unit, socket: PathBuf) -> Result<Child, String> {
+        let mut process = unit.process();
+        if unit.ready == Some(Ready::Notify) {
+            process.env.insert("NOTIFY_SOCKET".into(), socket.display().to_string());
+        }
+        let tag = format!("service {}", self.name);
+        parts.spawner.spawn(&process, &tag).await.map_err(|error| {
+            let source = std::error::Error::source(&error).map(|e| format!(": {e}")).unwrap_or_default();
+            format!("{error}{source}")
+        })
+    }
+
+    fn listen(&self, parts: &Parts, unit: &Unit, child: &mut Child, watch: &Watch) -> std::io::Result<()> {
+        let Some(ends) = child.output.take() else { return Ok(()) };
+        let seen = watch.line();
+        let wanted = match &unit.ready {
+            Some(Ready::Match(text)) => text.clone(),
+            Some(Ready::Port(_) | Ready::Notify) | None => String::new(),
+        };
+        let hear = move |message: &Message| {
+            if let Some(seen) = seen.as_ref().filter(|_| message.text.contains(&wanted)) {
+                seen.notify_one();
+            }
+        };
+        drain(ends, Self::source(&self.name), parts.logs.clone(), hear)
+    }
+
+    /// Returns when the service is not well.
+    async fn health(&self, parts: &Parts, unit: &Unit) {
+        let Some(health) = &unit.health else { return std::future::pending().await };
+        let period = Duration::from_secs_f64(health.period);
+        let mut failures = 0;
+        while failures < health.failures.max(1) {
+            sleep(period).await;
+            failures = if self.is_well(parts, unit, health, period).await { 0 } else { failures + 1 };
+        }
+    }
+
+    async fn is_well(&self, parts: &Parts, unit: &Unit, health: &Health, limit: Duration) -> bool {
+        let tag = format!("test {}", self.name);
+        let Ok(mut child) = parts.spawner.spawn(&health.process(unit), &tag).await else { return false };
+        if let Some(ends) = child.output.take() {
+            let drained = drain(ends, Self::source(&self.name), parts.logs.clone(), |_: &Message| {});
+            if let Err(e) = drained {
+                tracing::warn!("the output of the test of {} is lost: {e}", self.name);
+            }
+        }
+        match timeout(limit, child.wait()).await {
+            Ok(exit) => exit == Some(Exit::Code(0)),
+            Err(_) => {
+                child.killer().signal(libc::SIGKILL).await;
+                child.wait().await;
+                false
+            }
+        }
+    }
+}
+
+/// Waits until a service shall not run.
+async fn not_wanted(wanted: &mut watch::Receiver<bool>) {
+    // A sender that is gone wants nothing.
+    let _ = wanted.wait_for(|wanted| !*wanted).await;
+}
+
+/// Ends a process: its signal, and after its time the other one.
+async fn stop(child: &mut Child, unit: &Unit) {
+    let killer = child.killer();
+    killer.signal(unit.stop_signal).await;
+    if timeout(unit.stop_timeout(), child.wait()).await.is_err() {
+        killer.signal(libc::SIGKILL).await;
+        child.wait().await;
+    }
+}

@@ -1,0 +1,214 @@
+//! All services of a node: reading their units, starting, stopping and listing them.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use super::condition;
+use super::graph::{self, BUILT_IN, Order};
+use super::status::{ServiceState, Status};
+use super::supervise::Service;
+use super::unit::{Unit, UnitError, read_all};
+use crate::command::CommandError;
+use crate::log::{Logs, Record, Tap};
+use crate::spawner::{Child, Spawner};
+
+/// What services need of the node.
+#[derive(Clone, Debug)]
+pub struct Parts {
+    /// Starts processes.
+    pub spawner: Spawner,
+    /// Takes their output.
+    pub logs: Arc<Logs>,
+    /// The folder with the units.
+    pub units: PathBuf,
+    /// The folder for notify sockets.
+    pub notify_dir: PathBuf,
+    /// The kernel's arguments.
+    pub cmdline: String,
+}
+
+/// See the module's text.
+#[derive(Debug)]
+pub struct Services {
+    parts: Parts,
+    table: Mutex<Table>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    running: BTreeMap<String, Arc<Service>>,
+    /// Units without a task: at fault, or not for this node.
+    idle: BTreeMap<String, Status>,
+    /// Who comes after whom, for stopping.
+    levels: Vec<Vec<String>>,
+}
+
+impl Services {
+    /// No services yet.
+    pub fn new(parts: Parts) -> Self {
+        Self { parts, table: Mutex::default() }
+    }
+
+    /// Reads the units and starts what is new. What an earlier manager kept is taken over; what no unit names any more
+    /// is stopped. Changed units count from the next start of their service on.
+    pub async fn reload(&self, kept: &mut HashMap<String, Child>) -> Result<(), UnitError> {
+        let read = read_all(&self.parts.units)?;
+        let mut idle: BTreeMap<String, Status> = BTreeMap::new();
+        let mut units: BTreeMap<String, Unit> = BTreeMap::new();
+        for (name, unit) in read {
+            match unit {
+                Ok(_) if BUILT_IN.contains(&name.as_str()) => {
+                    idle.insert(name, Status::new(ServiceState::Failed, "core0 has a service of this name"));
+                }
+                Ok(unit) => drop(units.insert(name, unit)),
+                Err(error) => drop(idle.insert(name, Status::new(ServiceState::Failed, error.to_string()))),
+            }
+        }
+        // A unit that cannot be read is there all the same: who comes after it waits, and is told why.
+        let broken: Vec<String> = idle.keys().cloned().collect();
+        let Order { levels, faults } = graph::order(&units, &broken);
+        for (name, fault) in faults {
+            units.remove(&name);
+            idle.insert(name, Status::new(ServiceState::Failed, fault));
+        }
+        for (name, status) in &idle {
+            tracing::error!("service {name} cannot be started: {}", status.reason);
+        }
+        let vanished = {
+            let mut table = self.table.lock();
+            for name in levels.iter().flatten() {
+                let Some(unit) = units.remove(name) else { continue };
+                self.add(&mut table, name, unit, kept.remove(name), &mut idle);
+            }
+            let named = |name: &String| levels.iter().flatten().any(|known| known == name);
+            let gone: Vec<String> = table.running.keys().filter(|name| !named(name)).cloned().collect();
+            let vanished: Vec<_> = gone.iter().filter_map(|name| table.running.remove(name)).collect();
+            (table.levels, table.idle) = (levels, idle);
+            vanished
+        };
+        for service in vanished {
+            stop(&service).await;
+        }
+        Ok(())
+    }
+
+    fn add(
+        &self,
+        table: &mut Table,
+        name: &str,
+        unit: Unit,
+        kept: Option<Child>,
+        idle: &mut BTreeMap<String, Status>,
+    ) {
+        let holds = unit.condition.as_deref().map_or(Ok(true), |c| condition::holds(c, &self.parts.cmdline));
+        if holds != Ok(true) {
+            idle.insert(name.into(), Status::new(ServiceState::Skipped, "its condition does not hold"));
+            return;
+        }
+        // A service that was skipped has no task: nobody waits for it.
+        let after: Vec<watch::Receiver<Status>> = unit
+            .after
+            .iter()
+            .filter_map(|other| table.running.get(other))
+            .map(|service| service.status.subscribe())
+            .collect();
+        if let Some(service) = table.running.get(name) {
+            *service.unit.lock() = unit;
+            *service.after.lock() = after;
+            return;
+        }
+        let service = Service::new(name, unit, after);
+        table.running.insert(name.into(), service.clone());
+        tokio::spawn(service.keep(self.parts.clone(), kept));
+    }
+
+    /// All of them, by name.
+    pub fn list(&self) -> BTreeMap<String, Status> {
+        let table = self.table.lock();
+        let running =
+            table.running.iter().map(|(name, service)| (name.clone(), service.status.borrow().clone()));
+        running.chain(table.idle.clone()).collect()
+    }
+
+    /// One of them.
+    pub fn status(&self, name: &str) -> Result<Status, CommandError> {
+        self.list().remove(name).ok_or_else(|| unknown(name))
+    }
+
+    fn get(&self, name: &str) -> Result<Arc<Service>, CommandError> {
+        let table = self.table.lock();
+        if let Some(idle) = table.idle.get(name) {
+            return Err(CommandError::precondition(format!("service {name} cannot run: {}", idle.reason)));
+        }
+        table.running.get(name).cloned().ok_or_else(|| unknown(name))
+    }
+
+    /// Lets it run. One that failed or ended runs again.
+    pub async fn start(&self, name: &str) -> Result<(), CommandError> {
+        let service = self.get(name)?;
+        let state = service.status.borrow().state;
+        if matches!(state, ServiceState::Failed | ServiceState::Ended | ServiceState::Done) {
+            stop(&service).await;
+        }
+        service.wanted.send_replace(true);
+        Ok(())
+    }
+
+    /// Stops it, and says so when it is stopped. Who comes after it goes on.
+    pub async fn stop(&self, name: &str) -> Result<(), CommandError> {
+        let service = self.get(name)?;
+        stop(&service).await;
+        Ok(())
+    }
+
+    /// Stops it and lets it run again.
+    pub async fn restart(&self, name: &str) -> Result<(), CommandError> {
+        let service = self.get(name)?;
+        stop(&service).await;
+        service.wanted.send_replace(true);
+        Ok(())
+    }
+
+    /// The last messages of a service.
+    pub fn logs(&self, name: &str, count: usize) -> Result<Vec<Record>, CommandError> {
+        self.status(name)?;
+        let tap = Tap { stream: String::new(), levels: Vec::new(), source: Some(Service::source(name)) };
+        Ok(self.parts.logs.last(&tap, count))
+    }
+
+    /// Stops all, each after those that come after it, and none longer than `limit`.
+    pub async fn stop_all(&self, limit: Duration) {
+        let levels: Vec<Vec<Arc<Service>>> = {
+            let table = self.table.lock();
+            let of = |level: &Vec<String>| {
+                level.iter().filter_map(|name| table.running.get(name).cloned()).collect()
+            };
+            table.levels.iter().rev().map(of).collect()
+        };
+        let deadline = tokio::time::Instant::now() + limit;
+        for level in levels {
+            let stops = level.iter().map(|service| stop(service));
+            if tokio::time::timeout_at(deadline, futures::future::join_all(stops)).await.is_err() {
+                tracing::warn!("some services did not end in time: they are killed");
+                return;
+            }
+        }
+    }
+}
+
+async fn stop(service: &Service) {
+    let mut status = service.status.subscribe();
+    status.mark_unchanged();
+    service.wanted.send_replace(false);
+    // The task lives as long as the service.
+    let _ = status.wait_for(|status| status.state == ServiceState::Stopped && status.pid == 0).await;
+}
+
+fn unknown(name: &str) -> CommandError {
+    CommandError::not_found(format!("there is no service {name}: service.list lists all"))
+}

@@ -1,0 +1,15 @@
+//! The spawner: a small process of one thread that starts every job and service, and keeps them.
+//!
+//! It is their parent, so their exits reach it and no pid is taken again before it has said so; it holds the reading
+//! ends of their output. When the manager is killed, the next one connects and gets everything handed over: jobs and
+//! services keep their pids and lose no exit. It is a subreaper too: what a job leaves behind becomes its child, is
+//! reaped here and goes with the node. Forking from it is cheap; from the manager it costs 39 ms per GiB of memory.
+//!
+//! [`protocol`] has the messages, [`server`] is the process, [`client`] the manager's end.
+
+mod client;
+mod protocol;
+pub mod server;
+
+pub use client::{Child, Killer, SpawnError, Spawner};
+pub use protocol::Exit;

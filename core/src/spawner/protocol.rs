@@ -1,0 +1,138 @@
+//! What manager and spawner tell each other: one JSON message a packet of a unix socket, with file descriptors.
+//!
+//! A process to start is too large for a packet: it lies in a memfd beside the message, its standard input in another.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, recvmsg, sendmsg,
+};
+use serde::{Deserialize, Serialize};
+
+/// Most bytes of a message.
+const MESSAGE_MAX: usize = 4096;
+/// Longest name of a process: it has to fit into a message, escaped.
+pub const TAG_MAX: usize = 512;
+/// Most descriptors beside a message.
+const FDS_MAX: usize = 2;
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Exit {
+    /// By itself, with this code.
+    Code(i32),
+    /// By this signal.
+    Signal(i32),
+}
+
+/// From the manager.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Request {
+    /// Start a process: a memfd with a [`Process`](crate::process::Process) in JSON, and perhaps one that it reads.
+    Spawn {
+        /// Number that the manager chose.
+        slot: u64,
+        /// What the next manager knows it by.
+        tag: String,
+    },
+    /// Send a signal to a process that has not ended, and to its group.
+    Signal {
+        /// Its number.
+        slot: u64,
+        /// The signal.
+        signal: i32,
+    },
+    /// The manager has seen the end of a process.
+    Forget {
+        /// Its number.
+        slot: u64,
+    },
+    /// Kill whatever is left, and end.
+    Finish,
+}
+
+/// From the spawner.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Event {
+    /// A process from an earlier manager's time, with both reading ends.
+    Held {
+        /// Its number.
+        slot: u64,
+        /// Its name.
+        tag: String,
+        /// Its pid, which is its group too.
+        pid: i32,
+        /// When it was started, in ms since 1970.
+        started_ms: u64,
+        /// How it ended, if it did.
+        exit: Option<Exit>,
+    },
+    /// All held processes are told.
+    Ready {
+        /// Numbers from here on are free.
+        next_slot: u64,
+    },
+    /// A process runs; beside it the reading ends of its standard output and error.
+    Spawned {
+        /// Its number.
+        slot: u64,
+        /// Its pid, which is its group too.
+        pid: i32,
+        /// When it was started, in ms since 1970.
+        started_ms: u64,
+    },
+    /// A process could not be started.
+    Failed {
+        /// Its number.
+        slot: u64,
+        /// What failed.
+        step: String,
+        /// Why, as errno.
+        errno: i32,
+    },
+    /// A process ended.
+    Exited {
+        /// Its number.
+        slot: u64,
+        /// How.
+        exit: Exit,
+    },
+}
+
+/// Sends one message; `WouldBlock` when the other side is behind.
+pub fn send<T: Serialize>(socket: BorrowedFd<'_>, message: &T, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let bytes = serde_json::to_vec(message)?;
+    if bytes.len() > MESSAGE_MAX || fds.len() > FDS_MAX {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "a message that is too large"));
+    }
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    if !fds.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(fds)) {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "too many descriptors"));
+    }
+    let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+    sendmsg(socket, &[IoSlice::new(&bytes)], &mut ancillary, flags)?;
+    Ok(())
+}
+
+/// Receives one message, `None` at the end of the connection; `WouldBlock` when there is none.
+pub fn receive<T: for<'a> Deserialize<'a>>(socket: BorrowedFd<'_>) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
+    let mut bytes = [0; MESSAGE_MAX];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
+    let received = recvmsg(socket, &mut [IoSliceMut::new(&mut bytes)], &mut ancillary, flags)?;
+    let mut fds = Vec::new();
+    for message in ancillary.drain() {
+        if let RecvAncillaryMessage::ScmRights(passed) = message {
+            fds.extend(passed);
+        }
+    }
+    if received.bytes == 0 {
+        return Ok(None);
+    }
+    Ok(Some((serde_json::from_slice(&bytes[..received.bytes])?, fds)))
+}

@@ -1,0 +1,169 @@
+//! The spawner's process: one thread, one loop over signals, its socket and its manager.
+
+mod children;
+mod finish;
+mod signals;
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{FlockOperation, flock};
+use rustix::net::{
+    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, listen, socket_with, sockopt,
+};
+
+use super::protocol::{Event, Request, TAG_MAX, receive, send};
+use children::Children;
+use signals::{Signals, Wake};
+
+/// Runs until it is told to finish, or until no manager came for `grace`.
+///
+/// Fails when another spawner has the socket.
+pub fn serve(path: &Path, grace: Option<Duration>) -> io::Result<()> {
+    let lock = File::create(path.with_extension("lock"))?;
+    flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
+    // SAFETY: no pointers are passed.
+    if unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let mut server = Server {
+        signals: Signals::catch()?,
+        listener: listen_at(path)?,
+        manager: None,
+        outbox: VecDeque::new(),
+        children: Children::new()?,
+        alone_since: Instant::now(),
+    };
+    while server.turn(grace)? {}
+    // Nobody may connect to what is about to end.
+    std::fs::remove_file(path)?;
+    finish::kill_all();
+    Ok(())
+}
+
+fn listen_at(path: &Path) -> io::Result<OwnedFd> {
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let listener = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+    bind(&listener, &SocketAddrUnix::new(path)?)?;
+    std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+    listen(&listener, 4)?;
+    Ok(listener)
+}
+
+struct Server {
+    signals: Signals,
+    listener: OwnedFd,
+    manager: Option<OwnedFd>,
+    /// What the manager has not been told yet: at most a few messages for each process.
+    outbox: VecDeque<Event>,
+    children: Children,
+    alone_since: Instant,
+}
+
+impl Server {
+    /// Waits for something to happen and deals with it; false when it is time to end.
+    fn turn(&mut self, grace: Option<Duration>) -> io::Result<bool> {
+        let timeout = match (grace, &self.manager) {
+            (Some(grace), None) => Some(grace.saturating_sub(self.alone_since.elapsed())),
+            _ => None,
+        };
+        let wants = if self.outbox.is_empty() { PollFlags::IN } else { PollFlags::IN | PollFlags::OUT };
+        let mut fds =
+            vec![PollFd::new(&self.signals, PollFlags::IN), PollFd::new(&self.listener, PollFlags::IN)];
+        if let Some(manager) = &self.manager {
+            fds.push(PollFd::new(manager, wants));
+        }
+        let timeout = timeout
+            .map(|left| Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() });
+        match poll(&mut fds, timeout.as_ref()) {
+            Ok(0) => {
+                return Ok(self.manager.is_some() || grace.is_none_or(|g| self.alone_since.elapsed() < g));
+            }
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(e) => return Err(e.into()),
+        }
+        let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
+        drop(fds);
+        if ready[0] {
+            match self.signals.read()? {
+                Wake::Stop => return Ok(false),
+                Wake::Child => self.children.reap(&mut self.outbox),
+            }
+        }
+        if ready[1] {
+            self.accept();
+        }
+        if ready.get(2) == Some(&true) && !self.serve_manager() {
+            return Ok(false);
+        }
+        self.flush();
+        Ok(true)
+    }
+
+    /// A new manager replaces the old one, which is dead or about to be: only one holds the node's lock.
+    fn accept(&mut self) {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let Ok(manager) = accept_with(&self.listener, flags) else { return };
+        let own = rustix::process::geteuid();
+        if sockopt::socket_peercred(&manager).is_ok_and(|peer| peer.uid == own) {
+            self.outbox.clear();
+            self.children.tell_held(&mut self.outbox);
+            self.manager = Some(manager);
+        }
+    }
+
+    /// Takes up to a few requests; false when told to finish.
+    fn serve_manager(&mut self) -> bool {
+        for _ in 0..64 {
+            let Some(manager) = &self.manager else { return true };
+            match receive::<Request>(manager.as_fd()) {
+                Ok(Some((Request::Finish, _))) => return false,
+                Ok(Some((request, fds))) => self.carry_out(request, fds),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return true,
+                Ok(None) | Err(_) => self.lose_manager(),
+            }
+        }
+        true
+    }
+
+    fn carry_out(&mut self, request: Request, fds: Vec<OwnedFd>) {
+        match request {
+            Request::Spawn { slot, tag } if tag.len() <= TAG_MAX => {
+                self.outbox.push_back(self.children.spawn(slot, tag, fds));
+            }
+            Request::Spawn { slot, .. } => {
+                let step = "a name that is too long".into();
+                self.outbox.push_back(Event::Failed { slot, step, errno: libc::ENAMETOOLONG });
+            }
+            Request::Signal { slot, signal } => self.children.signal(slot, signal),
+            Request::Forget { slot } => self.children.forget(slot),
+            Request::Finish => {}
+        }
+    }
+
+    fn lose_manager(&mut self) {
+        self.manager = None;
+        self.outbox.clear();
+        self.alone_since = Instant::now();
+    }
+
+    /// Tells the manager as much as its socket takes.
+    fn flush(&mut self) {
+        while let (Some(manager), Some(event)) = (&self.manager, self.outbox.front()) {
+            match send(manager.as_fd(), event, &self.children.ends_for(event)) {
+                Ok(()) => drop(self.outbox.pop_front()),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
+                Err(_) => self.lose_manager(),
+            }
+        }
+    }
+}

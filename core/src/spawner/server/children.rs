@@ -1,0 +1,185 @@
+//! The processes that the spawner started: starting, signalling, reaping, handing over.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use super::super::protocol::{Event, Exit};
+use crate::process::Process;
+
+/// Most bytes of a process in JSON: what a command can carry, escaped at its worst.
+const PROCESS_MAX: u64 = 16 << 20;
+
+/// Files that a process may open, unless it asks for more.
+const FILES: u64 = 1024;
+
+/// See the module's text.
+pub struct Children {
+    by_slot: BTreeMap<u64, Child>,
+    /// Of those that have not ended.
+    by_pid: HashMap<i32, u64>,
+    next_slot: u64,
+    /// What a process may open; the spawner itself takes all it can.
+    files: Rlimit,
+}
+
+struct Child {
+    tag: String,
+    pid: i32,
+    started_ms: u64,
+    ends: [OwnedFd; 2],
+    exit: Option<Exit>,
+}
+
+/// Where starting a process failed.
+struct Failure(String, io::Error);
+
+impl Children {
+    /// None yet. Raises the number of files that this process may open.
+    pub fn new() -> io::Result<Self> {
+        let files = getrlimit(Resource::Nofile);
+        setrlimit(Resource::Nofile, Rlimit { current: files.maximum, maximum: files.maximum })?;
+        // The manager, which starts this process, has raised it already: a process gets what is usual.
+        let files = Rlimit { current: Some(files.maximum.map_or(FILES, |most| most.min(FILES))), ..files };
+        Ok(Self { by_slot: BTreeMap::new(), by_pid: HashMap::new(), next_slot: 1, files })
+    }
+
+    /// Starts a process: a memfd with it, perhaps one with its standard input.
+    pub fn spawn(&mut self, slot: u64, tag: String, fds: Vec<OwnedFd>) -> Event {
+        match self.start(fds) {
+            Ok((pid, ends)) => {
+                let started_ms = now_ms();
+                self.next_slot = self.next_slot.max(slot + 1);
+                self.by_pid.insert(pid, slot);
+                self.by_slot.insert(slot, Child { tag, pid, started_ms, ends, exit: None });
+                Event::Spawned { slot, pid, started_ms }
+            }
+            Err(Failure(mut step, error)) => {
+                step.truncate(step.floor_char_boundary(1024));
+                Event::Failed { slot, step, errno: error.raw_os_error().unwrap_or(libc::EINVAL) }
+            }
+        }
+    }
+
+    fn start(&self, fds: Vec<OwnedFd>) -> Result<(i32, [OwnedFd; 2]), Failure> {
+        let at = |step: &str| {
+            let step = step.to_string();
+            move |e: io::Error| Failure(step, e)
+        };
+        let mut fds = fds.into_iter();
+        let process = fds.next().ok_or(io::ErrorKind::InvalidInput.into()).and_then(read_process);
+        let process = process.map_err(at("read what to start"))?;
+        let stdin = fds.next().map_or(Stdio::null(), Stdio::from);
+        let pipe = || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(io::Error::from);
+        let (out, out_writer) = pipe().map_err(at("make a pipe"))?;
+        let (err, err_writer) = pipe().map_err(at("make a pipe"))?;
+        let dir = if process.dir.is_empty() { "/" } else { &process.dir };
+        let files = self.files;
+        let mut command = Command::new(&process.argv[0]);
+        command.args(&process.argv[1..]).envs(&process.env).current_dir(dir);
+        command.stdin(stdin).stdout(out_writer).stderr(err_writer).process_group(0);
+        // SAFETY: only system calls; this process has one thread.
+        unsafe { command.pre_exec(move || prepare(files)) };
+        match command.spawn() {
+            Ok(child) => Ok((child.id() as i32, [out, err])),
+            Err(e) if !Path::new(dir).is_dir() => Err(Failure(format!("enter the folder {dir:?}"), e)),
+            Err(e) => Err(Failure(format!("start {:?}", process.argv[0]), e)),
+        }
+    }
+
+    /// Signals a process that has not ended and its group. As it is not reaped, its pid is still its own.
+    pub fn signal(&self, slot: u64, signal: i32) {
+        if let Some(child) = self.by_slot.get(&slot).filter(|child| child.exit.is_none()) {
+            // SAFETY: no pointers. It fails only when there is nobody, or for a signal that there is not.
+            unsafe { libc::kill(-child.pid, signal) };
+        }
+    }
+
+    /// Lets go of what has ended.
+    pub fn forget(&mut self, slot: u64) {
+        if self.by_slot.get(&slot).is_some_and(|child| child.exit.is_some()) {
+            self.by_slot.remove(&slot);
+        }
+    }
+
+    /// Reaps everything that ended, orphans of jobs too.
+    pub fn reap(&mut self, outbox: &mut VecDeque<Event>) {
+        loop {
+            let mut status = 0;
+            // SAFETY: the pointer is to a local.
+            let pid = unsafe { libc::waitpid(-1, &mut status, libc::WNOHANG) };
+            if pid <= 0 {
+                return;
+            }
+            let exit = match libc::WIFEXITED(status) {
+                true => Exit::Code(libc::WEXITSTATUS(status)),
+                false => Exit::Signal(libc::WTERMSIG(status)),
+            };
+            let Some(slot) = self.by_pid.remove(&pid) else { continue };
+            if let Some(child) = self.by_slot.get_mut(&slot) {
+                child.exit = Some(exit);
+                outbox.push_back(Event::Exited { slot, exit });
+            }
+        }
+    }
+
+    /// Everything a new manager has to know.
+    pub fn tell_held(&self, outbox: &mut VecDeque<Event>) {
+        outbox.extend(self.by_slot.iter().map(|(&slot, child)| Event::Held {
+            slot,
+            tag: child.tag.clone(),
+            pid: child.pid,
+            started_ms: child.started_ms,
+            exit: child.exit,
+        }));
+        outbox.push_back(Event::Ready { next_slot: self.next_slot });
+    }
+
+    /// The descriptors that go with a message.
+    pub fn ends_for(&self, event: &Event) -> Vec<BorrowedFd<'_>> {
+        match event {
+            Event::Held { slot, .. } | Event::Spawned { slot, .. } => {
+                self.by_slot.get(slot).map(|child| child.ends.iter().map(|end| end.as_fd()).collect())
+            }
+            Event::Ready { .. } | Event::Failed { .. } | Event::Exited { .. } => None,
+        }
+        .unwrap_or_default()
+    }
+}
+
+/// In the child before exec: it dies with the spawner, has no signal blocked, and may open as much as usual.
+fn prepare(files: Rlimit) -> io::Result<()> {
+    // SAFETY: the set is a local that sigemptyset initialises; nothing else is pointed to.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&mut set);
+        if libc::sigprocmask(libc::SIG_SETMASK, &set, std::ptr::null_mut()) != 0
+            || libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0) != 0
+        {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(setrlimit(Resource::Nofile, files)?)
+}
+
+fn read_process(memfd: OwnedFd) -> io::Result<Process> {
+    rustix::fs::seek(&memfd, rustix::fs::SeekFrom::Start(0))?;
+    let mut json = Vec::new();
+    File::from(memfd).take(PROCESS_MAX).read_to_end(&mut json)?;
+    let process: Process = serde_json::from_slice(&json)?;
+    match process.fault() {
+        None => Ok(process),
+        Some(fault) => Err(io::Error::new(io::ErrorKind::InvalidInput, fault)),
+    }
+}
+
+fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
+}

@@ -1,0 +1,172 @@
+//! PID 1, in namespaces of its own.
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use redis::{Connection, ConnectionAddr, IntoConnectionInfo, RedisConnectionInfo};
+use serde_json::{Value, json};
+
+use crate::harness::{PATIENCE, until};
+
+/// `core0 init` as PID 1 of new PID and mount namespaces.
+struct Machine {
+    unshare: Child,
+    folder: tempfile::TempDir,
+}
+
+impl Machine {
+    fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let log = std::fs::File::create(folder.path().join("stderr.log")).unwrap();
+        let unshare = Command::new("unshare")
+            .args([
+                "--pid",
+                "--fork",
+                "--mount",
+                "--mount-proc",
+                "--propagation",
+                "private",
+                "--kill-child=KILL",
+            ])
+            .arg(env!("CARGO_BIN_EXE_core0"))
+            .args(["init", "--machine", "--", "--dev"])
+            .arg(folder.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let machine = Self { unshare, folder };
+        until("the node answers", || machine.connect().is_some());
+        machine
+    }
+
+    fn dir(&self) -> &Path {
+        self.folder.path()
+    }
+
+    fn connect(&self) -> Option<Connection> {
+        let password = std::fs::read_to_string(self.dir().join("password")).ok()?;
+        let login = RedisConnectionInfo::default().set_password(password);
+        let address = ConnectionAddr::Unix(self.dir().join("redis.sock"));
+        let client =
+            redis::Client::open(address.into_connection_info().ok()?.set_redis_settings(login)).ok()?;
+        let mut connection = client.get_connection().ok()?;
+        redis::cmd("PING").exec(&mut connection).ok().map(|()| connection)
+    }
+
+    fn call(&self, id: &str, command: &str, arguments: Value) -> Value {
+        let envelope = json!({"id": id, "command": command, "arguments": arguments}).to_string();
+        let mut connection = self.connect().unwrap();
+        redis::cmd("RPUSH").arg("core:default").arg(envelope).exec(&mut connection).unwrap();
+        self.result(&mut connection, id)
+    }
+
+    fn result(&self, connection: &mut Connection, id: &str) -> Value {
+        let wait = PATIENCE.as_secs();
+        let popped: Option<(String, String)> =
+            redis::cmd("BLPOP").arg(format!("result:{id}")).arg(wait).query(connection).unwrap();
+        let (_, json) = popped.unwrap_or_else(|| {
+            let log = std::fs::read_to_string(self.dir().join("stderr.log")).unwrap_or_default();
+            panic!("no result of {id}\n{log}")
+        });
+        serde_json::from_str(&json).unwrap()
+    }
+
+    /// Runs a script in the machine and gives what it prints.
+    fn bash(&self, id: &str, script: &str) -> String {
+        let result = self.call(id, "bash", json!({"script": script}));
+        assert_eq!(result["state"], "SUCCESS", "{result}");
+        result["streams"][0].as_str().unwrap().trim().into()
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        // The kernel ends a PID namespace with its PID 1, and unshare ends that.
+        let _ = self.unshare.kill();
+        let _ = self.unshare.wait();
+    }
+}
+
+#[test]
+fn two_thousand_short_jobs_and_as_many_orphans_lose_no_exit_and_leave_no_zombie() {
+    let machine = Machine::start();
+    let mut connection = machine.connect().unwrap();
+    let mut pipeline = redis::pipe();
+    for i in 0..2000 {
+        // `( ... & )` leaves an orphan behind, which ends after its parents.
+        let script = format!("echo {i}; echo bad >&2; (sleep 0.2 >/dev/null 2>&1 &); exit {}", i % 5);
+        let arguments = json!({"name": "sh", "args": ["-c", script]});
+        let envelope = json!({"id": format!("o{i}"), "command": "core.system", "arguments": arguments});
+        pipeline.cmd("RPUSH").arg("core:default").arg(envelope.to_string()).ignore();
+    }
+    pipeline.exec(&mut connection).unwrap();
+    for i in 0..2000 {
+        let result = machine.result(&mut connection, &format!("o{i}"));
+        let code = if i % 5 == 0 { 0 } else { 1000 + i % 5 };
+        assert_eq!(
+            (&result["code"], &result["streams"]),
+            (&json!(code), &json!([format!("{i}\n"), "bad\n"])),
+            "{result}"
+        );
+    }
+    until("no zombie and no orphan is left", || {
+        let count = "cat /proc/[0-9]*/stat 2>/dev/null | grep -cE '\\) Z |\\(sleep\\)' || true";
+        machine.bash(&crate::harness::new_id(), count) == "0"
+    });
+}
+
+#[test]
+fn a_manager_that_is_killed_is_started_again_and_orphans_of_pid_1_are_reaped() {
+    let machine = Machine::start();
+    let find = "for p in /proc/[0-9]*; do tr '\\0' ' ' < $p/cmdline 2>/dev/null | grep -qE '^[^ ]*core0 run' && echo ${p#/proc/}; done; true";
+    let manager = machine.bash("m1", find);
+    let spawner_parent = machine.bash("m2", "cut -d' ' -f4 /proc/$PPID/stat");
+    assert_eq!(spawner_parent, manager);
+    // The job that kills it is still there afterwards.
+    let killer =
+        machine.call("k", "bash", json!({"script": format!("kill -9 {manager}; sleep 1; echo survived")}));
+    assert_eq!(killer["streams"][0], "survived\n", "{killer}");
+    let next = machine.bash("m3", find);
+    assert_ne!(next, manager);
+    assert_eq!(machine.bash("m4", "cut -d' ' -f4 /proc/$PPID/stat"), "1");
+}
+
+#[test]
+fn pid_1_is_small() {
+    let machine = Machine::start();
+    let anon = machine.bash("r", "grep RssAnon /proc/1/status");
+    let kib: u64 = anon.split_whitespace().nth(1).unwrap().parse().unwrap();
+    assert!(kib <= 512, "{anon}");
+    let threads = machine.bash("t", "grep Threads /proc/1/status");
+    assert_eq!(threads.split_whitespace().nth(1), Some("1"));
+}
+
+#[test]
+fn poweroff_answers_ends_everything_in_order_and_unmounts() {
+    let mut machine = Machine::start();
+    let mark = machine.dir().join("mark");
+    machine.bash(
+        "mount",
+        "mkdir -p /tmp/core0-machine-test && mount -t tmpfs core0-machine-test /tmp/core0-machine-test",
+    );
+    let script =
+        format!("trap 'echo ended >> {}; exit 0' TERM; while :; do sleep 0.05; done", mark.display());
+    let envelope = json!({"id": "polite", "command": "bash", "arguments": {"script": script}}).to_string();
+    let mut connection = machine.connect().unwrap();
+    redis::cmd("RPUSH").arg("core:default").arg(envelope).exec(&mut connection).unwrap();
+    until("the polite job runs", || {
+        let list = machine.call(&crate::harness::new_id(), "job.list", json!({"id": "polite"}));
+        list["data"].as_str().is_some_and(|data| data.contains("\"pid\":") && !data.contains("\"pid\":0"))
+    });
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    assert_eq!(machine.call("off", "core.poweroff", json!({}))["state"], "SUCCESS");
+    until("the machine is off", || matches!(machine.unshare.try_wait(), Ok(Some(_))));
+    // reboot(2) in a PID namespace ends its PID 1 by SIGINT for power off; unshare reports a signal as 128 and more.
+    let status = machine.unshare.wait().unwrap();
+    let signal = std::os::unix::process::ExitStatusExt::signal(&status);
+    assert!(signal == Some(libc::SIGINT) || status.code() == Some(128 + libc::SIGINT), "{status:?}");
+    assert_eq!(std::fs::read_to_string(mark).unwrap(), "ended\n");
+    let _ = std::fs::remove_dir("/tmp/core0-machine-test");
+}

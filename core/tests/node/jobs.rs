@@ -1,0 +1,188 @@
+//! Jobs: output, codes, queues, limits, restarts, killing.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::harness::{Node, runs, until};
+
+fn bash(script: &str) -> Value {
+    json!({"command": "bash", "arguments": {"script": script}})
+}
+
+fn with(mut envelope: Value, field: &str, value: Value) -> Value {
+    envelope[field] = value;
+    envelope
+}
+
+#[test]
+fn a_process_gives_its_output_and_its_code() {
+    let node = Node::start();
+    let arguments = json!({"name": "sh", "args": ["-c", "cat; echo $X; pwd; echo bad >&2; exit 3"], "dir": "/tmp",
+        "env": {"X": "y"}, "stdin": "in\n"});
+    let id = node.push(json!({"command": "core.system", "arguments": arguments, "tags": ["a", "b"]}));
+    let result = node.result(&id);
+    assert_eq!(result["streams"], json!(["in\ny\n/tmp\n", "bad\n"]), "{result}");
+    assert_eq!((&result["state"], &result["code"]), (&json!("ERROR"), &json!(1003)));
+    assert_eq!(
+        (&result["tags"], &result["id"], &result["command"]),
+        (&json!(["a", "b"]), &json!(id), &json!("core.system"))
+    );
+}
+
+#[test]
+fn a_message_of_a_result_level_is_the_answer() {
+    let node = Node::start();
+    let result =
+        node.result(&node.push(bash("echo 20::1; echo '20:::{'; echo '\"a\": 2}'; echo :::; echo plain")));
+    assert_eq!((&result["level"], &result["data"]), (&json!(20), &json!("{\n\"a\": 2}")), "{result}");
+    assert_eq!(result["streams"][0], "plain\n");
+}
+
+#[test]
+fn the_result_keeps_the_last_lines_and_the_log_keeps_all() {
+    let node = Node::start();
+    let result = node.result(&node.push(bash("seq 1 3000")));
+    let lines: Vec<&str> = result["streams"][0].as_str().unwrap().lines().collect();
+    assert_eq!((lines.len(), lines[0], lines[99]), (100, "2901", "3000"));
+    until("all lines in the log", || {
+        let log = std::fs::read_to_string(node.dir.join("log/jobs.log")).unwrap();
+        log.lines().filter(|line| line.contains("\"source\":\"job ")).count() == 3000
+    });
+}
+
+#[test]
+fn a_job_that_prints_without_end_is_killed_in_time_and_harms_nobody() {
+    let node = Node::start();
+    let loud = node.push(with(bash("yes $(head -c 1000 /dev/zero | tr '\\0' x)"), "max_time", json!(2)));
+    let long = node.push(with(bash("tr '\\0' x < /dev/zero"), "max_time", json!(2)));
+    assert_eq!(node.call("core.ping", json!({}))["state"], "SUCCESS");
+    for id in [loud, long] {
+        let result = node.result(&id);
+        assert_eq!(result["state"], "TIMEOUT", "{}", result["critical"]);
+        assert!(result["streams"][0].as_str().unwrap().len() <= 256 << 10);
+    }
+}
+
+#[test]
+fn a_timeout_kills_the_whole_group() {
+    let node = Node::start();
+    let pids = node.dir.join("pids");
+    let script = format!("sleep 600 & echo $! > {0}; sleep 600 & echo $! >> {0}; wait", pids.display());
+    let result = node.result(&node.push(with(bash(&script), "max_time", json!(1.5))));
+    assert_eq!(result["state"], "TIMEOUT", "{result}");
+    let pids = std::fs::read_to_string(pids).unwrap();
+    let pids: Vec<i32> = pids.lines().map(|pid| pid.parse().unwrap()).collect();
+    assert_eq!(pids.len(), 2);
+    until("both children are gone", || !pids.iter().any(|&pid| runs(pid)));
+}
+
+#[test]
+fn jobs_are_listed_and_killed() {
+    let node = Node::start();
+    let id = node.push(bash("sleep 600"));
+    let mut pid = 0;
+    until("the job has a process", || {
+        let list = node.call("job.list", json!({"id": id}));
+        if list["state"] != "SUCCESS" {
+            return false;
+        }
+        let list: Value = serde_json::from_str(list["data"].as_str().unwrap()).unwrap();
+        assert_eq!((&list[0]["id"], &list[0]["cmd"]["command"]), (&json!(id), &json!("bash")));
+        pid = list[0]["pid"].as_i64().unwrap() as i32;
+        pid > 0
+    });
+    assert!(runs(pid));
+    assert_eq!(node.call("job.kill", json!({"id": id}))["data"], "true");
+    let result = node.result(&id);
+    assert_eq!((&result["state"], &result["code"]), (&json!("KILLED"), &json!(1000 + 128 + 15)), "{result}");
+    until("its process is gone", || !runs(pid));
+    let others: Vec<String> = (0..3).map(|_| node.push(bash("sleep 600"))).collect();
+    until("three jobs run", || {
+        let list = node.call("job.list", json!({}));
+        let list: Value = serde_json::from_str(list["data"].as_str().unwrap()).unwrap();
+        list.as_array().unwrap().iter().filter(|job| job["pid"] != 0).count() == 3
+    });
+    assert_eq!(node.call("job.killall", json!({"signal": 9}))["data"], "3");
+    others.iter().for_each(|id| assert_eq!(node.result(id)["state"], "KILLED"));
+}
+
+#[test]
+fn a_background_process_does_not_hold_the_result_back() {
+    let node = Node::start();
+    let began = Instant::now();
+    let result = node.result(&node.push(bash("sleep 30 & echo done")));
+    assert_eq!((&result["state"], &result["streams"][0]), (&json!("SUCCESS"), &json!("done\n")));
+    assert!(began.elapsed() < Duration::from_secs(25));
+}
+
+#[test]
+fn commands_of_a_queue_run_one_after_the_other_in_order() {
+    let node = Node::start();
+    let out = node.dir.join("order");
+    let ids: Vec<String> = (0..8)
+        .map(|i| {
+            let script = format!("echo begin {i} >> {0}; sleep 0.05; echo end {i} >> {0}", out.display());
+            node.push(with(bash(&script), "queue", json!("q")))
+        })
+        .collect();
+    ids.iter().for_each(|id| assert_eq!(node.result(id)["state"], "SUCCESS"));
+    let expected: String = (0..8).map(|i| format!("begin {i}\nend {i}\n")).collect();
+    assert_eq!(std::fs::read_to_string(out).unwrap(), expected);
+}
+
+#[test]
+fn a_job_that_waits_for_its_turn_can_be_killed() {
+    let node = Node::start();
+    let first = node.push(with(bash("sleep 600"), "queue", json!("q")));
+    let second = node.push(with(bash("echo never"), "queue", json!("q")));
+    until("the second is known", || node.call("job.kill", json!({"id": second}))["state"] == "SUCCESS");
+    assert_eq!(node.result(&second)["state"], "KILLED");
+    until("the first is known", || node.call("job.kill", json!({"id": first}))["state"] == "SUCCESS");
+    assert_eq!(node.result(&first)["state"], "KILLED");
+}
+
+#[test]
+fn a_job_that_fails_is_started_again_as_often_as_it_says() {
+    let node = Node::start();
+    let out = node.dir.join("runs");
+    let script = format!("echo x >> {}; exit 1", out.display());
+    let result = node.result(&node.push(with(bash(&script), "max_restart", json!(2))));
+    assert_eq!(result["state"], "ERROR");
+    assert_eq!(std::fs::read_to_string(out).unwrap(), "x\nx\nx\n");
+}
+
+#[test]
+fn a_recurring_job_runs_until_it_is_unscheduled_and_has_one_result() {
+    let node = Node::start();
+    let out = node.dir.join("runs");
+    let script = format!("echo x >> {}", out.display());
+    let id = node.push(with(bash(&script), "recurring_period", json!(0.1)));
+    until("it ran three times", || std::fs::read_to_string(&out).is_ok_and(|text| text.len() >= 6));
+    assert_eq!(node.result_within(&id, Duration::from_millis(200)), None);
+    assert_eq!(node.call("job.unschedule", json!({"id": id}))["data"], "true");
+    assert_eq!(node.result(&id)["state"], "SUCCESS");
+    let length: u64 = redis::cmd("LLEN").arg(format!("result:{id}")).query(&mut node.connect()).unwrap();
+    assert_eq!(length, 1);
+}
+
+#[test]
+fn hundreds_of_short_jobs_lose_nothing() {
+    let node = Node::start();
+    let mut pipeline = redis::pipe();
+    for i in 0..500 {
+        let arguments = json!({"name": "sh", "args": ["-c", format!("echo {i}; exit {}", i % 7)]});
+        let envelope = json!({"id": format!("short-{i}"), "command": "core.system", "arguments": arguments});
+        pipeline.cmd("RPUSH").arg("core:default").arg(envelope.to_string()).ignore();
+    }
+    pipeline.exec(&mut node.connect()).unwrap();
+    for i in 0..500 {
+        let result = node.result(&format!("short-{i}"));
+        let code = if i % 7 == 0 { 0 } else { 1000 + i % 7 };
+        assert_eq!(
+            (&result["code"], &result["streams"][0]),
+            (&json!(code), &json!(format!("{i}\n"))),
+            "{result}"
+        );
+    }
+}

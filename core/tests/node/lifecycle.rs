@@ -1,0 +1,146 @@
+//! Start, stop, and what happens when a part of the node is killed.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::harness::{Node, runs, said, signal, until};
+
+#[test]
+fn a_node_stops_within_five_seconds_and_leaves_nothing() {
+    let mut node = Node::start();
+    // One that will not go, one that left its group and its parent.
+    let stubborn = node
+        .push(json!({"command": "bash", "arguments": {"script": "trap '' TERM; while :; do sleep 1; done"}}));
+    let pid_file = node.dir.join("pid");
+    let script = format!("setsid bash -c 'echo $$ > {}; exec sleep 600' & disown", pid_file.display());
+    node.result(&node.push(json!({"command": "bash", "arguments": {"script": script}})));
+    let mut orphan = 0;
+    until("the orphan runs", || {
+        orphan = std::fs::read_to_string(&pid_file).ok().and_then(|pid| pid.trim().parse().ok()).unwrap_or(0);
+        orphan > 0
+    });
+    until("the stubborn job has a process", || {
+        let list = node.call("job.list", json!({"id": stubborn}));
+        list["data"].as_str().is_some_and(|data| !data.contains("\"pid\":0"))
+    });
+    let took = node.stop();
+    assert!(took < Duration::from_secs(5), "{took:?}\n{}", said(&node.dir));
+    assert!(!runs(orphan), "the orphan still runs");
+    assert_eq!(node.processes(), []);
+}
+
+#[test]
+fn redis_that_is_killed_is_back_with_its_port_its_password_and_what_it_knew() {
+    let node = Node::start();
+    let answered = node.push(json!({"command": "core.ping"}));
+    node.result(&answered);
+    let running = node.push(json!({"command": "bash", "arguments": {"script": "sleep 1.5; echo done"}}));
+    until("the job is accepted", || node.call("job.list", json!({"id": running}))["state"] == "SUCCESS");
+    signal(node.pid_of("redis-server"), libc::SIGKILL);
+    let began = Instant::now();
+    until("redis is back", || node.connect_as("default", &node.password).is_ok());
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(3), "{took:?}");
+    assert_eq!(node.result(&answered)["state"], "SUCCESS");
+    assert_eq!(node.result(&running)["streams"][0], "done\n");
+    assert_eq!(node.call("core.ping", json!({}))["state"], "SUCCESS");
+}
+
+#[test]
+fn jobs_and_redis_keep_their_pids_when_the_manager_is_killed() {
+    let mut node = Node::start();
+    let dir = node.dir.clone();
+    let script = format!(
+        "echo $$ > {0}/pid; echo before; while [ ! -e {0}/go ]; do sleep 0.05; done; echo after; exit 4",
+        dir.display()
+    );
+    let job = node.push(json!({"command": "bash", "arguments": {"script": script}, "tags": ["kept"]}));
+    let quick = format!(
+        "echo $$ > {0}/quick; while [ ! -e {0}/go-quick ]; do sleep 0.05; done; echo quick",
+        dir.display()
+    );
+    let quick = node.push(json!({"command": "bash", "arguments": {"script": quick}}));
+    until("both jobs run", || dir.join("pid").exists() && dir.join("quick").exists());
+    let pid: i32 = std::fs::read_to_string(dir.join("pid")).unwrap().trim().parse().unwrap();
+    let redis = node.pid_of("redis-server");
+    node.kill_manager();
+    // This one ends while nobody listens.
+    std::fs::write(dir.join("go-quick"), "").unwrap();
+    until("the quick job is gone", || {
+        !runs(std::fs::read_to_string(dir.join("quick")).unwrap().trim().parse().unwrap())
+    });
+    node.restart();
+    assert_eq!(node.pid_of("redis-server"), redis);
+    assert!(runs(pid));
+    assert_eq!(node.result(&quick)["streams"][0], "quick\n");
+    let list = node.call("job.list", json!({"id": job}));
+    let list: Value = serde_json::from_str(list["data"].as_str().unwrap()).unwrap();
+    assert_eq!(list[0]["pid"], pid);
+    std::fs::write(dir.join("go"), "").unwrap();
+    let result = node.result(&job);
+    assert_eq!((&result["code"], &result["tags"]), (&json!(1004), &json!(["kept"])), "{result}");
+    assert!(result["streams"][0].as_str().unwrap().ends_with("after\n"), "{result}");
+}
+
+#[test]
+fn the_death_of_the_spawner_ends_its_jobs_with_one_result_and_the_node_works_on() {
+    let node = Node::start();
+    let job = node.push(json!({"command": "bash", "arguments": {"script": "sleep 600"}}));
+    until("the job has a process", || {
+        let list = node.call("job.list", json!({"id": job}));
+        list["data"].as_str().is_some_and(|data| data.contains("\"pid\"") && !data.contains("\"pid\":0"))
+    });
+    signal(node.pid_of("spawner"), libc::SIGKILL);
+    let result = node.result(&job);
+    assert_eq!((&result["state"], &result["code"]), (&json!("ERROR"), &json!(503)), "{result}");
+    let again = node.push(json!({"command": "bash", "arguments": {"script": "echo works"}}));
+    assert_eq!(node.result(&again)["streams"][0], "works\n");
+}
+
+#[test]
+fn what_was_interrupted_is_answered_503_and_what_is_idempotent_runs_again_once() {
+    let mut node = Node::start();
+    let dir = node.dir.clone();
+    // Accepted by a manager that died at once: what the hash of accepted commands looks like then.
+    node.kill_manager();
+    let password = std::fs::read_to_string(dir.join("redis/core0.password")).unwrap();
+    let mut redis = node.connect_as("core0", &password).unwrap();
+    let ping = |id: &str| json!({"id": id, "command": "core.ping"}).to_string();
+    let script = format!("echo x >> {}/effect", dir.display());
+    let bash = json!({"id": "effect", "command": "bash", "arguments": {"script": script}}).to_string();
+    redis::pipe()
+        .hset_multiple(
+            "core:inflight:default",
+            &[("901", ping("again")), ("902", ping("twice")), ("903", bash)],
+        )
+        .sadd("core:again:default", "902")
+        .exec(&mut redis)
+        .unwrap();
+    node.restart();
+    assert_eq!(node.result("again")["state"], "SUCCESS");
+    for id in ["twice", "effect"] {
+        let result = node.result(id);
+        assert_eq!((&result["state"], &result["code"]), (&json!("ERROR"), &json!(503)), "{result}");
+        assert!(result["data"].as_str().unwrap().contains("interrupted"), "{result}");
+    }
+    assert!(!dir.join("effect").exists());
+    let left: u64 = redis::cmd("HLEN")
+        .arg("core:inflight:default")
+        .query(&mut node.connect_as("core0", &password).unwrap())
+        .unwrap();
+    assert_eq!(left, 0);
+}
+
+#[test]
+fn a_second_manager_of_the_same_folder_is_refused() {
+    let node = Node::start();
+    let second = std::process::Command::new(env!("CARGO_BIN_EXE_core0"))
+        .args(["run", "--dev"])
+        .arg(&node.dir)
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8_lossy(&second.stderr);
+    assert!(!second.status.success() && stderr.contains("another core0 runs"), "{stderr}");
+    assert_eq!(node.call("core.ping", json!({}))["state"], "SUCCESS");
+}

@@ -1,0 +1,204 @@
+//! Services from TOML units.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::harness::{Node, processes, runs, until};
+
+fn unit(dir: &Path, name: &str, text: &str) {
+    std::fs::create_dir_all(dir.join("services")).unwrap();
+    std::fs::write(dir.join(format!("services/{name}.toml")), text).unwrap();
+}
+
+/// A unit that runs a script of bash.
+fn script(dir: &Path, name: &str, script: &str, more: &str) {
+    unit(dir, name, &format!("exec = ['bash', '-c', '''{script}''']\n{more}\n"));
+}
+
+fn answer(node: &Node, command: &str, arguments: Value) -> Value {
+    let result = node.call(command, arguments);
+    assert_eq!(result["state"], "SUCCESS", "{result}");
+    serde_json::from_str(result["data"].as_str().unwrap()).unwrap()
+}
+
+fn state(node: &Node, name: &str) -> String {
+    answer(node, "service.status", json!({"name": name}))["state"].as_str().unwrap().into()
+}
+
+fn read(path: &Path) -> String {
+    std::fs::read_to_string(path).unwrap_or_default()
+}
+
+#[test]
+fn services_start_in_order_when_ready_and_stop_in_reverse() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path();
+    let out = dir.join("order");
+    let life = |name: &str, ready: &str| {
+        format!(
+            "trap \"echo stop {name} >> {0}; exit 0\" TERM; sleep 0.3; echo start {name} >> {0}; {ready}; while :; do sleep 0.05; done",
+            out.display()
+        )
+    };
+    script(dir, "line", &life("line", "echo now I am up"), "ready = { match = 'I am up' }");
+    let notify = "python3 -c \"import os,socket; socket.socket(1,2).sendto(bytes([10]).join([b\\\"X=1\\\",b\\\"READY=1\\\"]),os.environ[\\\"NOTIFY_SOCKET\\\"])\"";
+    script(dir, "notify", &life("notify", notify), "after = ['line', 'redis']\nready = 'notify'");
+    script(dir, "last", &life("last", "true"), "after = ['notify']");
+    script(dir, "once", &format!("echo once >> {}", out.display()), "after = ['last']\none_shot = true");
+    let mut node = Node::start_in(dir);
+    until("the one-shot is done", || state(&node, "once") == "done");
+    let started = read(&out);
+    let begins: Vec<&str> = started.lines().collect();
+    let place =
+        |line: &str| begins.iter().position(|begin| *begin == line).unwrap_or_else(|| panic!("{begins:?}"));
+    assert!(place("start line") < place("start notify"), "{begins:?}");
+    for name in ["line", "notify", "last"] {
+        assert_eq!(state(&node, name), "ready", "{name}");
+    }
+    until("the last one writes", || read(&out).contains("start last"));
+    node.stop();
+    let all = read(&out);
+    let stops: Vec<&str> = all.lines().filter(|line| line.starts_with("stop")).collect();
+    assert_eq!(stops, ["stop last", "stop notify", "stop line"]);
+}
+
+#[test]
+fn a_service_that_dies_comes_back_and_one_that_dies_too_often_is_given_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path();
+    unit(dir, "steady", "exec = ['sleep', '6001']");
+    script(dir, "dying", &format!("echo x >> {}; exit 7", dir.join("deaths").display()), "restart_limit = 2");
+    script(
+        dir,
+        "moody",
+        &format!("echo x >> {}; exit 0", dir.join("ends").display()),
+        "restart = 'on-failure'",
+    );
+    let node = Node::start_in(dir);
+    until("it is ready", || state(&node, "steady") == "ready");
+    let pid = answer(&node, "service.status", json!({"name": "steady"}))["pid"].as_i64().unwrap() as i32;
+    crate::harness::signal(pid, libc::SIGKILL);
+    until("it has a new pid", || {
+        let status = answer(&node, "service.status", json!({"name": "steady"}));
+        status["state"] == "ready" && status["pid"] != pid && status["restarts"] == 1
+    });
+    until("the dying one is given up", || state(&node, "dying") == "failed");
+    let status = answer(&node, "service.status", json!({"name": "dying"}));
+    assert_eq!(status["reason"], "exit code 7, 3 times");
+    assert_eq!(read(&dir.join("deaths")), "x\nx\nx\n");
+    until("the moody one is left alone", || state(&node, "moody") == "ended");
+    assert_eq!(read(&dir.join("ends")), "x\n");
+    // It tries again when it is told to.
+    node.call("service.start", json!({"name": "dying"}));
+    until("it tried again", || read(&dir.join("deaths")).lines().count() > 3);
+    node.call("service.start", json!({"name": "moody"}));
+    until("it ran again", || read(&dir.join("ends")) == "x\nx\n");
+}
+
+#[test]
+fn a_port_a_health_test_and_a_period_are_watched() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path();
+    let port = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
+    let server = format!("sleep 0.5; exec python3 -m http.server {port} --bind 127.0.0.1");
+    script(dir, "web", &server, &format!("ready = {{ port = {port} }}"));
+    let sick = dir.join("sick");
+    let health = format!(
+        "health = {{ exec = ['test', '!', '-e', '{}'], period = 0.2, failures = 2 }}",
+        sick.display()
+    );
+    unit(dir, "ill", &format!("exec = ['sleep', '6002']\n{health}"));
+    let ticks = dir.join("ticks");
+    script(dir, "tick", &format!("echo x >> {}", ticks.display()), "one_shot = true\nrecurring = 0.2");
+    let node = Node::start_in(dir);
+    until("the port is taken", || state(&node, "web") == "ready");
+    assert!(std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
+    until("it ticked three times", || read(&ticks).lines().count() >= 3);
+    until("it is well", || state(&node, "ill") == "ready");
+    let pid = answer(&node, "service.status", json!({"name": "ill"}))["pid"].clone();
+    std::fs::write(&sick, "").unwrap();
+    until("it was ended", || !runs(pid.as_i64().unwrap() as i32));
+    std::fs::remove_file(&sick).unwrap();
+    until("it is well again", || {
+        let status = answer(&node, "service.status", json!({"name": "ill"}));
+        status["state"] == "ready" && status["pid"] != pid
+    });
+}
+
+#[test]
+fn units_that_cannot_be_used_say_why_and_the_rest_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path();
+    unit(dir, "a", "exec = ['sleep', '1']\nafter = ['b']");
+    unit(dir, "b", "exec = ['sleep', '1']\nafter = ['a']");
+    unit(dir, "lost", "exec = ['sleep', '1']\nafter = ['nobody']");
+    unit(dir, "typo", "exce = ['sleep']");
+    unit(dir, "redis", "exec = ['sleep', '1']");
+    unit(dir, "elsewhere", "exec = ['sleep', '1']\ncondition = 'no-such-argument'");
+    unit(dir, "behind", "exec = ['sleep', '6003']\nafter = ['elsewhere']");
+    unit(dir, "absent", "exec = ['no-such-program']\nrestart = 'never'");
+    let node = Node::start_in(dir);
+    let list = answer(&node, "service.list", json!({}));
+    for (name, reason) in [
+        ("a", "services wait for each other: a after b after a"),
+        ("lost", "it comes after nobody, and there is no such service"),
+        ("typo", "exce"),
+        ("redis", "core0 has a service of this name"),
+    ] {
+        assert_eq!(list[name]["state"], "failed", "{list}");
+        assert!(list[name]["reason"].as_str().unwrap().contains(reason), "{list}");
+    }
+    assert_eq!(list["elsewhere"]["state"], "skipped");
+    until("who comes after a skipped one runs", || state(&node, "behind") == "ready");
+    until("a missing program is a failure", || state(&node, "absent") == "failed");
+    let status = answer(&node, "service.status", json!({"name": "absent"}));
+    assert!(status["reason"].as_str().unwrap().contains("no-such-program"), "{status}");
+    let refused = node.call("service.start", json!({"name": "a"}));
+    assert_eq!((&refused["state"], &refused["code"]), (&json!("ERROR"), &json!(412)), "{refused}");
+    assert_eq!(node.call("service.stop", json!({"name": "none"}))["code"], 404);
+}
+
+#[test]
+fn services_are_commanded_reloaded_and_logged() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path();
+    script(dir, "talk", "echo hello $WHO; exec sleep 6004", "env = { WHO = 'you' }");
+    let node = Node::start_in(dir);
+    until("it said hello", || {
+        !answer(&node, "service.logs", json!({"name": "talk"})).as_array().unwrap().is_empty()
+    });
+    assert_eq!(answer(&node, "service.logs", json!({"name": "talk"}))[0]["text"], "hello you");
+    let pid = answer(&node, "service.status", json!({"name": "talk"}))["pid"].as_i64().unwrap() as i32;
+    assert_eq!(answer(&node, "service.stop", json!({"name": "talk"}))["state"], "stopped");
+    assert!(!runs(pid));
+    answer(&node, "service.start", json!({"name": "talk"}));
+    until("it runs again", || state(&node, "talk") == "ready");
+    answer(&node, "service.restart", json!({"name": "talk"}));
+    until("it runs again", || state(&node, "talk") == "ready");
+    unit(dir, "new", "exec = ['sleep', '6005']");
+    std::fs::remove_file(dir.join("services/talk.toml")).unwrap();
+    let list = answer(&node, "service.reload", json!({}));
+    assert!(list.get("talk").is_none() && list.get("new").is_some(), "{list}");
+    until("the new one runs", || state(&node, "new") == "ready");
+    assert!(!processes().iter().any(|(_, line)| line == "sleep 6004 "));
+}
+
+#[test]
+fn a_service_keeps_its_pid_when_the_manager_is_killed() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path();
+    script(dir, "kept", "while :; do echo beat; sleep 0.1; done", "");
+    let mut node = Node::start_in(dir);
+    until("it runs", || state(&node, "kept") == "ready");
+    let before = answer(&node, "service.status", json!({"name": "kept"}));
+    node.kill_manager();
+    node.restart();
+    until("it is taken over", || state(&node, "kept") == "ready");
+    let after = answer(&node, "service.status", json!({"name": "kept"}));
+    assert_eq!((&before["pid"], &after["restarts"]), (&after["pid"], &json!(0)));
+    until("it is heard", || {
+        let logs = answer(&node, "service.logs", json!({"name": "kept"}));
+        logs.as_array().unwrap().iter().any(|line| line["text"] == "beat")
+    });
+}
