@@ -32,7 +32,7 @@ demo: setup ## Pack a Debian tree, mount it by its CID, run python3 in it (root)
 	@target/release/demo
 
 node: setup ## Run a node for developing, in target/node (root); its redis is on the loopback, Ctrl-C ends it
-	$(call step,build,cargo build --release --locked -p core0)
+	$(call step,build,3000,cargo build --release --locked -p core0)
 	@target/release/core0 run --dev target/node
 
 test: setup ## Run all tests (root)
@@ -49,7 +49,7 @@ check: setup ## Formatting, lints, licences
 bench: setup ## Compare with nydus, EROFS, squashfs, tar, ext4 (root); ARGS=--quick for a look; results in benches/results/
 	$(call step,build,3000,cargo build --release --locked -p flist-tools -p benchmarks)
 	$(call step,build the rival,3000,cargo build --release --locked --manifest-path benches/peers/Cargo.toml --target-dir target/peers)
-	$(call step,a node,cargo bench --locked -p core0)
+	$(call step,a node,3000,cargo bench --locked -p core0 --bench node)
 	@G8_NYDUS_PEER=$(CURDIR)/target/peers/release/nydus-peer target/release/compare $(ARGS)
 
 fuzz: ## Fuzz the parsers for a minute each (needs cargo-fuzz and a nightly toolchain)

@@ -1,6 +1,7 @@
 //! The program `core0`: its first argument says which process of a node it is.
 
 use std::io::IsTerminal;
+use std::os::unix::process::CommandExt;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -36,12 +37,15 @@ fn role() -> RoleArgs {
     }
 }
 
+/// `core0-init` beside this program is the same, and small.
 fn run_init(args: &InitArgs) -> anyhow::Result<()> {
-    if std::process::id() != 1 {
-        anyhow::bail!("only PID 1 can reap everybody: use `core0 run`, or start it in a PID namespace");
+    let core0 = std::env::current_exe()?;
+    let small = core0.with_file_name("core0-init");
+    if std::process::id() == 1 && small.exists() {
+        let error = std::process::Command::new(&small).args(std::env::args_os().skip(2)).exec();
+        eprintln!("core0: cannot run {}, going on without it: {error}", small.display());
     }
-    let down = init::run(&args.run)?;
-    init::finish(down, args.machine).context("the machine cannot be ended")
+    Ok(init::init(&core0, args)?)
 }
 
 fn print_schema() -> anyhow::Result<()> {
