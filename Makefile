@@ -16,7 +16,7 @@ step = @began=$$SECONDS; echo "== $(1)"; \
 	[ $$code -ne 124 ] || echo "== $(1): ended, it took longer than $(2) s" >&2; exit $$code; }; \
 	echo "== $(1): $$((SECONDS - began)) s"
 
-.PHONY: help setup build demo node test check bench fuzz clean
+.PHONY: help setup build demo node test check bench soak fuzz clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,6 +51,10 @@ bench: setup ## Compare with nydus, EROFS, squashfs, tar, ext4 (root); ARGS=--qu
 	$(call step,build the rival,3000,cargo build --release --locked --manifest-path benches/peers/Cargo.toml --target-dir target/peers)
 	$(call step,a node,3000,cargo bench --locked -p core0 --bench node)
 	@G8_NYDUS_PEER=$(CURDIR)/target/peers/release/nydus-peer target/release/compare $(ARGS)
+
+soak: setup ## Mounts, readers and failures of every kind at once for ten minutes (root); ARGS="--minutes N --seed N"
+	$(call step,build,cargo build --release --locked -p flist-tools -p integration-tests --bin flist --bin soak)
+	@target/release/soak $(ARGS)
 
 fuzz: ## Fuzz the parsers for a minute each (needs cargo-fuzz and a nightly toolchain)
 	@cd fs/fuzz && for target in root shard map tree frame car; do cargo +nightly fuzz run $$target -- -max_total_time=60; done

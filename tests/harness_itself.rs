@@ -6,7 +6,7 @@ use std::path::Path;
 
 use harness::oddities::{self, Scale};
 use harness::tree::Builder;
-use harness::{Place, args, cid, compare, process, store};
+use harness::{Place, SplitMix64, args, cid, compare, process, store};
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, XattrFlags, lsetxattr, utimensat};
 
 #[test]
@@ -121,4 +121,60 @@ fn touch(path: &Path) {
     let time = Timespec { tv_sec: 5, tv_nsec: 6 };
     let times = Timestamps { last_access: time, last_modification: time };
     utimensat(CWD, path, &times, AtFlags::empty()).unwrap();
+}
+
+/// The fault origin as a server of files: what nydus and curl ask for in the benchmarks.
+#[test]
+fn an_origin_gives_files_and_ranges_of_them_and_counts() {
+    let place = Place::new();
+    let bytes = SplitMix64::new(5).bytes(3_000_000);
+    fs::write(place.join("blob"), &bytes).unwrap();
+    let origin = harness::Origin::over(&place.join("no-store"));
+    origin.gives_files_of(place.path());
+    let ask = |range: &str, path: &str| {
+        let url = format!("{}{path}", origin.url());
+        let mut arguments = args!["-s", "-o", "-", "-w", "%{stderr}%{http_code}", url];
+        arguments
+            .extend(args!["-H", format!("Range: bytes={range}")].into_iter().filter(|_| !range.is_empty()));
+        let said = process::tool("curl", arguments);
+        (said.stderr, said.stdout)
+    };
+    for (range, path, status, expected) in [
+        ("", "/files/blob", "200", &bytes[..]),
+        ("0-0", "/blob", "206", &bytes[..1]),
+        ("1000-1999999", "/v2/some/image/blobs/sha256:blob", "206", &bytes[1000..2_000_000]),
+        ("2999999-", "/blob", "206", &bytes[2_999_999..]),
+        ("-7", "/blob", "206", &bytes[2_999_993..]),
+        ("2999990-9999999", "/blob", "206", &bytes[2_999_990..]),
+        ("", "/../blob/.hidden", "404", b"no"),
+    ] {
+        let (said, got) = ask(range, path);
+        assert!(said == status && got == expected, "{range} of {path}: {said}, {} bytes", got.len());
+    }
+    let traffic = origin.traffic();
+    assert_eq!((traffic.connections, traffic.requests), (7, 7));
+    assert!(traffic.bytes > 4_999_000, "{traffic:?}");
+}
+
+/// What the benchmarks believe of it: never faster than it says, and not much slower.
+#[test]
+fn a_link_takes_its_round_trips_and_its_bandwidth() {
+    use std::time::{Duration, Instant};
+    let place = Place::new();
+    fs::write(place.join("blob"), SplitMix64::new(6).bytes(5_000_000)).unwrap();
+    let origin = harness::Origin::over(place.path());
+    origin.gives_files_of(place.path());
+    let round_trip = Duration::from_millis(50);
+    origin.link(harness::origin::Link { round_trip, bytes_per_second: Some(10_000_000) });
+    let began = Instant::now();
+    let url = format!("{}/blob", origin.url());
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| process::tool("curl", args!["-s", "-o", "/dev/null", url]));
+        }
+    });
+    let took = began.elapsed();
+    let least = 2 * round_trip + Duration::from_millis(1000);
+    assert!(took >= least, "10 MB took {took:?}");
+    assert!(took < least + Duration::from_secs(20), "10 MB took {took:?}");
 }

@@ -7,6 +7,7 @@
 mod bench;
 mod contender;
 mod digest;
+mod distance;
 mod facts;
 mod figures;
 mod options;
@@ -78,6 +79,23 @@ fn rounds(bench: &Bench, rows: &[&Row], contenders: &Contenders, rounds: usize) 
                         progress(reader.name());
                         let mut log = Log::new(&mut results, reader.name(), round);
                         run(bench, reader.as_ref(), &mut log)
+                            .and_then(|()| bench.finish(reader.as_ref()))
+                            .with_context(|| format!("row {}, {}", row.name, reader.name()))?;
+                    }
+                }
+                Run::Three(run) => {
+                    for reader in rotated(&contenders.of_three()?, round) {
+                        progress(reader.name());
+                        let mut log = Log::new(&mut results, reader.name(), round);
+                        run(bench, reader.as_ref(), &mut log)
+                            .with_context(|| format!("row {}, {}", row.name, reader.name()))?;
+                    }
+                }
+                Run::Far(distance, run) => {
+                    for reader in rotated(&contenders.at(distance)?, round) {
+                        progress(reader.name());
+                        let mut log = Log::new(&mut results, reader.name(), round);
+                        run(bench, reader.as_ref(), distance, &mut log)
                             .and_then(|()| bench.finish(reader.as_ref()))
                             .with_context(|| format!("row {}, {}", row.name, reader.name()))?;
                     }

@@ -216,6 +216,29 @@ impl Cache {
         .await
     }
 
+    /// Has a block here that will perhaps be wanted: fetched unless it is, and nothing of it decoded.
+    pub async fn bring(
+        &self,
+        desc: &BlockDesc<'_>,
+        sources: &Sources,
+        terms: impl Into<Terms>,
+    ) -> Result<(), GetError> {
+        let id = desc.id();
+        if self.0.memory.block(&id).is_some() {
+            return Ok(());
+        }
+        let Terms { class, deadline } = terms.into();
+        within(id, deadline, sources, async {
+            let inner = Arc::clone(&self.0);
+            let look_up = move || inner.disk.as_ref().is_some_and(|disk| disk.has(&id));
+            if !self.0.workers.run(&Urgency::new(class), look_up).await {
+                self.join_flight(id, desc.frames().into(), sources, class).await?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
     /// A whole block for somebody else than the readers of this cache, if all of it is here. It is no use of the block: it
     /// stays here no longer for it, takes no place in the memory tier, and is not counted; and who reads waits for nobody
     /// who asks so. Must run on a tokio runtime.

@@ -96,6 +96,11 @@ impl DiskTier {
         self.store.block(id)
     }
 
+    /// Whether it has a block, as far as that can be told without proving it.
+    pub(crate) fn has(&self, id: &BlockId) -> bool {
+        self.store.has(id)
+    }
+
     /// The same for somebody whose reading is no reason to keep it.
     pub(crate) fn peek(&self, id: &BlockId) -> Option<VerifiedBlock> {
         self.store.peek(id)

@@ -41,4 +41,4 @@ pub use error::{GetError, Refused, Said};
 pub use id::{BadId, BlockId, Codec};
 pub use origin::{FetchError, Origin};
 pub use source::{Source, SourceStats};
-pub use sources::{AddError, MAX_SOURCES, RemoveError, Sources};
+pub use sources::{AddError, MAX_SOURCES, RemoveError, Sources, WeakSources};

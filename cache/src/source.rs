@@ -31,6 +31,12 @@ const TRY_LIMIT: Duration = Duration::from_secs(10);
 const PATIENCE_MIN: Duration = Duration::from_millis(50);
 const PATIENCE_MAX: Duration = Duration::from_secs(1);
 
+/// A source that answers faster is next door: nothing is gained by fetching more than is asked for.
+const NEAR: Duration = Duration::from_millis(3);
+/// Bounds of [`Source::carries`], in bytes: what is worth a round trip of any length, and what nobody's link or cache minds.
+const CARRIED_MIN: f64 = 256.0 * 1024.0;
+const CARRIED_MAX: f64 = 768.0 * 1024.0;
+
 /// An origin in use.
 pub struct Source {
     origin: Arc<dyn Origin>,
@@ -125,6 +131,13 @@ impl Source {
         self.latency.lock().map_or(PATIENCE_MAX, |latency| latency.bound()).clamp(PATIENCE_MIN, PATIENCE_MAX)
     }
 
+    /// Bytes that the way to it carries while one answer is under way, to be fetched beside what somebody waits for: they
+    /// cost about as much time as the wait itself. None when it is near.
+    pub(crate) fn carries(&self) -> u64 {
+        let latency = *self.latency.lock();
+        latency.filter(|_| self.is_remote()).map_or(0, |latency| latency.carries())
+    }
+
     /// Whether it gives parts of blocks.
     pub(crate) fn reads_ranges(&self) -> bool {
         self.origin.reads_ranges()
@@ -170,11 +183,12 @@ impl Source {
         workers: &Workers,
     ) -> Result<VerifiedBlock, Refused> {
         self.requests.fetch_add(1, Relaxed);
-        let asked = Instant::now();
+        let (asked, before) = (Instant::now(), self.bytes.load(Relaxed));
         let answer = tokio::time::timeout(TRY_LIMIT, self.origin.fetch(&id)).await;
         let block = answer.map_err(|_| Refused::TimedOut(TRY_LIMIT))??;
-        Latency::note(&mut self.latency.lock(), asked.elapsed());
-        self.bytes.fetch_add(block.len() as u64, Relaxed);
+        let len = block.len() as u64;
+        let meanwhile = self.bytes.fetch_add(len, Relaxed) + len - before;
+        Latency::note(&mut self.latency.lock(), asked.elapsed(), meanwhile);
         if block.id() != id {
             return Err(WrongBytes { want: id, got: block.id(), len: block.len() }.into());
         }
@@ -202,26 +216,83 @@ impl Source {
     }
 }
 
-/// Smoothed answer time and its deviation, as TCP estimates its retransmission timeout (RFC 6298).
+/// Smoothed answer time and its deviation, as TCP estimates its retransmission timeout (RFC 6298); and what the way carries, as
+/// BBR estimates it: the shortest answer time, and the highest rate, both of which are forgotten slowly.
 #[derive(Clone, Copy)]
 struct Latency {
     mean: Duration,
     deviation: Duration,
+    shortest: Duration,
+    /// Bytes a second.
+    rate: f64,
 }
 
 impl Latency {
-    fn note(slot: &mut Option<Latency>, sample: Duration) {
+    /// An answer took `sample`, and so many bytes of any answers came `meanwhile`.
+    fn note(slot: &mut Option<Latency>, sample: Duration, meanwhile: u64) {
+        let rate_now = meanwhile as f64 / sample.as_secs_f64().max(1e-6);
         *slot = Some(match *slot {
-            None => Latency { mean: sample, deviation: sample / 2 },
-            Some(Latency { mean, deviation }) => Latency {
+            None => Latency { mean: sample, deviation: sample / 2, shortest: sample, rate: rate_now },
+            Some(Latency { mean, deviation, shortest, rate }) => Latency {
                 mean: mean * 7 / 8 + sample / 8,
                 deviation: deviation * 3 / 4 + mean.abs_diff(sample) / 4,
+                shortest: sample.min(shortest + shortest / 64),
+                rate: rate_now.max(rate * 15.0 / 16.0),
             },
         });
+    }
+
+    /// Up to twice what was carried so far, so that it grows until the way is full; then answers take longer, and it is less.
+    fn carries(&self) -> u64 {
+        if self.shortest < NEAR {
+            return 0;
+        }
+        let shortest = self.shortest.as_secs_f64();
+        let gain = (3.0 - self.mean.as_secs_f64() / shortest).clamp(0.5, 2.0);
+        (self.rate * shortest * gain).clamp(CARRIED_MIN, CARRIED_MAX) as u64
     }
 
     /// Answers that take longer are rare.
     fn bound(&self) -> Duration {
         self.mean + self.deviation * 4
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn after(samples: &[(u64, u64)]) -> u64 {
+        let mut latency = None;
+        for (milliseconds, bytes) in samples {
+            Latency::note(&mut latency, Duration::from_millis(*milliseconds), *bytes);
+        }
+        latency.map_or(0, |latency| latency.carries())
+    }
+
+    #[test]
+    fn a_source_next_door_is_not_asked_for_more_and_a_far_one_for_as_much_as_it_carries() {
+        assert_eq!(after(&[(1, 80_000); 10]), 0);
+        assert_eq!(after(&[(50, 1_000)]), CARRIED_MIN as u64);
+        // 10 MB/s for 50 ms, twice.
+        let half_full = after(&[(50, 250_000)]);
+        assert!((499_999..=500_001).contains(&half_full), "{half_full}");
+        assert_eq!(after(&[(50, 5_000_000)]), CARRIED_MAX as u64);
+    }
+
+    #[test]
+    fn where_answers_begin_to_wait_for_each_other_less_is_fetched_along() {
+        let calm = after(&[(100, 200_000); 20]);
+        let mut samples = vec![(100, 200_000)];
+        samples.extend([(300, 600_000); 20]);
+        let crowded = after(&samples);
+        assert!(crowded < calm * 3 / 4, "{crowded} of {calm}");
+    }
+
+    #[test]
+    fn what_was_carried_once_is_forgotten_slowly() {
+        let mut samples = vec![(50, 2_000_000)];
+        samples.extend([(50, 10_000); 200]);
+        assert_eq!(after(&samples), CARRIED_MIN as u64);
     }
 }

@@ -14,6 +14,8 @@
 //! So many blocks are asked for at a time, the most urgent first. The bound is on blocks and not on tries: where a try
 //! needed a place of its own, a stalled source would soon hold all of them, and the hedges would wait behind it.
 
+mod followed;
+
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
@@ -33,6 +35,8 @@ use crate::id::BlockId;
 use crate::source::{Source, SourceStats};
 use crate::standing::Rank;
 use crate::workers::Workers;
+
+pub use followed::WeakSources;
 
 /// Most sources that one list may have.
 pub const MAX_SOURCES: usize = 16;
@@ -238,6 +242,11 @@ impl Sources {
         let source = self.list().iter().find(|source| source.reads_ranges()).cloned()?;
         let _place = self.0.gate.enter(urgency).await;
         source.read_range(id, range).await
+    }
+
+    /// Bytes around a missing block that are worth fetching with it, at the source that will be asked.
+    pub fn carries(&self) -> u64 {
+        self.list().iter().min_by_key(|source| source.rank()).map_or(0, |source| source.carries())
     }
 
     /// Tells two lists apart for as long as both live.

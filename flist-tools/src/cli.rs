@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use g8_fs::engine::Mode;
+use g8_fs::names::Tag;
+use g8_fs::reference::Reach;
 use g8_fs::source::Spec;
 
 use crate::session::DEADLINE;
@@ -28,8 +30,9 @@ pub struct Cli {
 /// Options that every command takes.
 #[derive(Args, Clone, Debug)]
 pub struct Global {
-    /// Where blocks come from, in the order to ask: dir:PATH, http://HOST:PORT, https://HOST. Several are separated
-    /// by commas [default: dir: of $XDG_DATA_HOME/g8os/store]
+    /// Where blocks come from, in the order to ask: dir:PATH, car:FILE, http://HOST:PORT, https://HOST, ipfs:http://HOST:PORT
+    /// (the RPC of an IPFS node; ipfs: is the one on this machine), and peer: for whoever on the local network serves with
+    /// --announce. Several are separated by commas [default: dir: of $XDG_DATA_HOME/g8os/store]
     #[arg(
         long,
         global = true,
@@ -39,9 +42,20 @@ pub struct Global {
         value_delimiter = ','
     )]
     pub from: Vec<Spec>,
-    /// Where blocks go: dir:PATH [default: dir: of $XDG_DATA_HOME/g8os/store]
-    #[arg(long, global = true, env = "G8_TO", value_name = "SPEC", value_delimiter = ',')]
+    /// Where blocks go: dir:PATH [default: dir: of $XDG_DATA_HOME/g8os/store]; `publish` writes to car:FILE and
+    /// ipfs:http://HOST:PORT too, and has no default
+    #[arg(
+        long,
+        global = true,
+        env = "G8_TO",
+        hide_env_values = true,
+        value_name = "SPEC",
+        value_delimiter = ','
+    )]
     pub to: Vec<Spec>,
+    /// Follow the hints in a reference (?gw=URL&peer=MULTIADDR) also to addresses that are not public, such as 10.0.0.1
+    #[arg(long, global = true, env = "G8_ALLOW_PRIVATE_HINTS", value_parser = clap::builder::FalseyValueParser::new())]
+    pub allow_private_hints: bool,
     /// Folder of the block cache; one daemon serves each [default: $XDG_CACHE_HOME/g8os]
     #[arg(long, global = true, env = "G8_CACHE", value_name = "DIR")]
     pub cache: Option<PathBuf>,
@@ -51,7 +65,7 @@ pub struct Global {
     /// Most bytes of decoded contents that a daemon keeps in memory; a running one keeps its own [default: 128M]
     #[arg(long, global = true, env = "G8_CACHE_MEMORY", value_name = "SIZE", value_parser = size)]
     pub cache_memory: Option<u64>,
-    /// Seconds that one read, or opening an image, may take at most
+    /// Seconds that one read, or opening an image, may take at most; and for how long a sink may show no sign of life
     #[arg(long, global = true, env = "G8_DEADLINE", value_name = "SECONDS", default_value_t = DEADLINE.as_secs(),
           value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub deadline: u64,
@@ -71,6 +85,11 @@ impl Global {
     pub fn deadline(&self) -> Duration {
         Duration::from_secs(self.deadline)
     }
+
+    /// How far hints are followed.
+    pub fn reach(&self) -> Reach {
+        if self.allow_private_hints { Reach::Anywhere } else { Reach::Public }
+    }
 }
 
 /// The verbs.
@@ -78,6 +97,11 @@ impl Global {
 pub enum Command {
     /// Pack a directory tree into an flist and print its CID
     Pack(PackArgs),
+    /// Put an flist where others find it: a store, an archive, an IPFS node
+    Publish(PublishArgs),
+    /// Let a name stand for an flist
+    #[command(subcommand)]
+    Name(NameCommand),
     /// Mount an flist on a directory
     Mount(MountArgs),
     /// Unmount an flist
@@ -104,6 +128,11 @@ pub enum Command {
     Serve(ServeArgs),
     /// Measure how fast files and a command of an flist are there, cold and warm, from each source
     Bench(BenchArgs),
+    /// Look at the sources of a mount and change them while it is in use
+    #[command(subcommand)]
+    Source(SourceCommand),
+    /// Give an flist a name of your own, or list the names
+    Tag(TagArgs),
     /// Look at the block cache and shrink it
     #[command(subcommand)]
     Cache(CacheCommand),
@@ -171,6 +200,45 @@ pub struct PackArgs {
     pub label: Vec<String>,
 }
 
+/// `flist publish`
+///
+/// Sends every object that --from has to each --to in turn, and skips what is there already. An IPFS node is to pin it: it
+/// is published when the node lists the pin. Stopped or broken off, the same command goes on where it was; only an archive is
+/// made anew.
+#[derive(Args, Debug)]
+pub struct PublishArgs {
+    /// CID of the flist
+    #[arg(value_name = "REF")]
+    pub reference: String,
+    /// Name of the pin on an IPFS node, which shows as flist:NAME [default: the CID]
+    #[arg(long, value_name = "NAME", value_parser = pin_name)]
+    pub name: Option<String>,
+}
+
+/// `flist name`
+#[derive(Debug, Subcommand)]
+pub enum NameCommand {
+    /// Have an IPFS node sign that a name of its stands for an flist; prints the name, which --from ipfs: resolves
+    Publish(NamePublishArgs),
+}
+
+/// `flist name publish`
+#[derive(Args, Debug)]
+pub struct NamePublishArgs {
+    /// Key of the node that signs, by its name or id; made when the node has none of that name
+    #[arg(value_parser = key)]
+    pub key: String,
+    /// CID of the flist, which should be published to the node before
+    #[arg(value_name = "REF")]
+    pub reference: String,
+    /// How long the signature is good; the node renews it while it runs
+    #[arg(long, value_name = "TIME", default_value = "48h", value_parser = span)]
+    pub lifetime: String,
+    /// How long others may go by it without asking again
+    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = span)]
+    pub ttl: String,
+}
+
 /// How a mount reaches the kernel, as a user says it.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum ModeArg {
@@ -212,7 +280,7 @@ pub struct MountOptions {
 /// `flist mount`
 #[derive(Args, Debug)]
 pub struct MountArgs {
-    /// CID of the flist
+    /// The flist: a CID, ipfs://CID with or without hints, or a tag
     #[arg(value_name = "REF")]
     pub reference: String,
     /// Where to mount it
@@ -239,7 +307,7 @@ pub struct UmountArgs {
 /// `flist ls`
 #[derive(Args, Debug)]
 pub struct LsArgs {
-    /// CID of the flist
+    /// The flist: a CID, ipfs://CID with or without hints, or a tag
     #[arg(value_name = "REF")]
     pub reference: String,
     /// Directory or file in it
@@ -253,7 +321,7 @@ pub struct LsArgs {
 /// `flist tree`
 #[derive(Args, Debug)]
 pub struct TreeArgs {
-    /// CID of the flist
+    /// The flist: a CID, ipfs://CID with or without hints, or a tag
     #[arg(value_name = "REF")]
     pub reference: String,
     /// Directory in it
@@ -267,7 +335,7 @@ pub struct TreeArgs {
 /// `flist cat`
 #[derive(Args, Debug)]
 pub struct CatArgs {
-    /// CID of the flist
+    /// The flist: a CID, ipfs://CID with or without hints, or a tag
     #[arg(value_name = "REF")]
     pub reference: String,
     /// Files in it
@@ -278,7 +346,7 @@ pub struct CatArgs {
 /// `flist stat`
 #[derive(Args, Debug)]
 pub struct StatArgs {
-    /// CID of the flist
+    /// The flist: a CID, ipfs://CID with or without hints, or a tag
     #[arg(value_name = "REF")]
     pub reference: String,
     /// Files in it
@@ -292,7 +360,7 @@ pub struct StatArgs {
 /// `flist info`
 #[derive(Args, Debug)]
 pub struct InfoArgs {
-    /// CID of the flist
+    /// The flist: a CID, ipfs://CID with or without hints, or a tag
     #[arg(value_name = "REF")]
     pub reference: String,
     /// Write the tree, an EROFS image, to a file
@@ -309,7 +377,7 @@ pub struct InfoArgs {
 /// `flist check`
 #[derive(Args, Debug)]
 pub struct CheckArgs {
-    /// CID of the flist
+    /// The flist: a CID, ipfs://CID with or without hints, or a tag
     #[arg(value_name = "REF")]
     pub reference: String,
 }
@@ -317,7 +385,7 @@ pub struct CheckArgs {
 /// `flist unpack`
 #[derive(Args, Debug)]
 pub struct UnpackArgs {
-    /// CID of the flist
+    /// The flist: a CID, ipfs://CID with or without hints, or a tag
     #[arg(value_name = "REF")]
     pub reference: String,
     /// New or empty directory
@@ -336,7 +404,7 @@ pub enum Net {
 /// `flist run`
 #[derive(Args, Debug)]
 pub struct RunArgs {
-    /// CID of the flist
+    /// The flist: a CID, ipfs://CID with or without hints, or a tag
     #[arg(value_name = "REF")]
     pub reference: String,
     /// Command and arguments, after the image's entrypoint
@@ -381,12 +449,17 @@ pub struct ServeArgs {
     /// Serve the stores alone, and not what the cache holds
     #[arg(long)]
     pub no_cache: bool,
+    /// Tell the local network by mDNS that this gateway is here, for those who mount with --from peer:. Needs a --listen
+    /// address that others reach, such as 0.0.0.0:8080. Everybody on that network learns that there is a cache here, and can
+    /// find out which blocks whose CIDs they know have been read
+    #[arg(long)]
+    pub announce: bool,
 }
 
 /// `flist bench`
 #[derive(Args, Debug)]
 pub struct BenchArgs {
-    /// CID of the flist
+    /// The flist: a CID, ipfs://CID with or without hints, or a tag
     #[arg(value_name = "REF")]
     pub reference: String,
     /// Command to start in a throwaway container, as `run` does; needs root. Without one only files are read
@@ -407,6 +480,50 @@ pub struct BenchArgs {
     /// How the image is mounted.
     #[command(flatten)]
     pub options: MountOptions,
+}
+
+/// `flist source`
+#[derive(Debug, Subcommand)]
+pub enum SourceCommand {
+    /// Ask one more source, after those that are asked already; reads that wait ask it at once
+    Add {
+        /// Where the flist is mounted
+        dir: PathBuf,
+        /// The source, as in --from
+        spec: Spec,
+    },
+    /// Ask a source no more
+    Rm {
+        /// Where the flist is mounted
+        dir: PathBuf,
+        /// The source, as `list` names it
+        spec: Spec,
+        /// Also when it is the last one: then only what is in the cache can be read
+        #[arg(long)]
+        force: bool,
+    },
+    /// List the sources in the order they are asked, and what each has given
+    List {
+        /// Where the flist is mounted
+        dir: PathBuf,
+    },
+}
+
+/// `flist tag`
+///
+/// Names are kept in $XDG_DATA_HOME/g8os/names and can be used wherever a command takes a REF. What a name leads to is said
+/// by every command that is given one.
+#[derive(Args, Debug)]
+pub struct TagArgs {
+    /// The name: lower-case letters, digits and . _ - /, such as debian/12; without one all names are listed
+    #[arg(value_name = "NAME", requires = "target")]
+    pub name: Option<Tag>,
+    /// What it leads to from now on; another name is followed, and hints are kept
+    #[arg(value_name = "REF", group = "target")]
+    pub reference: Option<String>,
+    /// Forget the name
+    #[arg(long, group = "target", requires = "name")]
+    pub remove: bool,
 }
 
 /// `flist cache`
@@ -441,6 +558,30 @@ fn owner(text: &str) -> Result<g8_fs::pack::OwnerMap, String> {
         Some(g8_fs::pack::OwnerMap { uid: uid.parse().ok()?, gid: gid.parse().ok()? })
     });
     parsed.ok_or_else(|| "an owner is UID:GID in numbers, such as 0:0".into())
+}
+
+fn pin_name(text: &str) -> Result<String, String> {
+    // Kubo takes names of up to 255 bytes.
+    match text.len() {
+        1..=240 if !text.chars().any(char::is_control) => Ok(text.to_owned()),
+        _ => Err("a name is 1 to 240 bytes without control characters".into()),
+    }
+}
+
+fn key(text: &str) -> Result<String, String> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    match text.len() {
+        1..=100 if text.chars().all(plain) => Ok(text.to_owned()),
+        _ => Err("the name of a key is 1 to 100 letters, digits and -_.".into()),
+    }
+}
+
+fn span(text: &str) -> Result<String, String> {
+    let number = text.strip_suffix(['s', 'm', 'h']);
+    match number.and_then(|number| number.parse::<u32>().ok()) {
+        Some(1..) => Ok(text.to_owned()),
+        Some(0) | None => Err("a time is a number with s, m or h, such as 24h".into()),
+    }
 }
 
 fn key_value(text: &str) -> Result<String, String> {

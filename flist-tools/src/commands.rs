@@ -11,10 +11,14 @@ mod ls;
 mod man;
 mod mount;
 mod mounts;
+mod name;
 mod pack;
+mod publish;
 mod run;
 mod serve;
+mod source;
 mod stat;
+mod tag;
 mod tree;
 mod umount;
 mod unpack;
@@ -26,6 +30,8 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
     let global = &cli.global;
     match cli.command {
         Command::Pack(args) => pack::run(global, &args),
+        Command::Publish(args) => publish::run(global, &args),
+        Command::Name(command) => name::run(global, &command),
         Command::Mount(args) => mount::run(global, &args),
         Command::Umount(args) => umount::run(global, &args),
         Command::Mounts => mounts::run(global),
@@ -39,6 +45,8 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Run(args) => run::run(global, &args),
         Command::Serve(args) => serve::run(global, &args),
         Command::Bench(args) => bench::run(global, &args),
+        Command::Source(command) => source::run(global, &command),
+        Command::Tag(args) => tag::run(global, &args),
         Command::Cache(command) => cache::run(global, &command),
         Command::Completions { shell } => completions::run(shell),
         Command::Man { dir } => man::run(&dir),

@@ -34,9 +34,21 @@ pub fn sink(global: &Global) -> anyhow::Result<PathBuf> {
     };
     match spec {
         Spec::Dir(path) => Ok(path),
-        Spec::Car(_) => bail!("pack cannot write {spec}: pack into a dir:PATH, then publish it"),
-        Spec::Http(_) | Spec::Hint(_) => bail!("{spec} can only be read: name a sink with --to dir:PATH"),
+        Spec::Car(_) | Spec::Ipfs(_) => {
+            bail!("pack cannot write {spec}: pack with --to dir:PATH, then `flist publish CID --to {spec}`")
+        }
+        Spec::Http(_) | Spec::Hint(_) | Spec::Peer => {
+            bail!("{spec} can only be read: name a sink with --to dir:PATH")
+        }
     }
+}
+
+/// Where to publish: `--to`.
+pub fn sinks(global: &Global) -> anyhow::Result<Vec<Spec>> {
+    if global.to.is_empty() {
+        bail!("nothing says where to publish: name it with --to, such as --to ipfs:, car:FILE or dir:PATH");
+    }
+    global.to.iter().map(|spec| Ok(spec.clone().absolute()?)).collect()
 }
 
 /// The cache folder: `--cache`, else `$XDG_CACHE_HOME/g8os`, else `~/.cache/g8os`.

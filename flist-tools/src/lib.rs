@@ -9,6 +9,7 @@ pub mod commands;
 pub mod container;
 mod defaults;
 pub mod exit;
+mod network;
 mod output;
 mod progress;
 mod session;

@@ -26,6 +26,7 @@ fn forget_empty_variables() {
         "G8_MODE",
         "G8_DEADLINE",
         "G8_LISTEN",
+        "G8_ALLOW_PRIVATE_HINTS",
         "G8_LOG",
         "SOURCE_DATE_EPOCH",
     ] {

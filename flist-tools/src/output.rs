@@ -4,6 +4,8 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
+use crate::cli::Global;
+
 /// One JSON document, for programs.
 pub fn json(value: &impl Serialize) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
@@ -23,6 +25,13 @@ pub fn line(text: impl std::fmt::Display) -> anyhow::Result<()> {
 pub fn warn(text: impl std::fmt::Display) {
     // When stderr is closed there is nobody to warn.
     let _ = writeln!(io::stderr(), "flist: {text}");
+}
+
+/// Something that is good to know, unless the user wants to know nothing.
+pub fn info(global: &Global, text: impl std::fmt::Display) {
+    if !global.quiet {
+        warn(text);
+    }
 }
 
 /// A number of bytes as people read it.

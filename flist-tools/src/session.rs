@@ -3,17 +3,19 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use g8_cache::BlockId;
+use g8_cache::{BlockId, MAX_SOURCES, Sources};
 use g8_fs::check::memory_cache;
 use g8_fs::erofs::Inode;
 use g8_fs::filesystem::Filesystem;
 use g8_fs::image::Image;
+use g8_fs::names::Names;
 use g8_fs::paths::{self, Last};
-use g8_fs::source::{SourceOptions, open_sources};
+use g8_fs::reference::{Reference, Target, resolve};
+use g8_fs::source::{SourceOptions, Spec, SpecError, open_sources_of};
 use tokio::runtime::Runtime;
 
 use crate::cli::Global;
-use crate::defaults;
+use crate::{defaults, network, output};
 
 /// Decoded frames kept in memory while a command runs.
 const MEMORY: u64 = 64 << 20;
@@ -27,15 +29,19 @@ pub struct Session {
 }
 
 impl Session {
-    /// Opens the image `reference` from the sources that `global` names.
+    /// Opens the image `reference` from the sources that `global` names, and from those that it hints at.
     pub fn open(global: &Global, reference: &str) -> anyhow::Result<Session> {
-        let id = address(reference)?;
-        let sources = open_sources(&defaults::sources(global)?, SourceOptions::default())?;
+        Session::of(global, &wanted(global, reference)?)
+    }
+
+    /// The same for a reference that was followed already.
+    pub fn of(global: &Global, wanted: &Wanted) -> anyhow::Result<Session> {
+        let deadline = global.deadline();
+        let end = Instant::now() + deadline;
+        let sources = wanted.open_sources(end)?;
         let runtime = runtime()?;
         let cache = memory_cache(MEMORY).context("the memory cache")?;
-        let deadline = global.deadline();
-        let open = Image::open(id, &cache, &sources, None, Instant::now() + deadline);
-        let image = runtime.block_on(open)?;
+        let image = runtime.block_on(Image::open(wanted.id, &cache, &sources, None, end))?;
         Ok(Session { fs: Filesystem::new(image.into(), cache, sources, deadline), runtime })
     }
 
@@ -63,15 +69,44 @@ impl Session {
     }
 }
 
-/// The address in `reference`: a CID, also behind `ipfs://` or `/ipfs/`.
-pub fn address(reference: &str) -> anyhow::Result<BlockId> {
-    let cid = reference.strip_prefix("ipfs://").or(reference.strip_prefix("/ipfs/")).unwrap_or(reference);
-    let wrong = || {
-        format!(
-            "{reference:?} is not the address of an flist: `flist pack` prints one, beginning with bafyrei"
-        )
+/// An flist that the user named, and whom to ask for it.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// The flist.
+    pub id: BlockId,
+    /// The sources of `--from`, then those that the reference hints at.
+    pub sources: Vec<Spec>,
+}
+
+impl Wanted {
+    /// Opens its sources, which must be done by `end`.
+    pub fn open_sources(&self, end: Instant) -> Result<Sources, SpecError> {
+        let options = SourceOptions { open_by: Some(end), ..SourceOptions::default() };
+        open_sources_of(self.id, &self.sources, options)
+    }
+}
+
+/// Follows `reference`. Where a name leads is said, since it may lead elsewhere tomorrow.
+pub fn wanted(global: &Global, reference: &str) -> anyhow::Result<Wanted> {
+    let reference: Reference = reference.parse()?;
+    let mut sources = defaults::sources(global)?;
+    let nodes = network::nodes(&sources)?;
+    let resolved = match &reference.target {
+        Target::Name(name) => network::lead(global, name, &reference.hints, &nodes)?,
+        Target::Cid(_) | Target::Tag(_) => resolve(&reference, Names::of_user().as_ref())?,
     };
-    cid.parse::<BlockId>().with_context(wrong)
+    if let Some(name) = &resolved.name {
+        output::info(global, format_args!("{name} is {}", resolved.id));
+    }
+    for hint in resolved.hints.gateways(global.reach())? {
+        if sources.len() >= MAX_SOURCES {
+            tracing::warn!(%hint, "the hint is not asked: there are {MAX_SOURCES} sources already");
+        } else if !sources.contains(&hint) {
+            sources.push(hint);
+        }
+    }
+    network::meet(&nodes, resolved.hints.peers(global.reach())?)?;
+    Ok(Wanted { id: resolved.id, sources })
 }
 
 /// The threads that fetch and decode. A source that hangs in a system call does not keep the program alive.

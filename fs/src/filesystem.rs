@@ -5,6 +5,7 @@
 //! a thread of the kernel's queue never sleeps for a source.
 
 mod ahead;
+mod around;
 mod gather;
 
 use std::ops::Range;
@@ -30,8 +31,9 @@ const PARALLEL: usize = 8;
 /// Reads of one mount that may wait for sources at the same time; further ones queue without holding memory.
 const MAX_WAITING: usize = 128;
 
-/// Runs of frames that are fetched ahead at the same time: what a fast reader needs, and little of the memory tier.
-const MAX_AHEAD: usize = 32;
+/// Runs of frames that are fetched ahead at the same time, most of them waiting for their turn at a source: all of a full window,
+/// since what is left out of it is a round trip when the reader comes to it.
+const MAX_AHEAD: usize = 128;
 
 /// Longest name; FUSE itself would pass on longer ones.
 const NAME_MAX: usize = 255;
@@ -308,7 +310,47 @@ impl Filesystem {
         len: u64,
         runtime: &tokio::runtime::Handle,
     ) {
-        let Some(range) = self.streams.follow(device, address, len) else { return };
+        if let Some(range) = self.streams.follow(device, address, len) {
+            self.fetch_ahead(device, range, runtime);
+        }
+    }
+
+    /// The same where the reader has to wait for a source. When it does not read on and on, what lies around is worth the
+    /// while of a far one.
+    pub fn read_ahead_of_missing(
+        self: &Arc<Self>,
+        device: erofs::Device,
+        address: u64,
+        len: u64,
+        runtime: &tokio::runtime::Handle,
+    ) {
+        match self.streams.follow(device, address, len) {
+            Some(range) => self.fetch_ahead(device, range, runtime),
+            None => self.fetch_around(device, address, runtime),
+        }
+    }
+
+    fn fetch_around(self: &Arc<Self>, device: erofs::Device, address: u64, runtime: &tokio::runtime::Handle) {
+        for block in around::blocks(&self.image.map, device, address, self.sources.carries()) {
+            let Ok(slot) = self.ahead.clone().try_acquire_owned() else { return };
+            let fs = self.clone();
+            runtime.spawn(async move {
+                let _slot = slot;
+                let terms = Class::ReadAhead.until(Instant::now() + fs.deadline);
+                if let Err(error) = fs.cache.bring(&fs.image.map.block(block), &fs.sources, terms).await {
+                    // Who really reads it will be told.
+                    tracing::debug!(%error, "not fetched along");
+                }
+            });
+        }
+    }
+
+    fn fetch_ahead(
+        self: &Arc<Self>,
+        device: erofs::Device,
+        range: Range<u64>,
+        runtime: &tokio::runtime::Handle,
+    ) {
         let map = &self.image.map;
         let Some(end) = map.extents(device).last().map(|last| last.end().min(range.end)) else { return };
         if end <= range.start {
@@ -337,17 +379,12 @@ impl Filesystem {
         }
     }
 
-    /// [`Filesystem::read_ahead`] for the reader of a file.
-    pub fn read_file_ahead(
-        self: &Arc<Self>,
-        nid: Nid,
-        offset: u64,
-        len: u64,
-        runtime: &tokio::runtime::Handle,
-    ) {
+    /// Where a byte of a file lies, for [`Filesystem::read_ahead`].
+    pub fn place_of(&self, nid: Nid, offset: u64) -> Option<(erofs::Device, u64)> {
         let place = self.inode(nid).and_then(|inode| Ok(self.image.tree.map(&inode, offset)?.place));
-        if let Ok(erofs::Place::Device { device, address }) = place {
-            self.read_ahead(device, address, len, runtime);
+        match place {
+            Ok(erofs::Place::Device { device, address }) => Some((device, address)),
+            Ok(erofs::Place::Hole | erofs::Place::Inline(_)) | Err(_) => None,
         }
     }
 

@@ -282,7 +282,9 @@ impl fuser::Filesystem for Edge {
         match self.fs.read_now(nid, offset, size) {
             Ok(Some(contents)) => {
                 reply.data(contents.as_ref());
-                self.fs.read_file_ahead(nid, offset, size.into(), &self.runtime);
+                if let Some((device, address)) = self.fs.place_of(nid, offset) {
+                    self.fs.read_ahead(device, address, size.into(), &self.runtime);
+                }
             }
             Ok(None) => {
                 let (fs, pusher) = (self.fs.clone(), self.pusher.clone());
@@ -297,7 +299,9 @@ impl fuser::Filesystem for Edge {
                         Err(e) => reply.error(failed(&fs, nid, offset, &e)),
                     }
                 });
-                self.fs.read_file_ahead(nid, offset, size.into(), &self.runtime);
+                if let Some((device, address)) = self.fs.place_of(nid, offset) {
+                    self.fs.read_ahead_of_missing(device, address, size.into(), &self.runtime);
+                }
             }
             Err(e) => reply.error(failed(&self.fs, nid, offset, &e)),
         }

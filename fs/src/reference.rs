@@ -12,6 +12,7 @@
 //! `%`, `&`, `#`, `+` and spaces in a hint are percent-encoded. Hints are a stranger's advice: there are few, they hold no
 //! credentials, and they are followed to public addresses only ([`public`]), unless the user says otherwise.
 
+mod follow;
 mod hints;
 pub mod public;
 mod resolve;
@@ -21,6 +22,7 @@ use std::str::FromStr;
 
 use g8_cache::{BadId, BlockId};
 
+pub use follow::{FollowError, Followed, follow};
 pub use hints::{BadHint, Hints, MAX_HINTS, Reach};
 pub use resolve::{ResolveError, Resolved, resolve};
 
@@ -83,6 +85,14 @@ pub enum BadReference {
     /// It does not end.
     #[error("the reference has {0} bytes, more than {MAX_REFERENCE}")]
     TooLong(usize),
+}
+
+impl Reference {
+    /// The nodes that may have the blocks, for a source that speaks to nodes; refused as a whole when one of them may not be
+    /// followed.
+    pub fn peers(&self, reach: Reach) -> Result<&[multiaddr::Multiaddr], BadHint> {
+        self.hints.peers(reach)
+    }
 }
 
 impl FromStr for Reference {

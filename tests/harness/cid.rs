@@ -34,7 +34,13 @@ pub fn codec(cid: &str) -> Option<u64> {
     bytes.get(1).map(|b| u64::from(*b))
 }
 
-fn varint(out: &mut Vec<u8>, mut number: u64) {
+/// The bytes of a CID that is written in base32.
+pub fn bytes(cid: &str) -> Option<Vec<u8>> {
+    unbase32(cid.strip_prefix('b')?)
+}
+
+/// Appends a number as an unsigned varint.
+pub fn varint(out: &mut Vec<u8>, mut number: u64) {
     while number > 0x7f {
         out.push((number as u8 & 0x7f) | 0x80);
         number >>= 7;

@@ -177,8 +177,17 @@ impl Flist {
         list.iter().filter(ours).map(MountStatus::from_json).collect()
     }
 
+    /// The daemons among its processes: one, or while it hands over two, or none.
+    pub fn daemons(&self) -> Vec<i32> {
+        let is_daemon = |pid: &i32| {
+            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            line.split(|b| *b == 0).nth(1) == Some(b"daemon")
+        };
+        self.processes().into_iter().filter(is_daemon).collect()
+    }
+
     /// Every process with this user's environment: its commands and daemons, also those that no mount led to.
-    fn processes(&self) -> Vec<i32> {
+    pub fn processes(&self) -> Vec<i32> {
         let home = format!("HOME={}", self.home.path().display());
         let ours = |pid: &i32| {
             let environ = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
@@ -212,7 +221,10 @@ fn binary() -> PathBuf {
     let bin = std::env::var_os("FLIST_BIN").map_or_else(
         || {
             let exe = std::env::current_exe().expect("a process knows its executable");
-            exe.ancestors().nth(2).expect("tests lie in target/PROFILE/deps").join("flist")
+            // Tests lie in target/PROFILE/deps, programs one higher.
+            let folder = exe.parent().expect("an executable lies in a folder");
+            let profile = if folder.ends_with("deps") { folder.parent() } else { Some(folder) };
+            profile.expect("deps is no root").join("flist")
         },
         PathBuf::from,
     );

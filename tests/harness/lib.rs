@@ -2,6 +2,8 @@
 //!
 //! The tests are black boxes: they know the command line, the layout of a `dir:` store, and the kernel, and no crate of ours.
 
+pub mod announcer;
+pub mod car;
 pub mod cid;
 pub mod compare;
 pub mod connections;
@@ -9,7 +11,9 @@ pub mod debian;
 pub mod flist;
 pub mod gateway;
 pub mod hanging;
+pub mod http;
 pub mod idmap;
+pub mod ipfs;
 pub mod kernel_mount;
 pub mod mapping;
 pub mod memory_cgroup;
@@ -17,6 +21,7 @@ pub mod mode;
 pub mod mount_table;
 pub mod mounted;
 pub mod namespace;
+pub mod net;
 pub mod oddities;
 pub mod origin;
 pub mod page_cache;
@@ -25,7 +30,9 @@ pub mod prng;
 pub mod process;
 pub mod random_tree;
 pub mod rootfs;
+pub mod rpc;
 pub mod skip;
+pub mod soak;
 pub mod status;
 pub mod store;
 pub mod synthetic;
@@ -34,14 +41,18 @@ pub mod tree;
 pub mod wait;
 pub mod walk;
 
+pub use announcer::Announcer;
 pub use flist::Flist;
 pub use gateway::Gateway;
+pub use ipfs::Kubo;
 pub use mode::Mode;
 pub use mounted::Mounted;
+pub use net::{Lan, Node};
 pub use origin::Origin;
 pub use place::Place;
 pub use prng::SplitMix64;
 pub use process::Outcome;
+pub use rpc::Rpc;
 
 /// Arguments of mixed string kinds as one list.
 #[macro_export]

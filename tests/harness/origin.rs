@@ -1,27 +1,31 @@
 //! An HTTP server over a `dir:` store that goes wrong as it is told: the network and the strangers in it.
 //!
-//! It speaks just enough HTTP/1.1 to be a trustless gateway of single blocks, one thread a connection. What the network is like
-//! ([`Link`]) and what goes wrong ([`Fault`]) can change at any time, also whether anybody listens at all. It keeps a
-//! log of what it was asked.
+//! It speaks just enough HTTP/1.1 to be a trustless gateway of single blocks, and a server of plain files with ranges, one
+//! thread a connection. What the network is like ([`Link`]) and what goes wrong ([`Fault`]) can change at any time, also
+//! whether anybody listens at all. It counts, and keeps a log of what it was asked.
 
 mod answer;
+mod found;
+mod link;
 
+use std::collections::HashMap;
 use std::io::{BufRead, BufReader};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// What the way to the server is like.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Link {
-    /// From a request to the first byte of its answer, and once more for a new connection.
-    pub round_trip: Duration,
-    /// What all connections share; none is no bound.
-    pub bytes_per_second: Option<u64>,
-}
+pub use link::Link;
+use link::Pace;
+
+use crate::wait;
+
+/// The identity CID of nothing, by which clients try gateways out. It is answered and not logged.
+const PROBE: &str = "bafkqaaa";
+/// How long to wait for a port that was ours before.
+const PORT_LIMIT: Duration = Duration::from_secs(60);
 
 /// What goes wrong with an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,16 +84,30 @@ pub struct Asked {
     pub fault: Option<Fault>,
 }
 
+/// What has gone over the link.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Traffic {
+    /// Connections that were accepted.
+    pub connections: u64,
+    /// Requests that came.
+    pub requests: u64,
+    /// Bytes that were sent, heads included.
+    pub bytes: u64,
+}
+
 type Plan = Box<dyn Fn(&str) -> Option<Fault> + Send>;
 
 struct Shared {
     store: PathBuf,
-    link: Mutex<Link>,
+    /// Folder of the plain files.
+    files: Mutex<Option<PathBuf>>,
+    pace: Pace,
     plan: Mutex<Plan>,
     log: Mutex<Vec<Asked>>,
-    connections: Mutex<Vec<TcpStream>>,
-    /// When the link is free again.
-    busy_until: Mutex<Instant>,
+    /// Those that are open, by the number of their coming.
+    connections: Mutex<HashMap<u64, TcpStream>>,
+    accepted: AtomicU64,
+    requests: AtomicU64,
     is_down: AtomicBool,
 }
 
@@ -110,11 +128,13 @@ impl Origin {
     pub fn at(ip: IpAddr, store: &Path) -> Self {
         let shared = Arc::new(Shared {
             store: store.to_owned(),
-            link: Mutex::new(Link::default()),
+            files: Mutex::default(),
+            pace: Pace::new(),
             plan: Mutex::new(Box::new(|_| None)),
             log: Mutex::default(),
             connections: Mutex::default(),
-            busy_until: Mutex::new(Instant::now()),
+            accepted: AtomicU64::new(0),
+            requests: AtomicU64::new(0),
             is_down: AtomicBool::new(false),
         });
         let mut origin = Self { address: (ip, 0).into(), shared, listener: Mutex::new(None) };
@@ -137,9 +157,24 @@ impl Origin {
         format!("http://{credentials}@{}", self.address)
     }
 
+    /// It gives the files of this folder too, whole or in ranges: each by its name at the end of any path, as `NAME` or, in
+    /// the way of registries, `sha256:NAME`.
+    pub fn gives_files_of(&self, folder: &Path) {
+        *lock(&self.shared.files) = Some(folder.to_owned());
+    }
+
     /// Changes the way to it.
     pub fn link(&self, link: Link) {
-        *lock(&self.shared.link) = link;
+        self.shared.pace.set(link);
+    }
+
+    /// What has gone over the link since it was made.
+    pub fn traffic(&self) -> Traffic {
+        Traffic {
+            connections: self.shared.accepted.load(SeqCst),
+            requests: self.shared.requests.load(SeqCst),
+            bytes: self.shared.pace.bytes(),
+        }
     }
 
     /// Every answer goes wrong like this from now on.
@@ -159,21 +194,24 @@ impl Origin {
 
     /// Nobody listens, and every connection is cut.
     pub fn down(&self) {
-        self.shared.is_down.store(true, SeqCst);
+        if self.shared.is_down.swap(true, SeqCst) {
+            return;
+        }
         if let Some((socket, listener)) = lock(&self.listener).take() {
             // It wakes the one that waits for a connection, from any network.
             rustix::net::shutdown(&socket, rustix::net::Shutdown::Both).expect("it listens");
             listener.join().expect("the listener ends when told");
         }
-        for stream in lock(&self.shared.connections).drain(..) {
+        for (_, stream) in lock(&self.shared.connections).drain() {
             let _ = stream.shutdown(Shutdown::Both);
         }
     }
 
     /// It listens again where it did before.
     pub fn up(&self) {
-        self.shared.is_down.store(false, SeqCst);
-        self.listen();
+        if self.shared.is_down.swap(false, SeqCst) {
+            self.listen();
+        }
     }
 
     /// What was asked so far.
@@ -187,8 +225,13 @@ impl Origin {
     }
 
     fn listen(&self) -> SocketAddr {
-        let listener =
-            TcpListener::bind(self.address).unwrap_or_else(|e| panic!("listening on {}: {e}", self.address));
+        let mut bound = None;
+        // Meanwhile a connection of somebody may have been given our port.
+        wait::until(&format!("{} is free", self.address), PORT_LIMIT, || {
+            bound = TcpListener::bind(self.address).ok();
+            bound.is_some()
+        });
+        let listener = bound.expect("just waited for");
         let address = listener.local_addr().expect("it is bound");
         let socket = listener.try_clone().expect("a second descriptor of an open socket");
         let shared = Arc::clone(&self.shared);
@@ -211,12 +254,14 @@ fn accept(shared: &Arc<Shared>, listener: &TcpListener) {
         }
         let Ok(stream) = stream else { continue };
         let Ok(kept) = stream.try_clone() else { continue };
-        lock(&shared.connections).push(kept);
+        let number = shared.accepted.fetch_add(1, SeqCst);
+        lock(&shared.connections).insert(number, kept);
         let shared = Arc::clone(shared);
         std::thread::spawn(move || {
             // A client that goes away is its own business.
             let _ = serve(&shared, &stream);
             let _ = stream.shutdown(Shutdown::Both);
+            lock(&shared.connections).remove(&number);
         });
     }
 }
@@ -224,7 +269,7 @@ fn accept(shared: &Arc<Shared>, listener: &TcpListener) {
 /// Answers the requests of one connection until one of both sides has enough.
 fn serve(shared: &Shared, stream: &TcpStream) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
-    std::thread::sleep(lock(&shared.link).round_trip);
+    shared.pace.travel();
     let mut reader = BufReader::new(stream);
     loop {
         let mut head = String::new();
@@ -233,12 +278,20 @@ fn serve(shared: &Shared, stream: &TcpStream) -> std::io::Result<()> {
                 return Ok(());
             }
         }
-        std::thread::sleep(lock(&shared.link).round_trip);
+        shared.requests.fetch_add(1, SeqCst);
+        shared.pace.travel();
         let target = head.split(' ').nth(1).unwrap_or_default();
         let cid = target.strip_prefix("/ipfs/").unwrap_or(target).split('?').next().unwrap_or_default();
         let fault = lock(&shared.plan)(cid);
-        lock(&shared.log).push(Asked { cid: cid.to_owned(), head: head.clone(), at: Instant::now(), fault });
-        if !shared.answer(stream, target, cid, fault)? {
+        if cid != PROBE {
+            lock(&shared.log).push(Asked {
+                cid: cid.to_owned(),
+                head: head.clone(),
+                at: Instant::now(),
+                fault,
+            });
+        }
+        if !shared.answer(stream, &head, target, fault)? {
             return Ok(());
         }
     }

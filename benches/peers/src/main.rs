@@ -6,12 +6,13 @@
 //! their binary, which is not published as a crate. What differs stands in README.md; every difference is
 //! meant to cost the rival nothing.
 //!
-//! Limits: one directory, one layer, one blob, a local origin.
+//! Limits: one directory, one layer, one blob.
 
 mod edge;
 mod image;
 mod mount;
 mod pack;
+mod remote;
 
 use std::io::Write;
 use std::path::PathBuf;

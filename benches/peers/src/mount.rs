@@ -1,7 +1,7 @@
 //! Opens an image, mounts it, and serves it until the mount is gone or a signal asks for the end.
 //!
 //! Mount options, threads and `clone_fd` are those of `nydus fuse`; so is the absence of prefetch, which
-//! their command starts only when it is told to. Blobs come from the image's own directory.
+//! their command starts only when it is told to. Blobs come from the image's own directory, or from another machine.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -21,12 +21,13 @@ use signal_hook::iterator::Signals;
 use crate::edge::Edge;
 use crate::image::Image;
 use crate::pack::BOOTSTRAP;
+use crate::remote;
 
 /// What `nydus-peer mount` takes.
 #[derive(Args)]
 pub struct MountArgs {
-    /// An image directory that `pack` wrote
-    outdir: PathBuf,
+    /// An image directory that `pack` wrote, or the URL of a server with its files (see `remote`)
+    image: PathBuf,
     /// An existing directory
     mountpoint: PathBuf,
     /// Where decoded chunk groups are kept; created if missing
@@ -92,8 +93,14 @@ pub fn serve(args: &MountArgs) -> Result<()> {
 fn open(args: &MountArgs) -> Result<Image> {
     // Process-wide in their library: one process, one mount.
     nydus_storage::cache::set_skip_verify_checksums(!args.verify);
-    let backend = nydus_backend::metered(Arc::new(Local::new(args.outdir.clone())));
-    let bootstrap = args.outdir.join(BOOTSTRAP);
+    let (backend, bootstrap) = if remote::is_url(&args.image) {
+        let url = args.image.to_str().context("the URL is not UTF-8")?;
+        remote::download_metadata(url, &args.cache)?;
+        (remote::backend(url)?, args.cache.join(BOOTSTRAP))
+    } else {
+        let local = nydus_backend::metered(Arc::new(Local::new(args.image.clone())));
+        (local, args.image.join(BOOTSTRAP))
+    };
     ErofsReader::open_bootstrap(&bootstrap, backend, Some(&args.cache), None)
         .and_then(Image::new)
         .with_context(|| format!("open the image {}", bootstrap.display()))

@@ -21,7 +21,7 @@ use crate::run::{command, run, silent};
 use crate::stop;
 
 /// Programs of the machine that rows run: not they are to be measured when the page cache is empty.
-const TOOLS: [&str; 4] = ["find", "tar", "cat", "chroot"];
+const TOOLS: [&str; 6] = ["find", "tar", "cat", "chroot", "curl", "zstd"];
 
 /// What is in the page cache when a contender is mounted.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -120,6 +120,7 @@ impl Bench {
             remove(&kept)?;
         }
         fs::create_dir_all(&kept)?;
+        reader.prepare(&image)?;
         self.set_memory(reader, &image, memory)?;
         let at = self.next_mountpoint(reader)?;
         let began = Instant::now();

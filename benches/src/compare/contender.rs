@@ -1,6 +1,7 @@
 //! Who takes part: programs that pack a tree, and those that make a packed tree readable.
 
 mod erofs;
+mod far;
 mod flist;
 mod kernel;
 mod nydus;
@@ -12,9 +13,12 @@ mod tar;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use super::distance::Distance;
 use super::results::Extras;
 
 pub(super) use erofs::NAME as EROFS;
+pub(super) use far::{DOWNLOAD, FUSE as FAR_FUSE, KERNEL as FAR_KERNEL, NYDUS as FAR_NYDUS};
+pub(super) use far::{FUSE_STALLED, FUSE_THREE, KERNEL_STALLED, KERNEL_THREE};
 pub(super) use flist::{FUSE as FLIST_FUSE, KERNEL as FLIST_KERNEL, PACK as FLIST};
 pub(super) use nydus::{NAME as NYDUS, program as nydus_program};
 pub(super) use plain::NAME as EXT4;
@@ -33,6 +37,11 @@ pub(super) trait Reader {
 
     /// Who made its image; nobody if it reads the tree itself.
     fn packer(&self) -> Option<Box<dyn Packer>>;
+
+    /// Makes of a new image what is needed beside it; not to be measured.
+    fn prepare(&self, _image: &Image) -> anyhow::Result<()> {
+        Ok(())
+    }
 
     /// Mounts on the empty folder `at`; what it keeps on the disk goes to the folder `kept`.
     fn mount(&self, image: &Image, at: &Path, kept: &Path, cache: Cache) -> anyhow::Result<Box<dyn Mount>>;
@@ -116,12 +125,50 @@ pub(super) struct Contenders {
     pub(super) readers: Vec<Box<dyn Reader>>,
     /// Who does not, and why.
     pub(super) left_out: Vec<String>,
+    without: Vec<String>,
+}
+
+impl Contenders {
+    /// Those whose image is so far away. Next door, ours with the image on the same machine too: what is lost by the way.
+    pub(super) fn at(&self, distance: Distance) -> anyhow::Result<Vec<Box<dyn Reader>>> {
+        let far = |how| Box::new(far::Far::new(how, distance.link())) as Box<dyn Reader>;
+        let mut readers = Vec::new();
+        for mode in flist::modes()? {
+            readers.push(far(far::How::Flist(mode)));
+            if distance == Distance::Lan {
+                readers.push(Box::new(flist::Flist::new(mode)));
+            }
+        }
+        if is_in(nydus::NAME, &self.without) {
+            readers.push(far(far::How::Nydus(nydus::program()?)));
+        }
+        readers.push(far(far::How::Download));
+        readers.retain(|reader| is_in(reader.name(), &self.without));
+        Ok(readers)
+    }
+
+    /// Ours with three servers in the region, and with one of them stalled.
+    pub(super) fn of_three(&self) -> anyhow::Result<Vec<Box<dyn Reader>>> {
+        let mut readers: Vec<Box<dyn Reader>> = Vec::new();
+        for mode in flist::modes()? {
+            for servers in [far::Servers::Three, far::Servers::ThreeOneStalls] {
+                readers.push(Box::new(far::Far::of(mode, servers, Distance::Region.link())));
+            }
+        }
+        readers.retain(|reader| is_in(reader.name(), &self.without));
+        Ok(readers)
+    }
+}
+
+fn is_in(name: &str, without: &[String]) -> bool {
+    !without.iter().any(|part| name.contains(part.as_str()))
 }
 
 /// Everybody whose name holds none of `without`. Ours come first: ratios are to them.
 pub(super) fn all(without: &[String]) -> anyhow::Result<Contenders> {
-    let is_in = |name: &str| !without.iter().any(|part| name.contains(part.as_str()));
-    let mut all = Contenders { packers: Vec::new(), readers: Vec::new(), left_out: without.to_vec() };
+    let is_in = |name: &str| is_in(name, without);
+    let (packers, readers) = (Vec::new(), Vec::new());
+    let mut all = Contenders { packers, readers, left_out: without.to_vec(), without: without.to_vec() };
     all.packers.push(Box::new(flist::Pack));
     for mode in flist::modes()? {
         all.readers.push(Box::new(flist::Flist::new(mode)));

@@ -3,7 +3,10 @@
 use comfy_table::{Table, presets};
 use serde_json::{Value, json};
 
-use super::contender::{EROFS, EXT4, FLIST, FLIST_FUSE, FLIST_KERNEL, NYDUS};
+use super::contender::{
+    DOWNLOAD, EROFS, EXT4, FAR_FUSE, FAR_KERNEL, FAR_NYDUS, FLIST, FLIST_FUSE, FLIST_KERNEL, FUSE_STALLED,
+    FUSE_THREE, KERNEL_STALLED, KERNEL_THREE, NYDUS,
+};
 use super::part::{self, digits};
 use super::results::Results;
 
@@ -64,6 +67,14 @@ const FIGURES: &[Figure] = &[
     figure("64 readers: fetches", FLIST_KERNEL, "flight/page", Extra("fetches"), AtMost(1.0)),
     figure("64 readers: fetches", FLIST_FUSE, "flight/page", Extra("fetches"), AtMost(1.0)),
     figure("64 readers, O_DIRECT: fetches", FLIST_FUSE, "flight/direct", Extra("fetches"), AtMost(1.0)),
+    figure("tar from http next door: time", FAR_KERNEL, "lan/tar", Cost(FLIST_KERNEL), AtMost(1.15)),
+    figure("tar from http next door: time", FAR_FUSE, "lan/tar", Cost(FLIST_FUSE), AtMost(1.15)),
+    figure("python from far away: time", FAR_KERNEL, "wan/start", Cost(FAR_NYDUS), AtMost(1.0)),
+    figure("python from far away: time", FAR_FUSE, "wan/start", Cost(FAR_NYDUS), AtMost(1.0)),
+    figure("python from far away: time", FAR_KERNEL, "wan/start", Cost(DOWNLOAD), AtMost(0.4)),
+    figure("python from far away: time", FAR_FUSE, "wan/start", Cost(DOWNLOAD), AtMost(0.4)),
+    figure("cold reads, p99", KERNEL_STALLED, "stall/p99", Cost(KERNEL_THREE), AtMost(2.0)),
+    figure("cold reads, p99", FUSE_STALLED, "stall/p99", Cost(FUSE_THREE), AtMost(2.0)),
 ];
 
 const fn figure(what: &'static str, ours: &'static str, part: &'static str, of: Of, bound: Bound) -> Figure {

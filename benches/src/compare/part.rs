@@ -67,6 +67,12 @@ const SEQ: &str = "Reading a large file from end to end (more is better)";
 const RANDOM: &str = "4 KiB reads at 2,000 random offsets of one file (flist with --cache-local)";
 const FLIGHT: &str = "64 readers at once, nothing cached";
 const START: &str = "python3 -c 'print(1)' in a Debian tree, to its output";
+const LAN: &str = "The Debian tree from a server 0.5 ms away, empty cache, from the start of the command (without http: on this machine)";
+const REGION: &str =
+    "The Debian tree from a server 5 ms away, 1 Gbit/s, empty cache, from the start of the command";
+const WAN: &str =
+    "The Debian tree from a server 50 ms away, 200 Mbit/s, empty cache, from the start of the command";
+const STALL: &str = "4 KiB cold reads of a large file from three servers 5 ms away, 1 Gbit/s each";
 const RSS: &str = "Resident memory of the daemon after tar";
 
 /// All parts, in the order of the tables.
@@ -103,6 +109,17 @@ pub(super) const PARTS: &[Part] = &[
     part("flight/direct", FLIGHT, "the same, with O_DIRECT where it is allowed", Unit::Milliseconds),
     part("start/cold", START, "empty cache, image on the disk", Unit::Milliseconds),
     part("start/warm", START, "again", Unit::Milliseconds),
+    part("lan/mount", LAN, "until it is mounted", Unit::Milliseconds),
+    part("lan/start", LAN, "until python3 -c 'print(1)' has said 1", Unit::Milliseconds),
+    part("lan/tar", LAN, "until tar has read all of it", Unit::Seconds),
+    part("region/mount", REGION, "until it is mounted", Unit::Milliseconds),
+    part("region/start", REGION, "until python3 -c 'print(1)' has said 1", Unit::Milliseconds),
+    part("region/tar", REGION, "until tar has read all of it", Unit::Seconds),
+    part("wan/mount", WAN, "until it is mounted", Unit::Milliseconds),
+    part("wan/start", WAN, "until python3 -c 'print(1)' has said 1", Unit::Milliseconds),
+    part("wan/tar", WAN, "until tar has read all of it", Unit::Seconds),
+    part("stall/median", STALL, "the median", Unit::Milliseconds),
+    part("stall/p99", STALL, "one in a hundred takes longer", Unit::Milliseconds),
     part("rss/empty", RSS, "with an empty cache", Unit::Bytes),
     part("rss/disk", RSS, "from the disk cache", Unit::Bytes),
 ];

@@ -3,10 +3,12 @@
 mod find;
 mod flight;
 mod mount;
+mod net;
 mod pack;
 mod random;
 mod seq;
 mod small;
+mod stall;
 mod start;
 mod tar;
 
@@ -14,6 +16,7 @@ use anyhow::{Context, bail};
 
 use super::bench::Bench;
 use super::contender::{Packer, Reader};
+use super::distance::Distance;
 use super::results::{Log, median};
 use super::trees::Tree;
 
@@ -28,9 +31,13 @@ pub(super) struct Row {
 pub(super) enum Run {
     Pack(fn(&Bench, &dyn Packer, &mut Log<'_>) -> anyhow::Result<()>),
     Read(fn(&Bench, &dyn Reader, &mut Log<'_>) -> anyhow::Result<()>),
+    /// With those that have it from three servers.
+    Three(fn(&Bench, &dyn Reader, &mut Log<'_>) -> anyhow::Result<()>),
+    /// With those whose image is far away.
+    Far(Distance, fn(&Bench, &dyn Reader, Distance, &mut Log<'_>) -> anyhow::Result<()>),
 }
 
-const ROWS: [Row; 10] = [
+const ROWS: [Row; 14] = [
     Row { name: "pack", run: Run::Pack(|bench, packer, log| pack::run(bench, packer, log, Tree::Usr)) },
     Row { name: "pack-tiny", run: Run::Pack(|bench, packer, log| pack::run(bench, packer, log, Tree::Tiny)) },
     Row { name: "mount", run: Run::Read(mount::run) },
@@ -41,6 +48,10 @@ const ROWS: [Row; 10] = [
     Row { name: "random", run: Run::Read(random::run) },
     Row { name: "flight", run: Run::Read(flight::run) },
     Row { name: "start", run: Run::Read(start::run) },
+    Row { name: "lan", run: Run::Far(Distance::Lan, net::run) },
+    Row { name: "region", run: Run::Far(Distance::Region, net::run) },
+    Row { name: "wan", run: Run::Far(Distance::Wan, net::run) },
+    Row { name: "stall", run: Run::Three(stall::run) },
 ];
 
 /// The middle of three, for what is over in a moment and stays the same when it is done again.

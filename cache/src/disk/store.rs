@@ -148,6 +148,13 @@ impl Store {
         })
     }
 
+    /// Whether the first frame of a block is here; a look that counts for nothing.
+    pub(super) fn has(&self, id: &BlockId) -> bool {
+        let opened = self.opened.read();
+        let first = EntryKey { id: *id, index: 0 };
+        opened.as_ref().is_some_and(|opened| opened.database.get(&first).is_ok_and(|found| found.is_some()))
+    }
+
     /// The same without counting, and without a second chance for the block.
     pub(super) fn peek(&self, id: &BlockId) -> Option<VerifiedBlock> {
         let opened = self.opened.read();

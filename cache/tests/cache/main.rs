@@ -7,6 +7,7 @@ mod damage;
 mod disk;
 mod faults;
 mod flights;
+mod followed;
 mod full_disk;
 mod harness;
 mod held;

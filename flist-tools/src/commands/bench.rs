@@ -18,7 +18,7 @@ use anyhow::bail;
 use crate::cli::{BenchArgs, Global};
 use crate::commands::pack::cancel_on_signal;
 use crate::progress::{Bar, Look, Unit};
-use crate::session::Session;
+use crate::session::{Session, wanted};
 use crate::{defaults, output};
 use place::Place;
 use report::Report;
@@ -33,7 +33,8 @@ pub fn run(global: &Global, args: &BenchArgs) -> anyhow::Result<()> {
     }
     let cancel = cancel_on_signal()?;
     let sources = defaults::sources(global)?;
-    let image = Session::open(global, &args.reference)?.fs.image().clone();
+    let wanted = wanted(global, &args.reference)?;
+    let image = Session::of(global, &wanted)?.fs.image().clone();
     let mut report = Report::new(&image, &sources);
     let steps = u64::from(args.rounds) * sources.len() as u64;
     let done = Arc::new(AtomicU64::new(0));
@@ -49,11 +50,11 @@ pub fn run(global: &Global, args: &BenchArgs) -> anyhow::Result<()> {
                 bail!("interrupted");
             }
             // Files and the command apart: what one has read would make the other one warm.
-            let place = Place::new(global, args, source)?;
+            let place = Place::new(global, args, &wanted, source)?;
             rows.add_files(place.mounted_in, &files::measure(&place, args)?);
             place.end()?;
             if !args.command.is_empty() {
-                let place = Place::new(global, args, source)?;
+                let place = Place::new(global, args, &wanted, source)?;
                 rows.add_start(&start::measure(&place, args, &image.root.config)?);
                 place.end()?;
             }

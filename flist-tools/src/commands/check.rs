@@ -2,19 +2,19 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use g8_fs::check::{CheckProgress, check};
-use g8_fs::source::{SourceOptions, open_sources};
 
 use crate::cli::{CheckArgs, Global};
 use crate::exit::Quiet;
+use crate::output;
 use crate::progress::{Bar, Look, Unit};
-use crate::session::{address, runtime};
-use crate::{defaults, output};
+use crate::session::{runtime, wanted};
 
 pub fn run(global: &Global, args: &CheckArgs) -> anyhow::Result<()> {
-    let id = address(&args.reference)?;
-    let sources = open_sources(&defaults::sources(global)?, SourceOptions::default())?;
+    let wanted = wanted(global, &args.reference)?;
+    let sources = wanted.open_sources(Instant::now() + global.deadline())?;
     let progress = Arc::new(CheckProgress::default());
     let shown = progress.clone();
     let bar = Bar::start(global, Unit::Count, move || Look {
@@ -22,7 +22,7 @@ pub fn run(global: &Global, args: &CheckArgs) -> anyhow::Result<()> {
         total: shown.total.load(Ordering::Relaxed),
         message: "checking objects".into(),
     });
-    let report = runtime()?.block_on(check(id, &sources, global.deadline(), &progress));
+    let report = runtime()?.block_on(check(wanted.id, &sources, global.deadline(), &progress));
     drop(bar);
     if global.json {
         output::json(&report)?;

@@ -9,11 +9,12 @@ use g8_fs::daemon::{Client, MountRequest, Reply, Request, Starter};
 use g8_fs::engine::MountStatus;
 
 use crate::cli::{Global, MountArgs, MountOptions};
-use crate::session::address;
+use crate::session::{Wanted, wanted};
 use crate::{defaults, output};
 
 pub fn run(global: &Global, args: &MountArgs) -> anyhow::Result<()> {
-    let request = request(global, &args.reference, &args.dir, &args.options)?;
+    let wanted = wanted(global, &args.reference)?;
+    let request = request(global, &wanted, &args.dir, &args.options)?;
     let (status, _) = mount(global, MountRequest { allow_other: args.allow_other, ..request })?;
     if global.json {
         return output::json(&status);
@@ -27,10 +28,10 @@ pub fn run(global: &Global, args: &MountArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A request to mount `reference` on `dir` that others may not use.
+/// A request to mount what is wanted on `dir` that others may not use.
 pub fn request(
     global: &Global,
-    reference: &str,
+    wanted: &Wanted,
     dir: &Path,
     options: &MountOptions,
 ) -> anyhow::Result<MountRequest> {
@@ -38,9 +39,9 @@ pub fn request(
         bail!("mountpoint {} is not UTF-8: choose another directory", dir.display());
     }
     Ok(MountRequest {
-        reference: address(reference)?.to_string(),
+        reference: wanted.id.to_string(),
         mountpoint: std::path::absolute(dir)?,
-        sources: defaults::sources(global)?,
+        sources: wanted.sources.clone(),
         cache_local: options.cache_local,
         mode: options.mode.into(),
         suid: options.suid,

@@ -13,7 +13,7 @@ use crate::cli::{Global, Net, RunArgs};
 use crate::commands::mount;
 use crate::container::{self, Network, Spec, resolve_user};
 use crate::exit::{Quiet, WithCode};
-use crate::session::Session;
+use crate::session::{Session, wanted};
 
 /// As docker's: what failed before the command could run.
 const FAILED: u8 = 125;
@@ -31,9 +31,10 @@ fn contained(global: &Global, args: &RunArgs) -> anyhow::Result<i32> {
     if !rustix::process::geteuid().is_root() {
         bail!("run needs root, for its namespaces and mounts");
     }
-    let config = Session::open(global, &args.reference)?.fs.image().root.config.clone();
+    let wanted = wanted(global, &args.reference)?;
+    let config = Session::of(global, &wanted)?.fs.image().root.config.clone();
     let place = tempfile::Builder::new().prefix("flist-run-").tempdir().context("making a mountpoint")?;
-    let request = mount::request(global, &args.reference, place.path(), &args.options)?;
+    let request = mount::request(global, &wanted, place.path(), &args.options)?;
     // The connection holds the mount: it goes when this process does, however it ends.
     let suid = args.options.suid || args.privileged;
     let (status, hold) = mount::mount(global, MountRequest { hold: true, suid, ..request })?;

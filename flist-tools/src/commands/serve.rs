@@ -1,11 +1,11 @@
 //! `flist serve`: be a trustless gateway over a cache and stores, until SIGTERM or SIGINT.
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use g8_cache::Sources;
 use g8_fs::check::memory_cache;
 use g8_fs::daemon::{Client, Link};
 use g8_fs::gateway::{Gateway, Limits, Stock};
-use g8_fs::source::{DirStore, SourceOptions, Spec, StoreError, cache_source, open_sources};
+use g8_fs::source::{Announcement, DirStore, SourceOptions, Spec, StoreError, cache_source, open_sources};
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -24,6 +24,9 @@ struct Listening {
 
 pub fn run(global: &Global, args: &ServeArgs) -> anyhow::Result<()> {
     let specs = specs(global, args)?;
+    if args.announce {
+        Announcement::check(args.listen)?;
+    }
     let memory = memory_cache(MEMORY).context("the memory cache")?;
     let (listen, limits) = (args.listen, Limits::default());
     let runtime = runtime()?;
@@ -42,6 +45,7 @@ pub fn run(global: &Global, args: &ServeArgs) -> anyhow::Result<()> {
                 "whoever reaches {address} can read every block of the cache and the sources whose CID they know"
             ));
         }
+        let announced = if args.announce { Some(Announcement::start(address)?) } else { None };
         let listening = format!("http://{address}");
         if global.json {
             output::json(&Listening { listening })?;
@@ -51,6 +55,8 @@ pub fn run(global: &Global, args: &ServeArgs) -> anyhow::Result<()> {
         gateway
             .run(async {
                 tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
+                // The farewell comes before the end, so that nobody asks in vain.
+                drop(announced);
             })
             .await;
         Ok(())
@@ -60,10 +66,15 @@ pub fn run(global: &Global, args: &ServeArgs) -> anyhow::Result<()> {
 /// The stores to serve: those that are named, else the default one. Beside a cache it need not be there.
 fn specs(global: &Global, args: &ServeArgs) -> anyhow::Result<Vec<Spec>> {
     let mut specs = defaults::sources(global)?;
+    if specs.contains(&Spec::Peer) {
+        bail!(
+            "serve takes no peer: two who do would ask each other for what neither has. Name stores with --from"
+        );
+    }
     if global.from.is_empty() && !args.no_cache {
         specs.retain(|spec| match spec {
             Spec::Dir(path) => !matches!(DirStore::new(path).probe(), Err(StoreError::Missing(_))),
-            Spec::Car(_) | Spec::Http(_) | Spec::Hint(_) => true,
+            Spec::Car(_) | Spec::Http(_) | Spec::Hint(_) | Spec::Ipfs(_) | Spec::Peer => true,
         });
     }
     Ok(specs)

@@ -1,7 +1,7 @@
 //! Where each block of an archive lies: one sequential pass, in which every block is proven.
 //!
 //! The archive is read in steps of [`STEP`], and the blocks of a step are hashed on all threads: opening costs the reading of
-//! the whole file, at 0.5 to 2 GB/s from the page cache. A block whose bytes are not its own is left out and remembered with
+//! the whole file, about a second a gigabyte on two processors. A block whose bytes are not its own is left out and remembered with
 //! its offset. An archive that ends in the middle of a block, or has something else between blocks, is refused as a
 //! whole: what follows cannot be found, and whoever made it did not finish.
 

@@ -64,7 +64,7 @@ impl Blocks {
 }
 
 fn give(engine: &Engine) -> io::Result<()> {
-    let limits = Limits { connections: 64, requests: 32, cars: 1, ..Limits::default() };
+    let limits = Limits { connections: 128, requests: 32, cars: 1, ..Limits::default() };
     let stock = Stock::of_cache(engine.cache().clone(), DEADLINE);
     let socket = listen(engine.cache_dir(), SOCKET)?;
     let _runtime = engine.runtime().enter();

@@ -5,7 +5,7 @@ use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
@@ -35,9 +35,13 @@ impl Link {
         let keep = {
             let client = client.clone();
             move || {
-                while wait_for_the_end(&watched) && held.is_wanted() {
-                    tracing::warn!("the daemon of the cache is gone: it is started again");
-                    let Some(next) = again(&client, &held) else { return };
+                let mut pause = PAUSE_MIN;
+                loop {
+                    let since = Instant::now();
+                    wait_for_the_end(&watched);
+                    // A daemon that dies as soon as it is there is not started without end.
+                    pause = if since.elapsed() < PAUSE_MAX { (pause * 2).min(PAUSE_MAX) } else { PAUSE_MIN };
+                    let Some(next) = again(&client, &held, pause) else { return };
                     watched = next;
                 }
             }
@@ -84,18 +88,17 @@ fn ask(client: &Client) -> Result<UnixStream, ClientError> {
     Ok(stream)
 }
 
-/// Returns when the connection has ended; false when that cannot be waited for.
-fn wait_for_the_end(mut stream: &UnixStream) -> bool {
-    match io::copy(&mut stream, &mut io::sink()) {
-        Ok(_) => true,
-        Err(error) => error.kind() == io::ErrorKind::ConnectionReset,
-    }
+/// Returns when the connection has ended, one way or the other.
+fn wait_for_the_end(mut stream: &UnixStream) {
+    let ended = io::copy(&mut stream, &mut io::sink());
+    tracing::debug!(?ended, "the hold on the daemon");
 }
 
 /// The connection to the next daemon; none when nobody wants it any more.
-fn again(client: &Client, held: &Held) -> Option<UnixStream> {
-    let mut pause = PAUSE_MIN;
+fn again(client: &Client, held: &Held, mut pause: Duration) -> Option<UnixStream> {
     while held.is_wanted() {
+        tracing::warn!("the daemon of the cache is gone: it is started again");
+        thread::sleep(pause);
         match ask(client) {
             Ok(stream) => match held.replace(&stream) {
                 Ok(true) => return Some(stream),
@@ -104,7 +107,6 @@ fn again(client: &Client, held: &Held) -> Option<UnixStream> {
             },
             Err(error) => tracing::warn!(%error, "the cache cannot be asked"),
         }
-        thread::sleep(pause);
         pause = (pause * 2).min(PAUSE_MAX);
     }
     None

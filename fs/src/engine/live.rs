@@ -7,7 +7,7 @@ use g8_cache::{RemoveError, SourceStats};
 
 use super::mountpoint::PathRules;
 use super::{Engine, MountError};
-use crate::source::{SourceOptions, Spec};
+use crate::source::{SourceOptions, Spec, follow_neighbours, is_neighbour};
 
 /// Whether a mount may be left without any source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +43,9 @@ impl Engine {
             mountpoint: path.to_owned(),
             source,
         })?;
+        if *spec == Spec::Peer {
+            follow_neighbours(mount.sources())?;
+        }
         tracing::info!(mountpoint = %path.display(), source = %spec, "added");
         Ok(mount.sources().snapshot())
     }
@@ -50,7 +53,10 @@ impl Engine {
     /// Has a mount ask `spec` no more.
     pub fn remove_source(&self, path: &Path, spec: &str, last: Last) -> Result<Vec<SourceStats>, MountError> {
         let mount = self.mount_at(path)?;
+        // Neighbours go with their `peer:`, so they are no others.
+        let nobody_else = || mount.sources().list().iter().all(|source| is_neighbour(source.spec()));
         let removed = match last {
+            Last::Stays if *spec == *Spec::Peer.to_string() && nobody_else() => Err(RemoveError::Last),
             Last::Stays => mount.sources().remove(spec),
             Last::MayGo => mount.sources().remove_even_last(spec),
         };

@@ -10,7 +10,7 @@ const LOCAL: u32 = 512;
 const REMOTE: u32 = 2048;
 /// In KiB: EROFS itself, which is what reads `big`.
 const EROFS_LOCAL: u32 = 512;
-const EROFS_REMOTE: u32 = 4096;
+const EROFS_REMOTE: u32 = 1024;
 
 /// For a FUSE mount.
 pub(super) fn fuse(spec: &MountSpec) -> u32 {

@@ -102,7 +102,7 @@ impl ImageSpaces {
             }
         };
         self.runtime.spawn(read);
-        self.fs.read_ahead(device, offset, len.into(), &self.runtime);
+        self.fs.read_ahead_of_missing(device, offset, len.into(), &self.runtime);
     }
 }
 

@@ -1,4 +1,5 @@
-//! From a reference to an address: the one place where names become CIDs.
+//! From a reference to an address: where names that this machine knows become CIDs. Those of the network are followed by
+//! [`follow`](super::follow()).
 
 use g8_cache::BlockId;
 

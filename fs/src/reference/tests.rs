@@ -36,7 +36,7 @@ fn hints_are_read_in_order_and_printed_back() {
     let anywhere = reference.hints.gateways(Reach::Anywhere).unwrap();
     let names: Vec<String> = anywhere.iter().map(Spec::to_string).collect();
     assert_eq!(names, ["https://a.example/x&y", "http://b.example:81"]);
-    assert_eq!(reference.hints.peers(Reach::Public).unwrap()[0].to_string(), PEER);
+    assert_eq!(reference.peers(Reach::Public).unwrap()[0].to_string(), PEER);
     let printed = reference.to_string();
     assert_eq!(parse(&printed), reference, "{printed}");
 }
@@ -44,7 +44,7 @@ fn hints_are_read_in_order_and_printed_back() {
 #[test]
 fn what_is_no_reference_says_why() {
     let cid = id().to_string();
-    let nine = |hint: &str| vec![hint; 9].join("&");
+    let nine = |hint: &str| [hint; 9].join("&");
     let bad = [
         (String::new(), "neither the address"),
         ("Debian".into(), "neither the address"),

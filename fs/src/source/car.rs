@@ -1,6 +1,6 @@
 //! `car:FILE`: a CARv1 archive on this machine, read in place.
 //!
-//! Opening reads the whole file once and proves every block ([`crate::car::Index`]), which takes one to two seconds a
+//! Opening reads the whole file once and proves every block ([`crate::car::Index`]), which takes about a second a
 //! gigabyte and 48 bytes of memory a block; mounts of one process share that. From then on a block is one pread of the
 //! file that was opened, also when another one gets its name. Who writes into the file meanwhile changes no byte that
 //! anybody reads: what comes from here is proven again as from any source, and a file that has become shorter is an error.

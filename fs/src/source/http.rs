@@ -19,8 +19,10 @@ mod client;
 mod resolver;
 #[cfg(test)]
 mod tests;
+mod warm;
 
 use std::error::Error;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -34,7 +36,8 @@ use crate::reference::Reach;
 use crate::reference::public::NotPublic;
 pub use address::{BadAddress, Gateway};
 pub use client::ClientError;
-use client::Way;
+pub(crate) use client::{Way, build};
+use warm::Warm;
 
 /// Media type of a block.
 const RAW: &str = "application/vnd.ipld.raw";
@@ -50,6 +53,7 @@ pub(super) struct HttpSource {
     spec: String,
     gateway: Gateway,
     client: Client,
+    warm: Warm,
 }
 
 impl HttpSource {
@@ -64,8 +68,13 @@ impl HttpSource {
         Self::by(Way::Socket(socket), spec, Gateway::nowhere())
     }
 
+    /// The gateway at one address, which leads nowhere else; named `spec` to people.
+    pub(super) fn at(spec: String, address: SocketAddr) -> Result<Self, ClientError> {
+        Self::by(Way::Neighbour(address), spec, Gateway::at_port(address.port()))
+    }
+
     fn by(way: Way<'_>, spec: String, gateway: Gateway) -> Result<Self, ClientError> {
-        Ok(HttpSource { spec, gateway, client: client::build(way)? })
+        Ok(HttpSource { spec, gateway, client: client::build(way)?, warm: Warm::of(way) })
     }
 }
 
@@ -84,6 +93,7 @@ impl Origin for HttpSource {
     }
 
     async fn fetch(&self, id: &BlockId) -> Result<StoredBlock, FetchError> {
+        self.warm.up(&self.client, &self.gateway);
         let request = self.client.get(self.gateway.block(id)).header(ACCEPT, RAW);
         let response = request.send().await.map_err(failed)?;
         let bytes = body(judge(response)?, id).await?;

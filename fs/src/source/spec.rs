@@ -1,4 +1,4 @@
-//! Spec strings (`dir:PATH`, `http://HOST`) and what they open.
+//! Spec strings (`dir:PATH`, `http://HOST`, `ipfs:URL`) and what they open.
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -11,6 +11,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use super::car::{Car, CarError, CarSource};
 use super::dir::{DirSource, DirStore};
 use super::http::{BadAddress, ClientError, Gateway, HttpSource};
+use super::ipfs::IpfsSource;
+use super::peer::{self, PeerError, PeerSource};
+use crate::ipfs::{BadRpcAddress, RpcAddress};
 use crate::reference::Reach;
 use crate::reference::public::NotPublic;
 
@@ -26,14 +29,26 @@ pub enum Spec {
     Http(Gateway),
     /// The same, named by a reference and not by the user: it is followed to public addresses only.
     Hint(Gateway),
+    /// The RPC of an IPFS node.
+    Ipfs(RpcAddress),
+    /// The neighbours on the local network.
+    Peer,
 }
 
 /// Why a spec string names no source.
 #[derive(Debug, thiserror::Error)]
 pub enum SpecError {
     /// The scheme in front of the colon is not known.
-    #[error("unknown source {0:?}: a source is dir:PATH, car:FILE, http://HOST or https://HOST")]
+    #[error(
+        "unknown source {0:?}: a source is dir:PATH, car:FILE, http://HOST, https://HOST, ipfs:URL or peer:"
+    )]
     Unknown(String),
+    /// `peer:` takes nothing.
+    #[error("source {0:?}: neighbours are found by themselves, write just peer:")]
+    Peer(String),
+    /// They cannot be looked for.
+    #[error(transparent)]
+    Peers(#[from] PeerError),
     /// `dir:` needs a path.
     #[error("source {0:?} names no folder: write dir:PATH")]
     NoPath(String),
@@ -56,12 +71,18 @@ pub enum SpecError {
     /// The URL is not one of a gateway.
     #[error(transparent)]
     Address(#[from] BadAddress),
+    /// A stranger's advice comes without credentials.
+    #[error("source hint:{0} has credentials, which only a source without hint: may have")]
+    Credentials(Gateway),
+    /// The URL is not one of a node.
+    #[error(transparent)]
+    Rpc(#[from] BadRpcAddress),
     /// A hint leads where it may not.
     #[error("source hint:{0} is not followed: name it without hint: if you trust it")]
     Private(Gateway, #[source] NotPublic),
     /// There is no client for it.
     #[error("source {0}")]
-    Client(Gateway, #[source] ClientError),
+    Client(Spec, #[source] ClientError),
     /// Too many of them.
     #[error("{0} sources given, at most {MAX_SOURCES} can be asked")]
     TooMany(usize),
@@ -80,7 +101,13 @@ impl FromStr for Spec {
             Some(("car", "")) => Err(SpecError::NoFile(text.into())),
             Some(("car", path)) => Ok(Spec::Car(PathBuf::from(path))),
             Some(("http" | "https", _)) => Ok(Spec::Http(text.parse()?)),
-            Some(("hint", url)) => Ok(Spec::Hint(url.parse()?)),
+            Some(("peer", "")) => Ok(Spec::Peer),
+            Some(("peer", rest)) if !rest.contains('@') => Err(SpecError::Peer(text.into())),
+            Some(("hint", url)) => match url.parse::<Gateway>()? {
+                gateway if gateway.has_credentials() => Err(SpecError::Credentials(gateway)),
+                gateway => Ok(Spec::Hint(gateway)),
+            },
+            Some(("ipfs", url)) => Ok(Spec::Ipfs(url.parse()?)),
             // Credentials stand before an @.
             Some((scheme, rest)) if rest.contains('@') => Err(SpecError::Unknown(format!("{scheme}:..."))),
             Some(_) | None => Err(SpecError::Unknown(text.into())),
@@ -95,6 +122,8 @@ impl std::fmt::Display for Spec {
             Spec::Car(path) => write!(f, "car:{}", path.display()),
             Spec::Http(gateway) => write!(f, "{gateway}"),
             Spec::Hint(gateway) => write!(f, "hint:{gateway}"),
+            Spec::Ipfs(address) => write!(f, "ipfs:{address}"),
+            Spec::Peer => f.write_str(peer::SPEC),
         }
     }
 }
@@ -103,8 +132,11 @@ impl Serialize for Spec {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
             // A hint has no credentials.
-            Spec::Dir(_) | Spec::Car(_) | Spec::Hint(_) => serializer.collect_str(self),
+            Spec::Dir(_) | Spec::Car(_) | Spec::Hint(_) | Spec::Peer => serializer.collect_str(self),
             Spec::Http(gateway) => serializer.serialize_str(gateway.with_credentials()),
+            Spec::Ipfs(address) => {
+                serializer.collect_str(&format_args!("ipfs:{}", address.with_credentials()))
+            }
         }
     }
 }
@@ -121,7 +153,7 @@ impl Spec {
         match self {
             Spec::Dir(path) => Ok(Spec::Dir(std::path::absolute(path)?)),
             Spec::Car(path) => Ok(Spec::Car(std::path::absolute(path)?)),
-            Spec::Http(_) | Spec::Hint(_) => Ok(self),
+            Spec::Http(_) | Spec::Hint(_) | Spec::Ipfs(_) | Spec::Peer => Ok(self),
         }
     }
 
@@ -140,20 +172,25 @@ impl Spec {
                 gateway.judge().map_err(|refused| SpecError::Private(gateway.clone(), refused))?;
                 self.gateway(gateway, Reach::Public)?
             }
+            Spec::Ipfs(address) => {
+                let source = IpfsSource::new(address);
+                Arc::new(source.map_err(|error| SpecError::Client(self.clone(), error))?)
+            }
+            Spec::Peer => Arc::new(PeerSource::new()?),
         };
         Ok(Arc::new(Source::new(origin)))
     }
 
     fn gateway(&self, gateway: &Gateway, reach: Reach) -> Result<Arc<dyn Origin>, SpecError> {
         let source = HttpSource::new(self.to_string(), gateway, reach);
-        Ok(Arc::new(source.map_err(|error| SpecError::Client(gateway.clone(), error))?))
+        Ok(Arc::new(source.map_err(|error| SpecError::Client(self.clone(), error))?))
     }
 
     /// What of this machine is read for it.
     pub fn local_path(&self) -> Option<&Path> {
         match self {
             Spec::Dir(path) | Spec::Car(path) => Some(path),
-            Spec::Http(_) | Spec::Hint(_) => None,
+            Spec::Http(_) | Spec::Hint(_) | Spec::Ipfs(_) | Spec::Peer => None,
         }
     }
 
@@ -161,7 +198,7 @@ impl Spec {
     pub fn is_remote(&self) -> bool {
         match self {
             Spec::Dir(_) | Spec::Car(_) => false,
-            Spec::Http(_) | Spec::Hint(_) => true,
+            Spec::Http(_) | Spec::Hint(_) | Spec::Ipfs(_) | Spec::Peer => true,
         }
     }
 }
@@ -184,7 +221,14 @@ pub fn open_sources(specs: &[Spec], options: SourceOptions) -> Result<Sources, S
         return Err(SpecError::TooMany(specs.len()));
     }
     let sources = specs.iter().map(|spec| spec.open(options)).collect::<Result<Vec<_>, _>>()?;
-    Ok(Sources::new(sources))
+    let sources = Sources::new(sources);
+    follow_neighbours(&sources)?;
+    Ok(sources)
+}
+
+/// Has neighbours come and go behind the `peer:` of a list, if it has one.
+pub fn follow_neighbours(sources: &Sources) -> Result<(), SpecError> {
+    Ok(peer::follow(sources)?)
 }
 
 /// The same for whoever wants the flist `root`: where nothing but archives is asked, one of them must have it.
@@ -241,21 +285,43 @@ mod tests {
         assert_eq!("dir:/a:b".parse::<Spec>().unwrap(), Spec::Dir("/a:b".into()));
         assert_eq!("car:a.car".parse::<Spec>().unwrap(), Spec::Car("a.car".into()));
         assert!(matches!("https://host/a".parse().unwrap(), Spec::Http(_)));
+        assert_eq!("peer:".parse::<Spec>().unwrap(), Spec::Peer);
         assert!(matches!("hint:https://host/a".parse().unwrap(), Spec::Hint(_)));
-        for bad in
-            ["", "dir", "dir:", "car:", "hint:x", "ftp://x", "/path", "http:", "http://", "https://host:port"]
-        {
+        assert_eq!("ipfs:".parse::<Spec>().unwrap().to_string(), "ipfs:http://127.0.0.1:5001");
+        for bad in [
+            "",
+            "dir",
+            "dir:",
+            "car:",
+            "hint:x",
+            "hint:http://me:secret@host",
+            "ipfs",
+            "ipfs:x",
+            "ipfs://cid",
+            "ftp://x",
+            "peer",
+            "peer:x",
+            "/path",
+            "http:",
+            "http://",
+            "https://host:port",
+        ] {
             bad.parse::<Spec>().unwrap_err();
         }
     }
 
     #[test]
     fn credentials_travel_to_the_daemon_and_nowhere_else() {
-        let spec: Spec = "http://me:secret@host".parse().unwrap();
-        assert_eq!(format!("{spec} {spec:?}"), "http://host Http(http://host)");
-        let json = serde_json::to_string(&spec).unwrap();
-        assert!(json.contains("me:secret@"), "{json}");
-        assert_eq!(serde_json::from_str::<Spec>(&json).unwrap(), spec);
+        for (spec, shown) in [
+            ("http://me:secret@host", "http://host Http(http://host)"),
+            ("ipfs:http://me:secret@host", "ipfs:http://host Ipfs(http://host)"),
+        ] {
+            let spec: Spec = spec.parse().unwrap();
+            assert_eq!(format!("{spec} {spec:?}"), shown);
+            let json = serde_json::to_string(&spec).unwrap();
+            assert!(json.contains("me:secret@"), "{json}");
+            assert_eq!(serde_json::from_str::<Spec>(&json).unwrap(), spec);
+        }
         let error = "htps://me:secret@host".parse::<Spec>().unwrap_err().to_string();
         assert!(!error.contains("secret"), "{error}");
     }

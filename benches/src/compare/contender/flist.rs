@@ -45,6 +45,16 @@ pub(super) fn modes() -> anyhow::Result<Vec<Mode>> {
     Ok(if has_kernel { vec![Mode::Kernel, Mode::Fuse] } else { vec![Mode::Fuse] })
 }
 
+impl Mode {
+    /// As `--mode` takes it.
+    pub(super) fn option(self) -> &'static str {
+        match self {
+            Mode::Kernel => "kernel",
+            Mode::Fuse => "fuse",
+        }
+    }
+}
+
 pub(super) struct Flist {
     name: &'static str,
     mode: &'static str,
@@ -52,10 +62,11 @@ pub(super) struct Flist {
 
 impl Flist {
     pub(super) fn new(mode: Mode) -> Flist {
-        match mode {
-            Mode::Kernel => Flist { name: KERNEL, mode: "kernel" },
-            Mode::Fuse => Flist { name: FUSE, mode: "fuse" },
-        }
+        let name = match mode {
+            Mode::Kernel => KERNEL,
+            Mode::Fuse => FUSE,
+        };
+        Flist { name, mode: mode.option() }
     }
 }
 

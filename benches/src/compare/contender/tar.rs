@@ -6,6 +6,9 @@ use std::process::Command;
 use super::Packer;
 use crate::run::pipeline;
 
+/// What the archive is called.
+pub(super) const FILE: &str = "image.tar.zst";
+
 pub(super) struct Pack;
 
 impl Packer for Pack {
@@ -15,7 +18,7 @@ impl Packer for Pack {
 
     fn command(&self, tree: &Path, out: &Path) -> anyhow::Result<Command> {
         let (tree, out) = (tree.display(), out.display());
-        let script = format!("tar -C '{tree}' -cf - . | zstd -q -3 -T0 -o '{out}/image.tar.zst'");
+        let script = format!("tar -C '{tree}' -cf - . | zstd -q -3 -T0 -o '{out}/{FILE}'");
         Ok(pipeline(&script))
     }
 }

@@ -25,7 +25,7 @@ pub(super) fn run(bench: &Bench, reader: &dyn Reader, log: &mut Log<'_>) -> anyh
 }
 
 /// Milliseconds.
-fn start(session: &Session<'_>) -> anyhow::Result<f64> {
+pub(super) fn start(session: &Session<'_>) -> anyhow::Result<f64> {
     let mut command = Command::new("chroot");
     command.arg(session.place()).args(["/usr/bin/python3", "-c", "print(1)"]);
     // The tree of ext4 is the source of all others: nothing may be written there.

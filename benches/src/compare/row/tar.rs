@@ -34,7 +34,7 @@ pub(super) fn run(bench: &Bench, reader: &dyn Reader, log: &mut Log<'_>) -> anyh
 }
 
 /// Seconds, and what moved meanwhile. GNU tar reads nothing when it sees that it writes to /dev/null.
-fn tar(session: &Session<'_>) -> anyhow::Result<(f64, Extras)> {
+pub(super) fn tar(session: &Session<'_>) -> anyhow::Result<(f64, Extras)> {
     let before = session.traffic()?;
     let script = format!("tar -C '{}' -cf - . | cat >/dev/null", session.place().display());
     let ran = silent(&mut pipeline(&script))?;

@@ -14,6 +14,7 @@ use rustix::process::{Pid, PidfdFlags};
 use crate::cli::{BenchArgs, Global};
 use crate::commands::mount;
 use crate::defaults;
+use crate::session::Wanted;
 
 /// How long a daemon may take to answer, and to end.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -48,7 +49,7 @@ pub struct Place {
 
 impl Place {
     /// Mounts the image from one source alone.
-    pub fn new(global: &Global, args: &BenchArgs, source: &Spec) -> anyhow::Result<Place> {
+    pub fn new(global: &Global, args: &BenchArgs, wanted: &Wanted, source: &Spec) -> anyhow::Result<Place> {
         // Beside the real cache: on the same file system.
         let cache = defaults::cache(global)?;
         let beside = cache.parent().unwrap_or(Path::new("/"));
@@ -57,13 +58,14 @@ impl Place {
         let folder = folder.with_context(|| format!("making a folder in {}", beside.display()))?;
         let (own_cache, at) = (folder.path().join("cache"), folder.path().join("mnt"));
         std::fs::create_dir(&at)?;
-        let global = Global { cache: Some(own_cache.clone()), from: vec![source.clone()], ..global.clone() };
+        let global = Global { cache: Some(own_cache.clone()), ..global.clone() };
+        let alone = Wanted { sources: vec![source.clone()], ..wanted.clone() };
         if args.drop_caches {
             rustix::fs::sync();
             std::fs::write("/proc/sys/vm/drop_caches", "3").context("dropping the page cache")?;
         }
         let began = Instant::now();
-        let request = mount::request(&global, &args.reference, &at, &args.options)?;
+        let request = mount::request(&global, &alone, &at, &args.options)?;
         let (status, hold) = mount::mount(&global, MountRequest { hold: true, ..request })?;
         let client = Client::new(&own_cache, None);
         let mounted_in = began.elapsed();

@@ -8,6 +8,9 @@ use url::{Host, Url};
 
 use crate::reference::public::{self, NotPublic};
 
+/// Stands for an address that the client knows.
+pub(super) const NEIGHBOUR: &str = "neighbour";
+
 /// The base URL of a gateway.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Gateway(Url);
@@ -34,10 +37,23 @@ impl Gateway {
         Gateway(Url::parse("http://localhost/").expect("it is a URL"))
     }
 
+    /// A place whose address the client knows: one with a scope, as IPv6 has on a link, is no part of a URL.
+    pub(super) fn at_port(port: u16) -> Gateway {
+        Gateway(Url::parse(&format!("http://{NEIGHBOUR}:{port}/")).expect("it is a URL"))
+    }
+
     /// The URL of a block, with credentials.
     pub(super) fn block(&self, id: &BlockId) -> Url {
         let mut url = self.0.clone();
         url.set_path(&format!("{}ipfs/{id}", url.path()));
+        url.set_query(Some("format=raw"));
+        url
+    }
+
+    /// The URL of the empty identity CID, which every gateway has, with credentials.
+    pub(super) fn probe(&self) -> Url {
+        let mut url = self.0.clone();
+        url.set_path(&format!("{}ipfs/bafkqaaa", url.path()));
         url.set_query(Some("format=raw"));
         url
     }

@@ -1,5 +1,6 @@
 //! The HTTP client of a gateway: how it connects, keeps connections, follows redirects and judges certificates.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +9,7 @@ use reqwest::redirect::{Attempt, Policy};
 use reqwest::{Client, tls};
 use rustls_platform_verifier::BuilderVerifierExt;
 
-use super::address;
+use super::address::{self, NEIGHBOUR};
 use super::resolver::PublicOnly;
 use crate::reference::Reach;
 
@@ -36,17 +37,21 @@ pub enum ClientError {
 
 /// How a gateway is reached, and how far its names and redirects may lead.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Way<'a> {
+pub(crate) enum Way<'a> {
     /// Over TCP.
     Plain(Reach),
     /// Over TLS.
     Encrypted(Reach),
     /// Over a unix socket.
     Socket(&'a Path),
+    /// Over TCP to the RPC of a node, which redirects nobody and speaks HTTP/1.1.
+    Rpc,
+    /// Over TCP to one address, without following it anywhere.
+    Neighbour(SocketAddr),
 }
 
 /// A client for one gateway. Certificates are only read when it is asked over TLS: that takes milliseconds.
-pub(super) fn build(way: Way<'_>) -> Result<Client, ClientError> {
+pub(crate) fn build(way: Way<'_>) -> Result<Client, ClientError> {
     let builder = Client::builder()
         .user_agent(concat!("g8os/", env!("CARGO_PKG_VERSION")))
         .no_proxy()
@@ -66,6 +71,8 @@ pub(super) fn build(way: Way<'_>) -> Result<Client, ClientError> {
             }
         }
         Way::Socket(path) => builder.redirect(Policy::none()).unix_socket(path),
+        Way::Rpc => builder.redirect(Policy::none()).http1_only(),
+        Way::Neighbour(address) => builder.redirect(Policy::none()).resolve(NEIGHBOUR, address),
     };
     let builder = builder.tls_backend_preconfigured(tls_config(matches!(way, Way::Encrypted(_)))?);
     builder.min_tls_version(tls::Version::TLS_1_2).build().map_err(ClientError::Http)

@@ -1,0 +1,64 @@
+//! An IPFS node of somebody's own, spoken to over its RPC (kubo's `/api/v0`): blocks, imports, pins and names.
+//!
+//! `library` is what the crate `ipfs-api-backend-hyper` has a call for. It makes a connection for each, so what is hot or
+//! streams goes over connections of our own: `block`, `pins` and `import`, on top of `call`. Both have time limits for everything.
+//! Nodes name blocks in many spellings, so a CID that comes back is parsed and never compared as text.
+
+mod address;
+mod block;
+mod call;
+mod error;
+mod import;
+mod library;
+mod names;
+mod pins;
+
+use ipfs_api_backend_hyper::{IpfsClient, TryFromUri};
+use reqwest::Client;
+
+use crate::source::{self, ClientError, Way};
+
+pub use address::{BadRpcAddress, RpcAddress};
+pub use block::{Presence, Reach};
+pub use error::RpcError;
+pub use import::{Sent, Told, Verdict};
+pub use library::Version;
+pub use names::Key;
+
+/// A node. A clone shares its connections.
+#[derive(Clone)]
+pub struct Node {
+    address: RpcAddress,
+    http: Client,
+    library: IpfsClient,
+}
+
+impl Node {
+    /// A node at `address`; nobody is asked yet.
+    pub fn new(address: &RpcAddress) -> Result<Node, ClientError> {
+        let (host, port) = address.place();
+        let library = IpfsClient::from_str(&format!("http://{host}:{port}"));
+        let library = library.expect("what one parser of URLs wrote the other one reads");
+        let library = match address.credentials() {
+            Some((user, password)) => library.with_credentials(user, password),
+            None => library,
+        };
+        Ok(Node { address: address.clone(), http: source::client(Way::Rpc)?, library })
+    }
+
+    /// Where it is, for people.
+    pub fn address(&self) -> &RpcAddress {
+        &self.address
+    }
+}
+
+impl std::fmt::Debug for Node {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Node").field(&self.address).finish()
+    }
+}
+
+/// A CID in any spelling, as a block of ours.
+fn block_id(text: &str) -> Option<g8_cache::BlockId> {
+    g8_cache::BlockId::try_from(&cid::Cid::try_from(text).ok()?).ok()
+}

@@ -1,0 +1,98 @@
+//! The calls that `ipfs-api-backend-hyper` has: version, pins, keys, resolving names, peers.
+//!
+//! The library waits for ever and reads answers of any length, so each call is given up after a time, and the node is told
+//! to do the same.
+
+use std::time::Duration;
+
+use g8_cache::BlockId;
+use ipfs_api_backend_hyper::{BackendWithGlobalOptions, Error, GlobalOptions, IpfsApi, IpfsClient};
+
+use super::error::{RpcError, shown};
+use super::{Node, block_id};
+
+/// How long a node may take for what costs it nothing.
+pub(super) const SOON: Duration = Duration::from_secs(10);
+/// How much longer we wait than the node is told.
+const MARGIN: Duration = Duration::from_millis(500);
+
+/// What a node says it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Version(pub String);
+
+impl Version {
+    /// Whether pins have names: kubo from 0.26 on. js-ipfs counts its versions from 0.1 to 0.18.
+    pub fn names_pins(&self) -> bool {
+        let mut parts = self.0.split(['.', '-']).map_while(|part| part.parse::<u64>().ok());
+        (parts.next().unwrap_or(0), parts.next().unwrap_or(0)) >= (0, 26)
+    }
+}
+
+impl Node {
+    /// Its version, which also tells whether there is a node at all.
+    pub async fn version(&self) -> Result<Version, RpcError> {
+        let version = within("version", SOON, self.limited(SOON).version()).await?;
+        Ok(Version(shown(&version.version)))
+    }
+
+    /// Whether it keeps `id` and all below it.
+    pub async fn has_pinned(&self, id: &BlockId, limit: Duration) -> Result<bool, RpcError> {
+        let name = id.to_string();
+        let listed =
+            within("pin/ls", limit, self.limited(limit).pin_ls(Some(&name), Some("recursive"))).await;
+        match listed {
+            Ok(listed) => Ok(listed
+                .keys
+                .iter()
+                .any(|(key, pin)| block_id(key).as_ref() == Some(id) && pin.typ == "recursive")),
+            Err(RpcError::Refused { message, .. }) if message.contains("not pinned") => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Connects it to the peer at the multiaddress `peer`.
+    pub async fn connect(&self, peer: &str, limit: Duration) -> Result<(), RpcError> {
+        within("swarm/connect", limit, self.limited(limit).swarm_connect(peer)).await.map(drop)
+    }
+
+    pub(super) fn limited(&self, limit: Duration) -> BackendWithGlobalOptions<IpfsClient> {
+        let options = GlobalOptions { offline: None, timeout: Some(limit) };
+        BackendWithGlobalOptions::new(self.library.clone(), options)
+    }
+}
+
+/// A call of the library, with an end.
+pub(super) async fn within<T>(
+    call: &'static str,
+    limit: Duration,
+    answer: impl Future<Output = Result<T, Error>>,
+) -> Result<T, RpcError> {
+    let waited = limit + MARGIN;
+    let answer = tokio::time::timeout(waited, answer).await.map_err(|_| RpcError::Silent { call, waited })?;
+    answer.map_err(|error| match error {
+        Error::Api(said) => RpcError::Refused { call, message: shown(&said.message) },
+        Error::Client(error) => RpcError::gone(call, error),
+        Error::Http(error) => RpcError::strange(call, error),
+        // No JSON where there should be some; the library does not tell the status.
+        Error::IpfsClientError(error) => RpcError::strange(call, error),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pins_have_names_from_kubo_0_26_on() {
+        for (version, names) in [
+            ("0.18.1", false),
+            ("0.25.0", false),
+            ("0.26.0", true),
+            ("0.40.0-dev", true),
+            ("1.0.0", true),
+            ("", false),
+        ] {
+            assert_eq!(Version(version.into()).names_pins(), names, "{version}");
+        }
+    }
+}

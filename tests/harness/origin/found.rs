@@ -1,0 +1,116 @@
+//! What an [`super::Origin`] has for a request: a block of its store, or a plain file, or a part of one.
+
+use std::fs::{self, File};
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+
+use super::link::Sending;
+use super::{PROBE, Shared, lock};
+
+/// Bytes of a file that are read and sent at a time.
+const PART: u64 = 1 << 20;
+
+/// Something to give.
+pub(super) struct Found {
+    pub(super) status: &'static str,
+    /// Headers of its own, each ended.
+    pub(super) headers: String,
+    pub(super) body: Body,
+}
+
+/// Its bytes.
+pub(super) enum Body {
+    Memory(Vec<u8>),
+    Part(File, Range<u64>),
+}
+
+impl Body {
+    pub(super) fn len(&self) -> u64 {
+        match self {
+            Body::Memory(bytes) => bytes.len() as u64,
+            Body::Part(_, range) => range.end - range.start,
+        }
+    }
+
+    /// All of it in memory, to be spoiled.
+    pub(super) fn bytes(self) -> io::Result<Vec<u8>> {
+        match self {
+            Body::Memory(bytes) => Ok(bytes),
+            Body::Part(file, range) => {
+                let mut bytes = vec![0; (range.end - range.start) as usize];
+                file.read_exact_at(&mut bytes, range.start)?;
+                Ok(bytes)
+            }
+        }
+    }
+
+    pub(super) fn send(self, sending: &mut Sending<'_>) -> io::Result<()> {
+        let (file, range) = match self {
+            Body::Memory(bytes) => return sending.send(&bytes),
+            Body::Part(file, range) => (file, range),
+        };
+        let mut buffer = vec![0; PART.min(range.end - range.start) as usize];
+        let mut at = range.start;
+        while at < range.end {
+            let part = &mut buffer[..PART.min(range.end - at) as usize];
+            file.read_exact_at(part, at)?;
+            sending.send(part)?;
+            at += part.len() as u64;
+        }
+        Ok(())
+    }
+}
+
+impl Shared {
+    /// What there is for a request.
+    pub(super) fn find(&self, head: &str, target: &str) -> Option<Found> {
+        match target.strip_prefix("/ipfs/") {
+            Some(rest) => self.block(rest.split('?').next()?),
+            None => self.file(head, target),
+        }
+    }
+
+    fn block(&self, cid: &str) -> Option<Found> {
+        let headers = "Content-Type: application/vnd.ipld.raw\r\n".to_owned();
+        if cid == PROBE {
+            return Some(Found { status: "200 OK", headers, body: Body::Memory(Vec::new()) });
+        }
+        // As in a `dir:` store: a folder named by the two characters before the last.
+        let folder = cid.get(cid.len().checked_sub(3)?..cid.len() - 1)?;
+        let block = fs::read(self.store.join(folder).join(cid)).ok()?;
+        Some(Found { status: "200 OK", headers, body: Body::Memory(block) })
+    }
+
+    fn file(&self, head: &str, target: &str) -> Option<Found> {
+        let name = target.rsplit('/').next()?;
+        let name = name.strip_prefix("sha256:").unwrap_or(name);
+        if name.is_empty() || name.starts_with('.') {
+            return None;
+        }
+        let file = File::open(lock(&self.files).as_ref()?.join(name)).ok()?;
+        let all = file.metadata().ok()?.len();
+        let (status, range) = match asked_range(head, all) {
+            Some(range) => ("206 Partial Content", range),
+            None => ("200 OK", 0..all),
+        };
+        let mut headers = "Content-Type: application/octet-stream\r\nAccept-Ranges: bytes\r\n".to_owned();
+        if status.starts_with("206") {
+            headers += &format!("Content-Range: bytes {}-{}/{all}\r\n", range.start, range.end - 1);
+        }
+        Some(Found { status, headers, body: Body::Part(file, range) })
+    }
+}
+
+/// `Range: bytes=FROM-TO`, `FROM-` or `-LAST`; one that is none of these, or empty, means everything (RFC 9110, 14.2).
+fn asked_range(head: &str, all: u64) -> Option<Range<u64>> {
+    let line = head.lines().find(|line| line.to_ascii_lowercase().starts_with("range:"))?;
+    let (from, to) = line.split_once('=')?.1.trim().split_once('-')?;
+    let range = match (from.parse::<u64>(), to.parse::<u64>()) {
+        (Ok(from), Ok(to)) => from..to.checked_add(1)?.min(all),
+        (Ok(from), Err(_)) => from..all,
+        (Err(_), Ok(last)) => all.saturating_sub(last)..all,
+        (Err(_), Err(_)) => return None,
+    };
+    (range.start < range.end).then_some(range)
+}

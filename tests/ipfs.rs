@@ -1,0 +1,495 @@
+//! IPFS nodes as sinks and sources: real ones where there are any, and one that goes wrong as it is told.
+//!
+//! js-ipfs has the RPC that we publish to, kubo (as a library, without its RPC) is a second opinion on whether what is published
+//! can be had and pinned by others, and [`harness::rpc`] answers as kubo's documentation says.
+
+use std::fs;
+use std::time::Duration;
+
+use harness::ipfs::Daemon;
+use harness::rpc::Trick;
+use harness::{Flist, Kubo, Outcome, Rpc, args, compare, debian, skip, store, synthetic, wait};
+use rustix::process::{Pid, Signal, kill_process};
+
+/// Scheduling noise allowed after a deadline: debug builds on two shared cores are slow.
+const SLACK: Duration = Duration::from_secs(10);
+
+/// A user who has packed 7 MB, and the CID.
+fn publisher() -> (Flist, String) {
+    let flist = Flist::new();
+    let source = flist.home().join("source");
+    synthetic::seven_megabytes(&source);
+    let cid = flist.pack(&source);
+    (flist, cid)
+}
+
+/// The CIDs of everything in a user's store.
+fn objects(flist: &Flist) -> Vec<String> {
+    store::objects(flist.store()).into_iter().map(|(cid, _)| cid).collect()
+}
+
+/// Publishes and returns the report about the one sink.
+#[track_caller]
+fn publish(flist: &Flist, cid: &str, to: &str, options: &[&str]) -> serde_json::Value {
+    let mut arguments = args!["publish", cid, "--to", to, "--json"];
+    arguments.extend(options.iter().map(Into::into));
+    let reports = flist.ok(arguments).json();
+    assert_eq!(reports.as_array().map(Vec::len), Some(1), "{reports}");
+    reports[0].clone()
+}
+
+#[track_caller]
+fn explains(outcome: &Outcome, words: &[&str]) {
+    assert_eq!(outcome.code, 1, "{}: {}", outcome.command, outcome.stderr);
+    for needed in words {
+        assert!(outcome.stderr.contains(needed), "{}: no {needed:?}: {}", outcome.command, outcome.stderr);
+    }
+    assert!(outcome.stdout.is_empty(), "what failed has no result: {}", outcome.text());
+}
+
+/// Publishes a tree to `node`, looks at it through the node's own words, and mounts it from there.
+fn there_and_back(node: &Daemon) -> String {
+    let (flist, cid) = publisher();
+    let report = publish(&flist, &cid, &node.spec(), &[]);
+    let (objects, all) = (objects(&flist), objects(&flist).len() as u64);
+    assert_eq!((report["objects"].as_u64(), report["sent"].as_u64()), (Some(all), Some(all)), "{report}");
+    assert_eq!(report["bytes"].as_u64(), Some(store::size(flist.store())), "{report}");
+
+    // The node's own words: one pin, and exactly our blocks below it.
+    assert_eq!(node.pins(), [cid.as_str()]);
+    let mut below = node.refs(&cid);
+    below.push(cid.clone());
+    below.sort();
+    assert_eq!(below, objects);
+
+    // Again: nothing is sent.
+    let report = publish(&flist, &cid, &node.spec(), &[]);
+    assert_eq!((report["sent"].as_u64(), report["skipped"].as_u64()), (Some(0), Some(all)), "{report}");
+
+    // From another machine, so to say: nothing of it is here.
+    let spec = node.spec();
+    for mode in ["auto", "fuse"] {
+        let reader = Flist::new();
+        let mounted = reader.mount_with(&cid, &["--from", &spec, "--mode", mode]);
+        compare::assert_same(&flist.home().join("source"), mounted.path());
+        assert!(mounted.status().bytes_fetched * 2 > store::size(flist.store()));
+    }
+    Flist::new().ok(args!["check", cid, "--from", spec]);
+    cid
+}
+
+#[test]
+#[ignore = "needs a kubo daemon, which no registry has: KUBO_BINARY"]
+fn a_kubo_daemon_takes_and_gives_an_flist_too() {
+    let node = Daemon::kubo().unwrap_or_else(|why| panic!("{why}"));
+    let cid = there_and_back(&node);
+    let listed = node.call(&format!("pin/ls?arg={cid}&type=recursive&names=true")).ok().json();
+    assert!(listed.to_string().contains(&format!("flist:{cid}")), "{listed}");
+    let flist = Flist::new();
+    let name = flist.ok(args!["name", "publish", "images", cid, "--to", node.spec()]).text();
+    let name = name.strip_prefix("ipns://").unwrap_or_else(|| panic!("{name}"));
+    let resolved = node.call(&format!("name/resolve?arg=/ipns/{name}&timeout=20s")).ok().json();
+    assert_eq!(resolved["Path"].as_str(), Some(&*format!("/ipfs/{cid}")));
+    // What it does not have it says at once, so that other sources are asked.
+    let (other, missing) = Flist::with_image();
+    let both = format!("{},{}", node.spec(), other.spec());
+    other.run_within(SLACK, args!["info", missing, "--from", both]).ok();
+}
+
+#[test]
+fn a_published_tree_is_pinned_whole_and_mounts_from_the_node_alone() {
+    let node = match Daemon::js_ipfs() {
+        Ok(node) => node,
+        Err(why) => return skip::skip(&why),
+    };
+    let cid = there_and_back(&node);
+
+    // A second implementation gets it from the first and is content with it.
+    let mut kubo = match Kubo::start() {
+        Ok(kubo) => kubo,
+        Err(why) => return skip::skip(&why),
+    };
+    kubo.connect(&node.address());
+    assert!(kubo.pin(&cid, Duration::from_secs(60)), "kubo pins the flist: {}", kubo.log());
+    assert!(kubo.has_pinned(&cid));
+}
+
+#[test]
+fn a_debian_tree_goes_through_a_real_node_unchanged() {
+    let (source, node) = match (debian::tree(), Daemon::js_ipfs()) {
+        (Ok(source), Ok(node)) => (source, node),
+        (Err(why), _) | (_, Err(why)) => return skip::skip(&why),
+    };
+    let flist = Flist::new();
+    let cid = flist.pack(&source);
+    publish(&flist, &cid, &node.spec(), &[]);
+    let reader = Flist::new();
+    let mounted = reader.mount_with(&cid, &["--from", &node.spec()]);
+    compare::assert_same(&source, mounted.path());
+}
+
+/// In a middle where some blocks are there and others are not.
+#[test]
+fn a_publication_that_was_stopped_goes_on_where_it_was() {
+    let node = match Daemon::js_ipfs() {
+        Ok(node) => node,
+        Err(why) => return skip::skip(&why),
+    };
+    let flist = Flist::new();
+    let source = flist.home().join("source");
+    synthetic::sixty_megabytes(&source);
+    let cid = flist.pack(&source);
+    // Slow enough to be stopped in the middle.
+    let origin = harness::Origin::over(flist.store());
+    origin.link(harness::origin::Link { bytes_per_second: Some(8 << 20), ..Default::default() });
+    let mut command = flist.command(args!["publish", cid, "--from", origin.url(), "--to", node.spec()]);
+    let log = flist.home().join("log");
+    let output = fs::File::create(&log).unwrap();
+    let mut child = command.stderr(output).spawn().unwrap();
+    wait::until("some blocks have arrived", Duration::from_secs(60), || {
+        let stat = node.call("repo/stat").ok().json();
+        let count = stat["NumObjects"].as_str().unwrap_or_else(|| panic!("no count: {stat}"));
+        count.parse::<u64>().unwrap() > 30
+    });
+    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+    wait::for_the_end_of(child.id() as i32, Duration::from_secs(30));
+    assert_eq!(child.wait().unwrap().code(), Some(1));
+    let said = fs::read_to_string(&log).unwrap();
+    assert!(said.contains("stopped: what ipfs:http://127.0.0.1"), "{said}");
+    assert!(node.pins().is_empty(), "half an flist is not pinned");
+
+    let report = publish(&flist, &cid, &node.spec(), &[]);
+    let (skipped, sent) = (report["skipped"].as_u64().unwrap(), report["sent"].as_u64().unwrap());
+    assert!(skipped >= 30 && sent > 0, "{report}");
+    assert_eq!(skipped + sent, objects(&flist).len() as u64);
+    assert_eq!(node.pins(), [cid.as_str()]);
+}
+
+#[test]
+fn a_node_that_names_pins_names_ours() {
+    let (node, (flist, cid)) = (Rpc::start(), publisher());
+    let report = publish(&flist, &cid, &node.spec(), &["--name", "debian 12"]);
+    assert_eq!(report["pin"], "flist:debian 12");
+    assert_eq!(node.pins(), [(cid.clone(), "flist:debian 12".to_owned())].into());
+    assert_eq!(node.blocks(), objects(&flist));
+    let again = flist.ok(args!["publish", cid, "--to", node.spec()]);
+    assert!(
+        again.text().starts_with(&format!("{cid} is in {}, pinned as flist:{cid}: ", node.spec())),
+        "{}",
+        again.text()
+    );
+    assert!(again.text().contains(" 0 of 0 B were sent"), "{}", again.text());
+    assert_eq!(node.pins(), [(cid.clone(), format!("flist:{cid}"))].into());
+}
+
+/// What passes by itself is done again, and only what is missing is sent again.
+#[test]
+fn trouble_that_passes_costs_another_try() {
+    let (flist, cid) = publisher();
+    let size = store::size(flist.store());
+    // One that counts wrongly and then has everything and the pin is believed the second time.
+    for (trick, imports) in [
+        (Trick::Cuts(3 << 20), 2),
+        (Trick::LosesBlocks, 2),
+        (Trick::Status(503), 2),
+        (Trick::NoRootLine, 2),
+        (Trick::Miscounts, 1),
+    ] {
+        let node = Rpc::start();
+        node.fails("dag/import", trick, 1);
+        let report = publish(&flist, &cid, &node.spec(), &[]);
+        assert_eq!(node.count("dag/import"), imports, "{trick:?}");
+        assert_eq!(node.blocks(), objects(&flist), "{trick:?}");
+        assert!(node.pins().contains_key(&cid), "{trick:?}");
+        assert_eq!(report["sent_bytes"].as_u64(), Some(size), "{trick:?}: {report}");
+        let taken: usize = node.imported();
+        match trick {
+            Trick::Cuts(_) => assert!(taken < 2 * size as usize - (2 << 20), "{taken} bytes for {size}"),
+            Trick::LosesBlocks => assert!(taken < 2 * size as usize - (1 << 20), "{taken} bytes for {size}"),
+            _ => {}
+        }
+    }
+}
+
+/// Whatever a node does, nothing is called published that is not.
+#[test]
+fn a_node_that_does_not_have_the_flist_is_an_error_that_says_why() {
+    let (flist, cid) = publisher();
+    let always = [
+        (Trick::PinFails, "the pinner is out of order"),
+        (Trick::NoRootLine, "did not say whether it pinned"),
+        (Trick::OtherRoot, "pinned something else"),
+        (Trick::Html, "not the RPC of an IPFS node"),
+        (Trick::Status(500), "something is wrong with this node"),
+        (Trick::Status(401), "credentials"),
+        (Trick::Cuts(1 << 20), "no answer"),
+        (Trick::Hangs, "no sign of life"),
+    ];
+    std::thread::scope(|scope| {
+        for (trick, words) in always {
+            let (flist, cid) = (&flist, &cid);
+            scope.spawn(move || {
+                let node = Rpc::start();
+                node.fails("dag/import", trick, usize::MAX);
+                let arguments = args!["publish", cid, "--to", node.spec(), "--deadline", "1"];
+                let outcome = flist.run_within(Duration::from_secs(110), arguments);
+                explains(&outcome, &[words, &node.spec()]);
+                assert!(!node.pins().contains_key(cid), "{trick:?}");
+            });
+        }
+    });
+    let node = Rpc::start();
+    node.fails("pin/add", Trick::LosesPin, usize::MAX);
+    let outcome = flist.run(args!["publish", cid, "--to", node.spec()]);
+    explains(&outcome, &["does not list its pin", &node.spec()]);
+}
+
+#[test]
+fn without_an_import_blocks_are_put_one_by_one() {
+    let (node, (flist, cid)) = (Rpc::start(), publisher());
+    node.fails("dag/import", Trick::Status(404), usize::MAX);
+    publish(&flist, &cid, &node.spec(), &[]);
+    assert_eq!(node.blocks(), objects(&flist));
+    assert!(node.pins().contains_key(&cid));
+    assert_eq!(node.count("block/put"), objects(&flist).len());
+    assert_eq!(node.count("dag/import"), 1);
+}
+
+#[test]
+fn a_node_that_is_not_there_or_no_node_says_so() {
+    let (flist, cid) = Flist::with_image();
+    let gone = Rpc::start().spec();
+    let outcome = flist.run_within(Duration::from_secs(60), args!["publish", cid, "--to", gone]);
+    explains(&outcome, &["Connection refused", &gone, "run the same command again"]);
+    let gateway = harness::Gateway::of(&flist);
+    let spec = format!("ipfs:{}", gateway.url());
+    let outcome = flist.run_within(Duration::from_secs(60), args!["publish", cid, "--to", spec]);
+    explains(&outcome, &["not the RPC of an IPFS node", &spec]);
+    let outcome = flist.run_within(SLACK * 2, args!["info", cid, "--from", spec]);
+    explains(&outcome, &["cannot be used", "not the RPC of an IPFS node", &spec]);
+    let outcome = flist.run(args!["publish", cid, "--to", gateway.url()]);
+    explains(&outcome, &["can only be read", gateway.url()]);
+    let outcome = flist.run(args!["pack", flist.home().join("source"), "--to", "ipfs:"]);
+    explains(&outcome, &["flist publish CID --to ipfs:http://127.0.0.1:5001"]);
+    let outcome = flist.run(args!["publish", cid, "--to", "ipfs:https://host"]);
+    assert_eq!(outcome.code, 2, "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("tunnel"), "{}", outcome.stderr);
+}
+
+#[test]
+fn credentials_reach_the_node_and_nobody_else() {
+    let (node, (flist, cid)) = (Rpc::start(), Flist::with_image());
+    let spec = node.spec_with("me:verysecret");
+    let mut command = flist.command(args!["publish", cid, "--to", spec]);
+    command.env("G8_LOG", "trace");
+    let published = harness::process::run(&mut command, Duration::from_secs(60)).ok();
+    for head in node.log() {
+        assert!(head.to_lowercase().contains("authorization: basic bwu6dmvyexnly3jlda=="), "{head}");
+    }
+    node.fails("dag/import", Trick::Status(403), 1);
+    let other = Rpc::start();
+    other.fails("dag/import", Trick::Status(403), 9);
+    let failed = flist.run(args!["publish", cid, "--to", other.spec_with("me:verysecret")]);
+    explains(&failed, &["403", &other.spec()]);
+    for said in [published.text(), published.stderr, failed.stderr] {
+        assert!(!said.contains("verysecret"), "{said}");
+    }
+}
+
+/// A read from a node that fails ends in time, and one that lies is found out; then the node is asked again.
+#[test]
+fn a_node_that_goes_wrong_is_an_error_in_time_or_right_bytes() {
+    let (flist, cid) = publisher();
+    std::thread::scope(|scope| {
+        // Side by side: most of the time they wait.
+        for trick in
+            [Trick::Status(500), Trick::Status(503), Trick::Hangs, Trick::Html, Trick::Lies, Trick::Cuts(0)]
+        {
+            let (flist, cid) = (&flist, &cid);
+            scope.spawn(move || one_fault(flist, cid, trick));
+        }
+    });
+}
+
+fn one_fault(flist: &Flist, cid: &str, trick: Trick) {
+    let (node, reader, source) = (Rpc::start(), Flist::new(), flist.home().join("source"));
+    publish(flist, cid, &node.spec(), &[]);
+    let options = ["--from", &node.spec(), "--deadline", "4", "--mode", "fuse"];
+    let mounted = reader.mount_with(cid, &options);
+    node.fails("block/get", trick, usize::MAX);
+    let began = std::time::Instant::now();
+    let error = fs::read(mounted.join("big-a")).unwrap_err();
+    assert!(matches!(error.raw_os_error(), Some(libc::EIO | libc::ETIMEDOUT)), "{trick:?}: {error}");
+    assert!(began.elapsed() < Duration::from_secs(4) + SLACK, "{trick:?}: after {:?}", began.elapsed());
+    node.heal();
+    // Who lied about a block is asked for another one at once; for the same one in half a minute.
+    let (file, limit) = (if trick == Trick::Lies { "big-b" } else { "big-a" }, Duration::from_secs(45));
+    wait::until("the node is asked again", limit, || fs::read(mounted.join(file)).is_ok());
+    assert!(fs::read(mounted.join(file)).unwrap() == fs::read(source.join(file)).unwrap(), "{trick:?}");
+}
+
+/// Kubo says at once what it does not have; then it may look among its peers for a while.
+#[test]
+fn a_node_is_asked_for_what_it_has_before_it_looks_elsewhere() {
+    let (empty, (flist, cid)) = (Rpc::start(), Flist::with_image());
+    let both = format!("{},{}", empty.spec(), flist.spec());
+    flist.ok(args!["info", cid, "--from", both]);
+    let asked: Vec<String> = empty.log().into_iter().filter(|head| head.contains("block/get")).collect();
+    assert!(asked[0].contains("offline=true") && !asked[1].contains("offline=true"), "{asked:#?}");
+    assert!(asked.iter().all(|head| head.contains("timeout=")), "{asked:#?}");
+}
+
+/// Names are signed by the node's keys; js-ipfs resolves those that it signed itself.
+#[test]
+fn a_real_node_signs_names_and_knows_what_they_stand_for() {
+    let node = match Daemon::js_ipfs() {
+        Ok(node) => node,
+        Err(why) => return skip::skip(&why),
+    };
+    let (flist, cid) = Flist::with_image();
+    let warned = flist.ok(args!["name", "publish", "images", cid, "--to", node.spec()]);
+    assert!(warned.stderr.contains("has not pinned"), "{}", warned.stderr);
+    publish(&flist, &cid, &node.spec(), &[]);
+    let named = flist.ok(args!["name", "publish", "images", cid, "--to", node.spec()]);
+    assert_eq!(named.stderr, "");
+    assert_eq!(named.stdout, warned.stdout, "the second time the key is there");
+    let name = named.text();
+    let name = name.strip_prefix("ipns://").unwrap_or_else(|| panic!("{name}"));
+    let resolved = node.call(&format!("name/resolve?arg=/ipns/{name}&timeout=20s")).ok().json();
+    assert_eq!(resolved["Path"].as_str(), Some(&*format!("/ipfs/{cid}")));
+}
+
+/// A name is resolved by the nodes among the sources; when they cannot, it leads where it led last, with a warning.
+#[test]
+fn a_name_leads_where_a_node_says_and_else_where_it_led_last() {
+    let (node, (flist, cid)) = (Rpc::start(), Flist::with_image());
+    publish(&flist, &cid, &node.spec(), &[]);
+    let name = flist.ok(args!["name", "publish", "images", cid, "--to", node.spec()]).text();
+    let reader = Flist::new();
+    let named = reader.ok(args!["info", name, "--from", node.spec(), "--json"]);
+    assert!(named.stderr.contains(&format!("is {cid}")), "where it leads is said: {}", named.stderr);
+    let mounted = reader.mount_with(&name, &["--from", &node.spec()]);
+    compare::assert_same(&flist.home().join("source"), mounted.path());
+    mounted.umount();
+
+    // The node knows no more, or hangs: what it said before counts, and the user is told.
+    for (trick, words) in
+        [(Trick::Status(500), "something is wrong with this node"), (Trick::Hangs, "no sign of life")]
+    {
+        node.fails("name/resolve", trick, 1);
+        let asked = args!["info", name, "--from", node.spec(), "--deadline", "4"];
+        let stale = reader.run_within(Duration::from_secs(4) + SLACK, asked).ok();
+        for needed in ["may lead elsewhere by now", words, &cid] {
+            assert!(stale.stderr.contains(needed), "{trick:?}: no {needed:?}: {}", stale.stderr);
+        }
+    }
+    // A name that never led anywhere ends in time, and one without a node says what to do.
+    node.fails("name/resolve", Trick::Hangs, 1);
+    let asked = args!["info", "ipns://k51qzi5uqu5dnever", "--from", node.spec(), "--deadline", "4"];
+    let outcome = reader.run_within(Duration::from_secs(4) + SLACK, asked);
+    explains(&outcome, &["k51qzi5uqu5dnever cannot be resolved", &node.spec()]);
+    let outcome = reader.run_within(SLACK, args!["info", "ipns://example.org"]);
+    explains(&outcome, &["takes an IPFS node", "--from ipfs:"]);
+    // It leads elsewhere, and that is followed.
+    let (other, second) = Flist::with_image();
+    fs::write(other.home().join("source/more"), "more").unwrap();
+    let third = other.pack(&other.home().join("source"));
+    assert_ne!(second, third);
+    other.ok(args!["publish", third, "--to", node.spec()]);
+    other.ok(args!["name", "publish", "images", third, "--to", node.spec()]);
+    let moved = reader.ok(args!["info", name, "--from", node.spec()]);
+    assert!(moved.stderr.contains(&format!("is {third}")), "{}", moved.stderr);
+}
+
+/// A hint names a peer, and the node is connected to it before it is asked for blocks; one that does not answer costs seconds.
+#[test]
+fn peers_that_a_reference_hints_at_are_met_by_the_nodes() {
+    const PEER: &str = "/ip4/127.0.0.1/tcp/4001/p2p/12D3KooWDzVGLM8mkHFhkzuwebpDg2YCsgSW3cjdsFm7FJEvGmSe";
+    let (node, (flist, cid)) = (Rpc::start(), Flist::with_image());
+    publish(&flist, &cid, &node.spec(), &[]);
+    let reference = format!("{cid}?peer={PEER}");
+    let reader = Flist::new();
+    let outcome = reader.run(args!["info", reference, "--from", node.spec()]);
+    explains(&outcome, &["--allow-private-hints"]);
+    reader.ok(args!["info", reference, "--from", node.spec(), "--allow-private-hints"]);
+    assert_eq!(node.peers(), [PEER]);
+    node.fails("swarm/connect", Trick::Hangs, 1);
+    let asked = args!["info", reference, "--from", node.spec(), "--allow-private-hints"];
+    let late = reader.run_within(SLACK * 2, asked).ok();
+    assert!(late.stderr.contains("is not met"), "{}", late.stderr);
+}
+
+#[test]
+fn a_name_is_signed_by_one_node_and_says_so_otherwise() {
+    let (node, (flist, cid)) = (Rpc::start(), Flist::with_image());
+    publish(&flist, &cid, &node.spec(), &[]);
+    let outcome = flist.ok(args!["name", "publish", "images", cid, "--to", node.spec(), "--json"]).json();
+    assert_eq!((&outcome["key"], &outcome["cid"]), (&"images".into(), &cid.as_str().into()), "{outcome}");
+    let published: Vec<String> =
+        node.log().into_iter().filter(|head| head.contains("name/publish")).collect();
+    for part in ["allow-offline=true", "lifetime=48h", "ttl=5m", "key=images"] {
+        assert!(published[0].contains(part), "{published:?}");
+    }
+    node.fails("name/publish", Trick::Status(500), 1);
+    let failed = flist.run(args!["name", "publish", "images", cid, "--to", node.spec()]);
+    explains(&failed, &["naming it on", "something is wrong with this node", &node.spec()]);
+    let failed = flist.run(args!["name", "publish", "images", cid]);
+    explains(&failed, &["has no keys", "--to ipfs:URL"]);
+    assert_eq!(flist.run(args!["name", "publish", "a/b", cid]).code, 2);
+}
+
+/// What is there under the name of an archive is whole or untouched, and the same flist is the same file.
+#[test]
+fn an_archive_appears_when_it_is_whole() {
+    let (flist, cid) = publisher();
+    let archive = flist.home().join("image.car");
+    let spec = format!("car:{}", archive.display());
+    let report = publish(&flist, &cid, &spec, &[]);
+    assert_eq!(report["sent"].as_u64(), Some(objects(&flist).len() as u64), "{report}");
+    let first = fs::read(&archive).unwrap();
+    publish(&flist, &cid, &spec, &[]);
+    assert!(fs::read(&archive).unwrap() == first, "the same flist is the same file");
+    let reader = Flist::new();
+    reader.ok(args!["check", cid, "--from", spec]);
+    compare::assert_same(&flist.home().join("source"), reader.mount_with(&cid, &["--from", &spec]).path());
+    // From an archive onto a node: whatever gives proven blocks is a source.
+    let node = Rpc::start();
+    publish(&reader, &cid, &node.spec(), &["--from", &spec]);
+    assert_eq!(node.blocks(), objects(&flist));
+
+    let hole = store::objects(flist.store()).into_iter().rfind(|(name, _)| name.starts_with("bafk"));
+    fs::remove_file(hole.unwrap().1).unwrap();
+    let outcome = flist.run(args!["publish", cid, "--to", spec]);
+    explains(&outcome, &["cannot be had"]);
+    assert!(fs::read(&archive).unwrap() == first, "what was there stays");
+    let left = fs::read_dir(flist.home().path()).unwrap().flatten();
+    let left: Vec<_> = left.filter(|e| e.file_name().as_encoded_bytes().starts_with(b".writing-")).collect();
+    assert!(left.is_empty(), "{left:?}");
+    let outcome = flist.run(args!["publish", cid, "--to", "car:/dev/null"]);
+    explains(&outcome, &["writing the archive /dev/null", "no file"]);
+}
+
+#[test]
+fn a_store_is_a_sink_too_and_gets_only_what_it_lacks() {
+    let (flist, cid) = publisher();
+    let other = Flist::new();
+    let report = publish(&flist, &cid, &other.spec(), &[]);
+    assert_eq!(report["sent"].as_u64(), Some(objects(&flist).len() as u64));
+    store::assert_whole(other.store());
+    assert_eq!(objects(&other), objects(&flist));
+    // One object is damaged and one is gone: both are sent, nothing else.
+    let all = store::objects(other.store());
+    fs::write(&all[3].1, b"wrong").unwrap();
+    fs::remove_file(&all[5].1).unwrap();
+    let report = publish(&flist, &cid, &other.spec(), &[]);
+    assert_eq!((report["sent"].as_u64(), report["skipped"].as_u64()), (Some(2), Some(all.len() as u64 - 2)));
+    other.ok(args!["check", cid]);
+    // What is not whole at its source is not published as if it were.
+    let hole =
+        store::objects(flist.store()).into_iter().find(|(name, _)| *name != cid && name.starts_with("bafk"));
+    fs::remove_file(hole.unwrap().1).unwrap();
+    let empty = Flist::new();
+    let outcome = flist.run(args!["publish", cid, "--to", empty.spec()]);
+    explains(&outcome, &["cannot be had", "--from"]);
+    assert!(!objects(&empty).contains(&cid), "the root comes last");
+}
