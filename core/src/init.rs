@@ -5,6 +5,8 @@
 //!
 //! It is told by signals, as PID 1 always was: SIGTERM and SIGINT (Ctrl-Alt-Del) reboot, SIGUSR1 halts, SIGUSR2 powers off.
 
+// `core0-init` takes this file in by its path, and from there a plain `mod` would look elsewhere.
+#[path = "init/end.rs"]
 mod end;
 
 use std::ffi::{CString, OsString};
@@ -103,7 +105,7 @@ fn reap(mut ended: impl FnMut(i32, i32)) {
 
 impl Manager {
     fn new(arguments: &[OsString]) -> io::Result<Self> {
-        let program = CString::new(std::env::current_exe()?.as_os_str().as_bytes())?;
+        let program = CString::new(std::env::current_exe()?.with_file_name("core0").as_os_str().as_bytes())?;
         let mut argv = vec![program.clone(), CString::from(c"run")];
         for argument in arguments {
             argv.push(CString::new(argument.as_bytes())?);
