@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use redis::{Connection, ConnectionAddr, IntoConnectionInfo, RedisConnectionInfo};
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Connection, ConnectionAddr, IntoConnectionInfo, RedisConnectionInfo};
 use serde_json::{Value, json};
 
 /// How long each figure is measured.
@@ -42,11 +43,15 @@ impl Node {
         Self { manager, port, password: ready["password"].as_str().expect("a password").into() }
     }
 
-    fn connect(&self) -> Connection {
+    fn client(&self) -> redis::Client {
         let login = RedisConnectionInfo::default().set_password(&self.password);
         let address = ConnectionAddr::Tcp("127.0.0.1".into(), self.port);
         let info = address.into_connection_info().expect("an address").set_redis_settings(login);
-        redis::Client::open(info).and_then(|client| client.get_connection()).expect("redis answers")
+        redis::Client::open(info).expect("an address of redis")
+    }
+
+    fn connect(&self) -> Connection {
+        self.client().get_connection().expect("redis answers")
     }
 }
 
@@ -58,37 +63,45 @@ impl Drop for Node {
     }
 }
 
-/// Commands a second and the median of their times, of some clients that send to a queue.
+/// Commands a second and the median of their times, of some clients that send to a queue. They share one thread: fifty
+/// threads would measure the scheduler.
 fn clients(node: &Node, queue: &'static str, count: usize) -> (f64, Duration) {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let client = node.client();
     let began = Instant::now();
-    let threads: Vec<_> = (0..count)
-        .map(|_| {
-            let mut connection = node.connect();
-            std::thread::spawn(move || {
-                let mut times = Vec::new();
-                while began.elapsed() < SPAN {
-                    let id = format!("b{}", NEXT.fetch_add(1, Ordering::Relaxed));
-                    let envelope = json!({"id": id, "command": "core.ping", "arguments": {}}).to_string();
-                    let sent = Instant::now();
-                    let (_, (_, result)): (u64, (String, String)) = redis::pipe()
-                        .rpush(queue, envelope)
-                        .cmd("BLPOP")
-                        .arg(format!("result:{id}"))
-                        .arg(30)
-                        .query(&mut connection)
-                        .expect("a result");
-                    assert!(result.contains("PONG"), "{result}");
-                    times.push(sent.elapsed());
-                }
-                times
-            })
-        })
-        .collect();
-    let mut times: Vec<Duration> = threads.into_iter().flat_map(|t| t.join().expect("a client")).collect();
+    let mut times: Vec<Duration> = runtime.block_on(async {
+        let mut tasks = tokio::task::JoinSet::new();
+        for _ in 0..count {
+            let config = AsyncConnectionConfig::new().set_response_timeout(Some(Duration::from_secs(60)));
+            let connection = client.get_multiplexed_async_connection_with_config(&config).await;
+            tasks.spawn(send(connection.expect("redis answers"), queue, began));
+        }
+        tasks.join_all().await.concat()
+    });
     let rate = times.len() as f64 / began.elapsed().as_secs_f64();
     times.sort_unstable();
     (rate, times[times.len() / 2])
+}
+
+async fn send(mut connection: MultiplexedConnection, queue: &'static str, began: Instant) -> Vec<Duration> {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let mut times = Vec::new();
+    while began.elapsed() < SPAN {
+        let id = format!("b{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        let envelope = json!({"id": id, "command": "core.ping", "arguments": {}}).to_string();
+        let sent = Instant::now();
+        let (_, (_, result)): (u64, (String, String)) = redis::pipe()
+            .rpush(queue, envelope)
+            .cmd("BLPOP")
+            .arg(format!("result:{id}"))
+            .arg(30)
+            .query_async(&mut connection)
+            .await
+            .expect("a result");
+        assert!(result.contains("PONG"), "{result}");
+        times.push(sent.elapsed());
+    }
+    times
 }
 
 /// The predecessor's loop: one command after the other.
@@ -148,6 +161,16 @@ fn processes(node: &Node) -> f64 {
     PROCESSES as f64 / began.elapsed().as_secs_f64()
 }
 
+/// The same processes a second, without a node.
+fn alone() -> f64 {
+    let began = Instant::now();
+    for i in 0..PROCESSES / 4 {
+        let output = Command::new("echo").arg(i.to_string()).output().expect("echo runs");
+        assert_eq!(output.stdout, format!("{i}\n").as_bytes());
+    }
+    (PROCESSES / 4) as f64 / began.elapsed().as_secs_f64()
+}
+
 fn resident(pid: u32) -> String {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or("unknown").trim().into()
@@ -173,6 +196,7 @@ fn main() {
         }
     }
     for _ in 0..ROUNDS {
+        println!("fork, exec, wait, one by one: {:.0}/s", alone());
         // Ids are remembered: each round is a node of its own.
         let dir = tempfile::tempdir().expect("a folder");
         println!("short processes: {:.0}/s", processes(&Node::start(dir.path())));

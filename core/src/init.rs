@@ -5,6 +5,8 @@
 //!
 //! It is told by signals, as PID 1 always was: SIGTERM and SIGINT (Ctrl-Alt-Del) reboot, SIGUSR1 halts, SIGUSR2 powers off.
 
+// `core0-init` takes this file in by its path, and from there a plain `mod` would look elsewhere.
+#[path = "init/end.rs"]
 mod end;
 
 use std::ffi::{CString, OsString};
@@ -52,9 +54,16 @@ pub fn run(arguments: &[OsString]) -> io::Result<Down> {
     }
 }
 
-/// Ends all processes, the manager first. In a machine this does not return.
+/// Ends all processes, the manager first. In a machine this does not return: a PID 1 that ends is a kernel that panics.
 pub fn finish(down: Down, machine: bool) -> io::Result<()> {
-    end::end(down, machine)
+    let ended = end::end(down, machine);
+    if machine {
+        say(b"core0 init: the machine cannot be ended: it stands still\n");
+        loop {
+            std::thread::sleep(PAUSE_MAX);
+        }
+    }
+    ended
 }
 
 /// The signals that are waited for, blocked.
@@ -103,7 +112,7 @@ fn reap(mut ended: impl FnMut(i32, i32)) {
 
 impl Manager {
     fn new(arguments: &[OsString]) -> io::Result<Self> {
-        let program = CString::new(std::env::current_exe()?.as_os_str().as_bytes())?;
+        let program = CString::new(std::env::current_exe()?.with_file_name("core0").as_os_str().as_bytes())?;
         let mut argv = vec![program.clone(), CString::from(c"run")];
         for argument in arguments {
             argv.push(CString::new(argument.as_bytes())?);

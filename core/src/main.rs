@@ -33,9 +33,23 @@ fn main() -> ExitCode {
 /// PID 1 is small: its arguments are plain, and the parser of the others costs more memory than all of it has.
 fn role() -> RoleArgs {
     match InitArgs::plain(std::env::args_os().skip(1)) {
-        Some(args) if std::process::id() == 1 => RoleArgs::Init(args),
+        Some(args) if std::process::id() == 1 => {
+            become_small(&args);
+            RoleArgs::Init(args)
+        }
         Some(_) | None => Cli::parse().role,
     }
+}
+
+/// PID 1 goes on as `core0-init`, which lies beside this program and has nothing of the engine in it. Where that is missing,
+/// it goes on as it is, and takes some 1.2 MiB more.
+fn become_small(args: &InitArgs) {
+    use std::os::unix::process::CommandExt;
+    let Ok(own) = std::env::current_exe() else { return };
+    let place = if args.machine { "--machine" } else { "--namespace" };
+    let error =
+        std::process::Command::new(own.with_file_name("core0-init")).arg(place).args(&args.run).exec();
+    eprintln!("core0: core0-init is not beside this program, PID 1 stays large: {error}");
 }
 
 fn run_init(args: &InitArgs) -> anyhow::Result<()> {

@@ -23,6 +23,8 @@ pub struct Ticket {
     pub user: Arc<str>,
     /// Which field.
     pub seq: u64,
+    /// Whether an earlier manager had accepted it.
+    pub resumed: bool,
 }
 
 impl Ticket {
@@ -63,6 +65,8 @@ pub enum Note {
         keys: Keys,
         /// The result.
         json: String,
+        /// Whether a [`Note::Begin`] came before.
+        begun: bool,
     },
     /// Nobody can be answered, or somebody is already.
     Drop {

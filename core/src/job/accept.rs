@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use super::outcome::{Outcome, encode};
 use super::table::Control;
 use super::{Job, Jobs};
-use crate::command::{self, CommandError, Entry, Run};
+use crate::command::{self, CommandError, Entry};
 use crate::context::{Caller, Node};
 use crate::log::now_ms;
 use crate::queue::{Note, Ticket};
@@ -141,7 +141,7 @@ impl Jobs {
     }
 
     async fn begin(&self, node: &Arc<Node>, job: Arc<Job>, child: Option<Child>) {
-        if matches!(job.entry.run, Run::Process(_)) {
+        if job.begins() {
             self.note(Note::Begin { ticket: job.ticket.clone(), keys: job.keys.clone() }).await;
         }
         let user = job.caller.user.as_str();
@@ -154,7 +154,7 @@ impl Jobs {
         let keys = Keys::new(sender.caller.name(), &id);
         self.remembered.lock().put(keys.name().into());
         let result = outcome.result(&id, &command);
-        self.note(Note::Answer { ticket, keys, json: encode(result) }).await;
+        self.note(Note::Answer { ticket, keys, json: encode(result), begun: false }).await;
     }
 
     async fn note(&self, note: Note) {

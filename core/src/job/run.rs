@@ -45,7 +45,8 @@ impl Jobs {
             tags: job.envelope.tags.clone(),
             ..outcome.result(&job.envelope.id, &job.envelope.command)
         };
-        let note = Note::Answer { ticket: job.ticket.clone(), keys: job.keys.clone(), json: encode(result) };
+        let (ticket, keys) = (job.ticket.clone(), job.keys.clone());
+        let note = Note::Answer { ticket, keys, json: encode(result), begun: job.begins() };
         // The receiver outlives every job.
         let _ = self.parts.answers.send(note).await;
     }

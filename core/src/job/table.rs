@@ -9,7 +9,7 @@ use tokio::sync::{Notify, Semaphore, mpsc};
 
 use super::remembered::Remembered;
 use super::serial::Serial;
-use crate::command::{CommandError, Entry};
+use crate::command::{CommandError, Entry, Run};
 use crate::config::Limits;
 use crate::context::Caller;
 use crate::log::{Logs, Record, Tap};
@@ -263,6 +263,11 @@ impl Job {
             pid: self.control.asked.lock().process.as_ref().map(|(_, pid)| *pid),
             restarts: self.control.restarts.load(Ordering::Relaxed),
         }
+    }
+
+    /// Whether redis is told that it began: it will take a while.
+    pub(super) fn begins(&self) -> bool {
+        matches!(self.entry.run, Run::Process(_))
     }
 
     /// The source of its records in the log.

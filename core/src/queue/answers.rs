@@ -16,7 +16,8 @@ const PAUSE: Duration = Duration::from_millis(50);
 
 /// A key that somebody made something else of is ours again: one such would hold back all results.
 ///
-/// For each note: four keys (hash, set, result, flag) and three arguments (what, field, result).
+/// For each note: four keys (hash, set, result, flag) and three arguments (what, field, result). What began has its flag;
+/// another `answer` brings it along.
 const ANSWER: &str = r"#!lua flags=allow-oom
 local life = ARGV[1]
 local function push(key, value)
@@ -30,15 +31,13 @@ for i = 0, #KEYS / 4 - 1 do
   local hash, again, result, flag = KEYS[4 * i + 1], KEYS[4 * i + 2], KEYS[4 * i + 3], KEYS[4 * i + 4]
   local what, seq, json = ARGV[3 * i + 2], ARGV[3 * i + 3], ARGV[3 * i + 4]
   if what == 'begin' then
-    if redis.call('HEXISTS', hash, seq) == 1 and redis.call('EXISTS', flag) == 0 then
-      push(flag, '')
-    end
+    if redis.call('HEXISTS', hash, seq) == 1 and redis.call('EXISTS', flag) == 0 then push(flag, '') end
   elseif redis.call('HDEL', hash, seq) == 1 then
-    redis.call('SREM', again, seq)
-    if what == 'answer' then
+    if again ~= '' then redis.call('SREM', again, seq) end
+    if what ~= 'drop' then
       push(result, json)
       redis.call('EXPIRE', result, life)
-      if redis.call('EXISTS', flag) == 0 then push(flag, '') end
+      if what == 'answer' then push(flag, '') end
       redis.call('EXPIRE', flag, life)
     end
   end
@@ -81,10 +80,13 @@ async fn write(script: &Script, link: &mut Link, batch: &[Note]) -> RedisResult<
     for note in batch {
         let (what, ticket, keys, json) = match note {
             Note::Begin { ticket, keys } => ("begin", ticket, Some(keys), ""),
-            Note::Answer { ticket, keys, json } => ("answer", ticket, Some(keys), json.as_str()),
+            Note::Answer { ticket, keys, json, begun: false } => {
+                ("answer", ticket, Some(keys), json.as_str())
+            }
+            Note::Answer { ticket, keys, json, begun: true } => ("end", ticket, Some(keys), json.as_str()),
             Note::Drop { ticket } => ("drop", ticket, None, ""),
         };
-        call.key(ticket.inflight()).key(ticket.again());
+        call.key(ticket.inflight()).key(if ticket.resumed { ticket.again() } else { String::new() });
         call.key(keys.map(|keys| keys.result()).unwrap_or_default());
         call.key(keys.map(|keys| keys.flag()).unwrap_or_default());
         call.arg(what).arg(ticket.seq).arg(json);

@@ -23,12 +23,15 @@ local raws = redis.call('LRANGE', KEYS[2], 0, -1)
 redis.call('DEL', KEYS[2])
 local more = redis.pcall('LPOP', KEYS[1], ARGV[1])
 if more and not more.err then for _, raw in ipairs(more) do raws[#raws + 1] = raw end end
-local accepted = {}
-for _, raw in ipairs(raws) do
-  local seq = redis.call('INCR', KEYS[4])
-  redis.call('HSET', KEYS[3], seq, raw)
-  accepted[#accepted + 1] = { seq, raw }
+if #raws == 0 then return {} end
+local last = redis.call('INCRBY', KEYS[4], #raws)
+local accepted, fields = {}, {}
+for i, raw in ipairs(raws) do
+  local seq = last - #raws + i
+  fields[2 * i - 1], fields[2 * i] = seq, raw
+  accepted[i] = { seq, raw }
 end
+redis.call('HSET', KEYS[3], unpack(fields))
 return accepted";
 
 /// One user's queue.
@@ -82,7 +85,7 @@ impl Intake {
         call.arg(BATCH);
         let accepted: Vec<(u64, Vec<u8>)> = self.link.invoke(&call).await?;
         for (seq, raw) in &accepted {
-            let ticket = Ticket { user: self.user.clone(), seq: *seq };
+            let ticket = Ticket { user: self.user.clone(), seq: *seq, resumed: false };
             Jobs::accept(node, &self.sender, ticket, raw).await;
         }
         Ok(accepted.len())

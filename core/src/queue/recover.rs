@@ -29,7 +29,7 @@ pub async fn recover(
         read.cmd("SADD").arg(&again).arg(&field);
         let (raw, added): (Option<Vec<u8>>, u64) = link.query(&read).await?;
         let Some(raw) = raw else { continue };
-        let ticket = Ticket { user: user.clone(), seq };
+        let ticket = Ticket { user: user.clone(), seq, resumed: true };
         let again = Again { adopted, first_time: added == 1 };
         Jobs::resume(node, sender, ticket, &raw, again).await;
     }
