@@ -26,6 +26,9 @@ pub enum RoleArgs {
     /// Starts processes for the manager, and keeps them when it dies
     #[command(hide = true)]
     Spawner(SpawnerArgs),
+    /// Serves the flists of one cache
+    #[command(hide = true)]
+    FlistDaemon(FlistDaemonArgs),
 }
 
 /// `core0 init`
@@ -66,6 +69,14 @@ pub struct Run {
     /// Keep everything in this folder, and end with the terminal: a node for developing
     #[arg(long, value_name = "DIR")]
     pub dev: Option<PathBuf>,
+}
+
+/// `core0 flist-daemon`
+#[derive(Debug, Args)]
+pub struct FlistDaemonArgs {
+    /// Folder of the cache
+    #[arg(long, value_name = "DIR")]
+    pub cache: PathBuf,
 }
 
 /// `core0 spawner`

@@ -4,10 +4,20 @@
 //! the table come the schema, COMMANDS.md and the typed layer of the Python client. `null` means absent at any depth, and
 //! fields that nobody knows are ignored: clients are older and newer than their nodes.
 
+mod bridge;
+mod btrfs;
+mod config;
+mod disk;
 mod error;
+mod filesystem;
+mod flist;
+mod info;
+mod ip;
 pub mod job;
 mod logger;
+mod nft;
 mod node;
+mod process;
 mod service;
 mod system;
 mod table;
@@ -22,8 +32,10 @@ use serde_json::Value;
 pub use error::{Code, CommandError};
 pub use table::{COMMANDS, find};
 
+use crate::argument::HardwareAddress;
 use crate::context::Context;
 use crate::process::Process;
+use crate::sys::tool::ToolError;
 
 /// What a caller must at least be to use a command. A greater role may do all that a smaller one may.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, serde::Deserialize, JsonSchema)]
@@ -149,7 +161,43 @@ fn decode<C: DeserializeOwned>(name: &str, mut arguments: Value) -> Result<C, Co
     if !arguments.is_object() {
         return Err(CommandError::bad_request(format!("{name}: the arguments are no object")));
     }
-    serde_json::from_value(arguments).map_err(|e| CommandError::bad_request(format!("{name}: {e}")))
+    // The complaint repeats what it complains about, which may be two megabytes.
+    serde_json::from_value(arguments)
+        .map_err(|e| CommandError::bad_request(format!("{name}: {:.400}", e.to_string())))
+}
+
+/// Runs what waits for disks or for the kernel on a thread for that. A caller that goes away does not end it.
+async fn blocking<T, E>(work: impl FnOnce() -> Result<T, E> + Send + 'static) -> Result<T, CommandError>
+where
+    T: Send + 'static,
+    E: Into<CommandError> + Send + 'static,
+{
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done.map_err(Into::into),
+        Err(panic) => Err(CommandError::internal("the command ended in a defect of core0").because(panic)),
+    }
+}
+
+/// What failed, by a tool; what the tool complained becomes `streams[1]` of the result.
+fn tool_error(message: String, error: ToolError) -> CommandError {
+    match &error {
+        ToolError::Missing(_) => CommandError::not_acceptable(message).because(error),
+        ToolError::TimedOut(..) => CommandError::unavailable(message).because(error),
+        ToolError::Io(..) | ToolError::TooMuch(_) => CommandError::internal(message).because(error),
+        ToolError::Failed { stderr, .. } => {
+            let stderr = stderr.clone();
+            CommandError::internal(message).with_stderr(stderr).because(error)
+        }
+    }
+}
+
+/// A hardware address that may be left to the kernel.
+fn hardware_address(text: &str) -> Result<Option<[u8; 6]>, CommandError> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let address: HardwareAddress = text.parse().map_err(CommandError::bad_request)?;
+    Ok(Some(address.0))
 }
 
 /// Takes the fields out of every object that are `null`. The depth was bounded when the JSON was read.
@@ -163,6 +211,9 @@ fn forget_nulls(value: &mut Value) {
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
 }
+
+#[cfg(test)]
+mod domain_tests;
 
 #[cfg(test)]
 mod tests {

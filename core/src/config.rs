@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::command::Role;
+use crate::domain::nft::InputPolicy;
 
 /// `core0.toml`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
@@ -15,6 +16,16 @@ pub struct Config {
     pub users: BTreeMap<String, User>,
     /// Bounds of what callers can make the node do.
     pub limits: Limits,
+    /// What comes into the node.
+    pub firewall: Firewall,
+}
+
+/// What comes into the node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Firewall {
+    /// What happens to packets for the node that no rule of `nft.open_port` accepts.
+    pub input: InputPolicy,
 }
 
 /// A user of the node, with its own queue `core:user:NAME` and results `result:NAME:ID`.

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use crate::command::Role;
 use crate::config::Config;
+use crate::domain::Domains;
 use crate::job::Jobs;
 use crate::log::Logs;
 use crate::paths::Paths;
@@ -17,6 +18,8 @@ pub struct Node {
     pub paths: Paths,
     /// How it is set up.
     pub config: Config,
+    /// What its domains keep from one command to the next.
+    pub domains: Domains,
     /// What it works on.
     pub jobs: Jobs,
     /// What it keeps running.

@@ -5,16 +5,16 @@
 //!
 //! It is told by signals, as PID 1 always was: SIGTERM and SIGINT (Ctrl-Alt-Del) reboot, SIGUSR1 halts, SIGUSR2 powers off.
 
+// `core0-init` takes this file in by its path, and from there a plain `mod` would look elsewhere.
+#[path = "init/end.rs"]
 mod end;
 
 use std::ffi::{CString, OsString};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::cli::InitArgs;
-use end::{Down, Ending};
+pub use end::{Down, Ending};
 
 /// The first pause before the manager is started again; it doubles.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -36,29 +36,12 @@ struct Manager {
     due: Option<Instant>,
 }
 
-/// PID 1, from its start to the end of the machine. `core0` is the program that has the manager in it.
-pub fn init(core0: &Path, args: &InitArgs) -> io::Result<()> {
-    if std::process::id() != 1 {
-        let fault = "only PID 1 can reap everybody: use `core0 run`, or start it in a PID namespace";
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, fault));
-    }
-    let ended = run(core0, &args.run).and_then(|down| end::end(down, args.machine));
-    if args.machine {
-        // A machine whose PID 1 ends is one whose kernel panics.
-        say(b"core0 init: the machine can neither be kept nor ended: it stands still\n");
-        loop {
-            std::thread::sleep(PAUSE_MAX);
-        }
-    }
-    ended
-}
-
 /// Runs until a signal ends the machine, and says how. `arguments` are those of the manager.
-fn run(core0: &Path, arguments: &[OsString]) -> io::Result<Down> {
+pub fn run(arguments: &[OsString]) -> io::Result<Down> {
     let signals = signals()?;
     // SAFETY: this process has one thread.
     unsafe { std::env::set_var("CORE0_MACHINE", "1") };
-    let mut manager = Manager::new(core0, arguments)?;
+    let mut manager = Manager::new(arguments)?;
     loop {
         manager.start_when_due();
         match next(&signals, manager.due) {
@@ -69,6 +52,18 @@ fn run(core0: &Path, arguments: &[OsString]) -> io::Result<Down> {
             Some(_) => {}
         }
     }
+}
+
+/// Ends all processes, the manager first. In a machine this does not return: a PID 1 that ends is a kernel that panics.
+pub fn finish(down: Down, machine: bool) -> io::Result<()> {
+    let ended = end::end(down, machine);
+    if machine {
+        say(b"core0 init: the machine cannot be ended: it stands still\n");
+        loop {
+            std::thread::sleep(PAUSE_MAX);
+        }
+    }
+    ended
 }
 
 /// The signals that are waited for, blocked.
@@ -116,8 +111,8 @@ fn reap(mut ended: impl FnMut(i32, i32)) {
 }
 
 impl Manager {
-    fn new(core0: &Path, arguments: &[OsString]) -> io::Result<Self> {
-        let program = CString::new(core0.as_os_str().as_bytes())?;
+    fn new(arguments: &[OsString]) -> io::Result<Self> {
+        let program = CString::new(std::env::current_exe()?.with_file_name("core0").as_os_str().as_bytes())?;
         let mut argv = vec![program.clone(), CString::from(c"run")];
         for argument in arguments {
             argv.push(CString::new(argument.as_bytes())?);

@@ -3,10 +3,12 @@
 //! A command travels `queue -> job -> command -> domain`: [`queue`] takes it from redis, [`job`] runs it, [`command`]
 //! has one struct per command. [`context`] is what a command may use of its node.
 
+pub mod argument;
 pub mod cli;
 pub mod command;
 pub mod config;
 pub mod context;
+pub mod domain;
 pub mod init;
 pub mod job;
 pub mod log;
@@ -19,4 +21,5 @@ pub mod redis;
 pub mod schema;
 pub mod service;
 pub mod spawner;
+pub mod sys;
 pub mod wire;

@@ -1,16 +1,16 @@
 //! The program `core0`: its first argument says which process of a node it is.
 
 use std::io::IsTerminal;
-use std::os::unix::process::CommandExt;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
-use core0::cli::{Cli, InitArgs, RoleArgs, Run, SpawnerArgs};
+use core0::cli::{Cli, FlistDaemonArgs, InitArgs, RoleArgs, Run, SpawnerArgs};
 use core0::manager::{self, Options};
 use core0::paths::Paths;
 use core0::{init, schema, spawner};
+use g8_fs::engine::EngineConfig;
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
@@ -19,6 +19,7 @@ fn main() -> ExitCode {
         RoleArgs::Run(run) => run_manager(run),
         RoleArgs::Schema => print_schema(),
         RoleArgs::Spawner(args) => run_spawner(&args),
+        RoleArgs::FlistDaemon(args) => run_flist_daemon(args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -32,20 +33,31 @@ fn main() -> ExitCode {
 /// PID 1 is small: its arguments are plain, and the parser of the others costs more memory than all of it has.
 fn role() -> RoleArgs {
     match InitArgs::plain(std::env::args_os().skip(1)) {
-        Some(args) if std::process::id() == 1 => RoleArgs::Init(args),
+        Some(args) if std::process::id() == 1 => {
+            become_small(&args);
+            RoleArgs::Init(args)
+        }
         Some(_) | None => Cli::parse().role,
     }
 }
 
-/// `core0-init` beside this program is the same, and small.
+/// PID 1 goes on as `core0-init`, which lies beside this program and has nothing of the engine in it. Where that is missing,
+/// it goes on as it is, and takes some 1.2 MiB more.
+fn become_small(args: &InitArgs) {
+    use std::os::unix::process::CommandExt;
+    let Ok(own) = std::env::current_exe() else { return };
+    let place = if args.machine { "--machine" } else { "--namespace" };
+    let error =
+        std::process::Command::new(own.with_file_name("core0-init")).arg(place).args(&args.run).exec();
+    eprintln!("core0: core0-init is not beside this program, PID 1 stays large: {error}");
+}
+
 fn run_init(args: &InitArgs) -> anyhow::Result<()> {
-    let core0 = std::env::current_exe()?;
-    let small = core0.with_file_name("core0-init");
-    if std::process::id() == 1 && small.exists() {
-        let error = std::process::Command::new(&small).args(std::env::args_os().skip(2)).exec();
-        eprintln!("core0: cannot run {}, going on without it: {error}", small.display());
+    if std::process::id() != 1 {
+        anyhow::bail!("only PID 1 can reap everybody: use `core0 run`, or start it in a PID namespace");
     }
-    Ok(init::init(&core0, args)?)
+    let down = init::run(&args.run)?;
+    init::finish(down, args.machine).context("the machine cannot be ended")
 }
 
 fn print_schema() -> anyhow::Result<()> {
@@ -70,6 +82,11 @@ fn run_spawner(args: &SpawnerArgs) -> anyhow::Result<()> {
     let grace = Some(Duration::from_secs(args.grace)).filter(|grace| !grace.is_zero());
     spawner::server::serve(&args.socket, grace)
         .with_context(|| format!("spawner of {}", args.socket.display()))
+}
+
+fn run_flist_daemon(args: FlistDaemonArgs) -> ! {
+    log_to_stderr();
+    g8_fs::daemon::run_process(EngineConfig::new(args.cache))
 }
 
 /// Logs go to stderr; `G8_LOG` says how much.

@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 
 use crate::config::Config;
 use crate::context::{Caller, Node};
+use crate::domain::Domains;
 use crate::job::{Adopted, Jobs, Parts, Sender};
 use crate::log::Logs;
 use crate::paths::Paths;
@@ -103,7 +104,9 @@ async fn work(
     let jobs = Jobs::new(parts, limits);
     let began = std::time::Instant::now();
     let machine = std::os::unix::process::parent_id() == 1 && std::env::var_os("CORE0_MACHINE").is_some();
-    let node = Arc::new(Node { jobs, services, paths, config, logs, began, machine });
+    let domains = Domains::new(&paths, config.firewall.input);
+    domains.start().await;
+    let node = Arc::new(Node { jobs, services, domains, paths, config, logs, began, machine });
     let writer = tokio::spawn(answers.run(Link::new(&access)?));
     tokio::spawn(outlet.run(Link::new(&access)?));
 
@@ -133,6 +136,7 @@ async fn work(
     }
     intakes.shutdown().await;
     node.jobs.stop(JOBS_STOP).await;
+    node.domains.stop().await;
     node.services.stop_all(SERVICES_STOP).await;
     drop(node);
     // The writer ends when the last sender is gone and what it sent is written.

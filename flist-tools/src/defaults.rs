@@ -3,17 +3,10 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, bail};
-use g8_fs::engine::EngineConfig;
+use g8_fs::engine::{EngineConfig, default_cache};
 use g8_fs::source::{Spec, default_store};
 
 use crate::cli::Global;
-
-/// Size of the disk cache.
-pub const CACHE_SIZE: u64 = 10 << 30;
-/// Bytes of the cache's file system that always stay free.
-const FREE_FLOOR: u64 = 512 << 20;
-/// Decoded frames that a daemon keeps in memory.
-const MEMORY: u64 = 128 << 20;
 
 /// The sources of a command: `--from`, else the default store.
 pub fn sources(global: &Global) -> anyhow::Result<Vec<Spec>> {
@@ -53,13 +46,9 @@ pub fn sinks(global: &Global) -> anyhow::Result<Vec<Spec>> {
 
 /// The cache folder: `--cache`, else `$XDG_CACHE_HOME/g8os`, else `~/.cache/g8os`.
 pub fn cache(global: &Global) -> anyhow::Result<PathBuf> {
-    let set = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
     let cache = match &global.cache {
         Some(path) => std::path::absolute(path)?,
-        None => {
-            let base = set("XDG_CACHE_HOME").or_else(|| Some(set("HOME")?.join(".cache")));
-            base.context("neither --cache nor HOME is set: say where the cache is")?.join("g8os")
-        }
+        None => default_cache().context("neither --cache nor HOME is set: say where the cache is")?,
     };
     if cache.to_str().is_none() {
         bail!("the cache folder {} is not UTF-8: choose another with --cache", cache.display());
@@ -69,10 +58,10 @@ pub fn cache(global: &Global) -> anyhow::Result<PathBuf> {
 
 /// How the daemon of a cache is set up.
 pub fn engine(global: &Global) -> anyhow::Result<EngineConfig> {
+    let usual = EngineConfig::new(cache(global)?);
     Ok(EngineConfig {
-        cache_dir: cache(global)?,
-        disk_budget: global.cache_size.unwrap_or(CACHE_SIZE),
-        free_floor: FREE_FLOOR,
-        memory_budget: global.cache_memory.unwrap_or(MEMORY),
+        disk_budget: global.cache_size.unwrap_or(usual.disk_budget),
+        memory_budget: global.cache_memory.unwrap_or(usual.memory_budget),
+        ..usual
     })
 }

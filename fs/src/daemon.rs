@@ -9,6 +9,7 @@
 mod blocks;
 mod client;
 mod link;
+mod process;
 mod protocol;
 mod server;
 
@@ -16,6 +17,7 @@ pub(crate) use blocks::SOCKET as BLOCKS_SOCKET;
 pub(crate) use client::short_path;
 pub use client::{Client, ClientError, Starter};
 pub use link::Link;
+pub use process::run as run_process;
 pub use protocol::{MountRequest, Refusal, Reply, Request};
 pub use server::{ServeError, serve};
 

@@ -4,6 +4,7 @@
 //! unmounts it, by [`Engine::umount`] or from outside. Nothing here is a process: `daemon` puts an engine behind a
 //! socket, and a node links it in.
 
+mod defaults;
 mod devices;
 mod error;
 mod fuse_mode;
@@ -11,7 +12,7 @@ mod images;
 mod kernel_mode;
 mod live;
 mod mount;
-mod mountinfo;
+pub mod mountinfo;
 pub mod mountpoint;
 mod probe;
 mod read_ahead;
@@ -25,6 +26,7 @@ use std::time::{Duration, Instant};
 use g8_cache::{BlockId, Cache, CacheConfig};
 use parking_lot::{Condvar, Mutex};
 
+pub use defaults::default_cache;
 pub use error::MountError;
 pub use live::Last;
 pub use spec::{Mode, MountSpec, MountStatus};

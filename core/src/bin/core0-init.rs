@@ -1,21 +1,32 @@
-//! PID 1 as a program of its own: the same code as `core0 init`, which runs this one when it lies beside it.
+//! PID 1 as a program of its own: what `core0 init` goes on as.
 //!
-//! A large program is large as PID 1 too, for what the loader writes into it: 1.7 MiB of `core0` would be private to a
-//! process that does nothing but wait.
+//! `core0` has the engine linked in, whose relocations and C++ statics are memory in every process of it: 1.2 MiB, of
+//! the half MiB that PID 1 may take. This program is the same source without the rest of the library.
+//!
+//! `core0-init --machine|--namespace [RUN...]`: RUN is what `core0 run` is started with.
 
+#[path = "../init.rs"]
+mod init;
+
+use std::ffi::OsString;
 use std::process::ExitCode;
 
-use core0::cli::InitArgs;
-use core0::init;
-
 fn main() -> ExitCode {
-    let words = std::iter::once("init".into()).chain(std::env::args_os().skip(1));
-    let Some(args) = InitArgs::plain(words) else {
-        eprintln!("core0-init: takes [--machine] [-- ARGUMENTS OF core0 run]");
-        return ExitCode::from(2);
+    let mut words = std::env::args_os().skip(1);
+    let machine = match words.next().as_deref().and_then(|word| word.to_str()) {
+        Some("--machine") => true,
+        Some("--namespace") => false,
+        Some(_) | None => {
+            eprintln!("core0-init: use `core0 init`");
+            return ExitCode::from(2);
+        }
     };
-    let core0 = std::env::current_exe().map(|own| own.with_file_name("core0"));
-    match core0.and_then(|core0| init::init(&core0, &args)) {
+    if std::process::id() != 1 {
+        eprintln!("core0-init: only PID 1 can reap everybody: use `core0 run`");
+        return ExitCode::from(2);
+    }
+    let run: Vec<OsString> = words.collect();
+    match init::run(&run).and_then(|down| init::finish(down, machine)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             eprintln!("core0-init: {e}");

@@ -1,6 +1,9 @@
 //! The one list of all commands.
 
-use super::{Entry, job, logger, node, service, system};
+use super::{
+    Entry, bridge, btrfs, config, disk, filesystem, flist, info, ip, job, logger, nft, node, process,
+    service, system,
+};
 
 /// Makes the table: `answer` rows are [`Command`](super::Command)s, `process` rows are
 /// [`ProcessCommand`](super::ProcessCommand)s.
@@ -15,6 +18,19 @@ pub static COMMANDS: &[Entry] = commands! {
     answer node: Ping, State, Reboot, PowerOff, Commands;
     answer logger: Subscribe, Listen, Unlisten;
     process system: System, Bash;
+    answer info: Cpu, Mem, Disk, Nic, Os, Port, Version;
+    answer filesystem: Open, Read, Write, Close, Exists, List, Mkdir, Remove, Move, Chmod, Chown;
+    answer ip: LinkList, LinkUp, LinkDown, LinkName, LinkMtu;
+    answer ip: AddrList, AddrAdd, AddrDel, RouteList, RouteAdd, RouteDel;
+    answer ip: BridgeAdd, BridgeDel, BridgeAddIf, BridgeDelIf;
+    answer bridge: Create, List, Delete;
+    answer nft: OpenPort, DropPort, List, RuleExists;
+    answer disk: List, GetInfo, MkTable, MkPart, RmPart, Mount, Umount;
+    answer btrfs: List, Info, Create, DeviceAdd, DeviceRemove;
+    answer btrfs: SubvolCreate, SubvolList, SubvolDelete, SubvolQuota, SubvolSnapshot;
+    answer flist: Mount, Umount, List, Info;
+    answer process: List, Kill;
+    answer config: Get;
     answer job: List, Kill, KillAll, Unschedule;
     answer service: List, Show, Start, Stop, Restart, Reload, Logs;
 };

@@ -136,6 +136,9 @@ fn launch(dir: &Path) -> (Child, u16, String) {
         .arg(dir)
         .env_remove("G8_CORE0_CONFIG")
         .env("G8_LOG", "info")
+        // The cache of whoever runs the tests is theirs.
+        .env("G8_CACHE", dir.join("cache"))
+        .env_remove("G8_FROM")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(log)

@@ -1,6 +1,8 @@
 //! A node as a process: `core0 run --dev` with its real redis, driven as a client drives it.
 
+mod domains;
 mod faults;
+mod flists;
 mod harness;
 mod init;
 mod jobs;

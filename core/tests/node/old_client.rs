@@ -5,7 +5,7 @@ use std::process::Command;
 use crate::harness::Node;
 
 /// A Python with the client in it: `G8_OLD_CLIENT`, else a virtualenv that is made once.
-fn python() -> std::path::PathBuf {
+pub fn python() -> std::path::PathBuf {
     if let Some(python) = std::env::var_os("G8_OLD_CLIENT") {
         return python.into();
     }

@@ -151,7 +151,10 @@ impl Client {
             }
             if said.trim() != "ready" {
                 child.wait()?;
+                return Ok(said);
             }
+            // A client that lives on collects the daemon when that ends, long after.
+            std::thread::Builder::new().name("flist-daemon".to_owned()).spawn(move || child.wait())?;
             Ok(said)
         };
         match run() {

@@ -11,12 +11,16 @@ use std::path::PathBuf;
 
 /// What we need of a line of the table.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Entry {
+pub struct Entry {
     /// Number of the mount, its own for as long as it is mounted.
     pub id: u64,
     /// `major:minor` of the file system; every mount of one file system has the same.
     pub device: String,
+    /// Where it is mounted.
     pub mountpoint: PathBuf,
+    /// Options of the mount.
+    pub mount_options: String,
+    /// Type of the file system.
     pub fs_type: String,
     /// What was mounted; for FUSE whatever its daemon called itself.
     pub source: Vec<u8>,
@@ -36,7 +40,7 @@ const TRIES: usize = 10;
 ///
 /// The kernel hands it out page by page, and a mount made or ended in between can hide a line: a table of more than one
 /// page is only one when two readings in a row are equal.
-pub(super) fn read() -> io::Result<Vec<Entry>> {
+pub fn read() -> io::Result<Vec<Entry>> {
     let (mut table, mut whole) = read_once()?;
     for _ in 0..TRIES {
         if whole {
@@ -65,11 +69,13 @@ fn parse(line: &[u8]) -> Option<Entry> {
     let id = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
     let device = fields.nth(1)?;
     let mountpoint = fields.nth(1)?;
+    let mount_options = fields.next()?;
     fields.find(|field| *field == b"-")?;
     Some(Entry {
         id,
         device: String::from_utf8_lossy(device).into_owned(),
         mountpoint: OsString::from_vec(unescape(mountpoint)).into(),
+        mount_options: String::from_utf8_lossy(mount_options).into_owned(),
         fs_type: String::from_utf8_lossy(fields.next()?).into_owned(),
         source: unescape(fields.next()?),
         options: String::from_utf8_lossy(fields.next()?).into_owned(),
@@ -106,7 +112,10 @@ mod tests {
         let entry = parse(line).unwrap();
         assert_eq!(entry.mountpoint, PathBuf::from("/mnt/a b\\c"));
         assert_eq!((entry.id, entry.device.as_str(), entry.fs_type.as_str()), (36, "98:0", "fuse.flist"));
-        assert_eq!(entry.source, b"flist:x");
+        assert_eq!(
+            (entry.source.as_slice(), entry.mount_options.as_str()),
+            (b"flist:x".as_slice(), "rw,noatime")
+        );
         assert_eq!(parse(b"36 35 98:0 / /mnt rw"), None);
         assert!(read().unwrap().iter().any(|e| e.mountpoint == std::path::Path::new("/")));
     }

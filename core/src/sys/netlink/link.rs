@@ -1,0 +1,172 @@
+//! Links: listing, changing, bridges.
+
+use futures::TryStreamExt;
+use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, State};
+use rtnetlink::{LinkBridge, LinkMessageBuilder, LinkUnspec};
+
+use super::{Error, Netlink, answer};
+
+/// A link, as far as it matters to a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// Number in its network namespace.
+    pub index: u32,
+    /// Its name.
+    pub name: String,
+    /// `bridge`, `veth` and so on; empty for hardware.
+    pub kind: String,
+    /// Hardware address.
+    pub address: Vec<u8>,
+    /// The bridge or bond it belongs to.
+    pub controller: Option<u32>,
+    /// Largest packet in bytes.
+    pub mtu: u32,
+    /// Something is plugged in.
+    pub carrier: bool,
+    /// State in the sense of RFC 2863.
+    pub operstate: String,
+    flags: LinkFlags,
+}
+
+impl Link {
+    fn new(message: LinkMessage) -> Self {
+        let mut link = Link {
+            index: message.header.index,
+            name: String::new(),
+            kind: String::new(),
+            address: Vec::new(),
+            controller: None,
+            mtu: 0,
+            carrier: false,
+            operstate: "unknown".to_owned(),
+            flags: message.header.flags,
+        };
+        for attribute in message.attributes {
+            match attribute {
+                LinkAttribute::IfName(name) => link.name = name,
+                LinkAttribute::Address(address) => link.address = address,
+                LinkAttribute::Controller(index) => link.controller = Some(index),
+                LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+                LinkAttribute::Carrier(carrier) => link.carrier = carrier == 1,
+                LinkAttribute::OperState(state) => link.operstate = state_name(state).to_owned(),
+                LinkAttribute::LinkInfo(infos) => {
+                    let kind = infos.iter().find_map(|info| match info {
+                        LinkInfo::Kind(kind) => Some(kind.to_string()),
+                        _ => None,
+                    });
+                    link.kind = kind.unwrap_or_default();
+                }
+                _ => {}
+            }
+        }
+        link
+    }
+
+    /// It was set up.
+    pub fn is_up(&self) -> bool {
+        self.flags.contains(LinkFlags::Up)
+    }
+
+    /// It is a bridge.
+    pub fn is_bridge(&self) -> bool {
+        self.kind == InfoKind::Bridge.to_string()
+    }
+
+    /// The hardware address as people write it; empty when it has none.
+    pub fn hardware_address(&self) -> String {
+        self.address.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(":")
+    }
+
+    /// The flags that matter to people.
+    pub fn flag_names(&self) -> Vec<String> {
+        let names = [
+            (LinkFlags::Up, "up"),
+            (LinkFlags::Broadcast, "broadcast"),
+            (LinkFlags::Loopback, "loopback"),
+            (LinkFlags::Pointopoint, "pointtopoint"),
+            (LinkFlags::Multicast, "multicast"),
+        ];
+        names
+            .iter()
+            .filter(|(flag, _)| self.flags.contains(*flag))
+            .map(|(_, name)| (*name).to_owned())
+            .collect()
+    }
+}
+
+fn state_name(state: State) -> &'static str {
+    match state {
+        State::NotPresent => "notpresent",
+        State::Down => "down",
+        State::LowerLayerDown => "lowerlayerdown",
+        State::Testing => "testing",
+        State::Dormant => "dormant",
+        State::Up => "up",
+        _ => "unknown",
+    }
+}
+
+/// A change of a link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Set it up.
+    Up,
+    /// Take it down.
+    Down,
+    /// Give it another name. The kernel wants it down for that.
+    Name(String),
+    /// Another largest packet.
+    Mtu(u32),
+    /// Another hardware address.
+    Address([u8; 6]),
+    /// Make it a port of a bridge.
+    Controller(u32),
+    /// Make it no port any more.
+    NoController,
+}
+
+impl Netlink {
+    /// All links.
+    pub async fn links(&self) -> Result<Vec<Link>, Error> {
+        let listed = self.handle.link().get().execute().map_ok(Link::new).try_collect();
+        answer("list the links".to_owned(), listed).await
+    }
+
+    /// The link of a name.
+    pub async fn link(&self, name: &str) -> Result<Link, Error> {
+        // A list, not a question for the name: a kernel answers that with an error, which has no name in it.
+        let found = self.links().await?.into_iter().find(|link| link.name == name);
+        found.ok_or_else(|| Error::NoLink(name.to_owned()))
+    }
+
+    /// Changes a link.
+    pub async fn change(&self, link: &Link, change: Change) -> Result<(), Error> {
+        let what = format!("change {}: {change:?}", link.name);
+        let message: LinkMessageBuilder<LinkUnspec> = LinkUnspec::new_with_index(link.index);
+        let message = match change {
+            Change::Up => message.up(),
+            Change::Down => message.down(),
+            Change::Name(name) => message.name(name),
+            Change::Mtu(mtu) => message.mtu(mtu),
+            Change::Address(address) => message.address(address.to_vec()),
+            Change::Controller(index) => message.controller(index),
+            Change::NoController => message.nocontroller(),
+        };
+        answer(what, self.handle.link().change(message.build()).execute()).await
+    }
+
+    /// Makes a bridge that is down and returns it.
+    pub async fn add_bridge(&self, name: &str, address: Option<[u8; 6]>) -> Result<Link, Error> {
+        let mut message = LinkBridge::new(name).down();
+        if let Some(address) = address {
+            message = message.address(address.to_vec());
+        }
+        answer(format!("make the bridge {name}"), self.handle.link().add(message.build()).execute()).await?;
+        self.link(name).await
+    }
+
+    /// Removes a link.
+    pub async fn delete_link(&self, link: &Link) -> Result<(), Error> {
+        answer(format!("remove {}", link.name), self.handle.link().del(link.index).execute()).await
+    }
+}

@@ -1,0 +1,41 @@
+//! Reading small text files of the kernel and of the system, never more than a bound.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
+/// Most that is read of one file; the longest ones list all sockets or all mounts.
+const MAX: u64 = 16 << 20;
+
+/// The whole file; bytes that are not UTF-8 become U+FFFD.
+pub fn read(path: impl AsRef<Path>) -> io::Result<String> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(MAX + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("longer than {MAX} bytes")));
+    }
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// The one value of a file such as those of sysfs; `None` when it is not there or not to be had, as the speed of a link
+/// that is down.
+pub fn value<T: std::str::FromStr>(path: impl AsRef<Path>) -> Option<T> {
+    read(path).ok()?.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_endless_file_is_refused() {
+        assert_eq!(read("/dev/zero").unwrap_err().kind(), io::ErrorKind::FileTooLarge);
+    }
+
+    #[test]
+    fn a_value_that_is_not_there_is_none() {
+        assert_eq!(value::<u32>("/sys/no/such/file"), None);
+        assert_eq!(value::<u32>("/proc/sys/kernel/ostype"), None);
+        assert_eq!(value::<String>("/proc/sys/kernel/ostype").as_deref(), Some("Linux"));
+    }
+}

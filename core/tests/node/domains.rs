@@ -1,0 +1,35 @@
+//! The old client from PyPI, `g8core` 1.0.0, unmodified, and later commands: everything that is about the node itself.
+//! The disks are loop devices, and the node lives in a network namespace of its own.
+
+use std::process::Command;
+use std::thread;
+
+use crate::harness::Node;
+use crate::old_client::python;
+
+/// Runs a test on a thread in a new network namespace, where what it starts lives too.
+fn in_new_network(test: impl FnOnce() + Send + 'static) {
+    let run = move || {
+        // SAFETY: a network namespace changes no memory and no descriptor of this thread.
+        unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNET) }
+            .expect("root makes network namespaces");
+        let up = Command::new("ip").args(["link", "set", "lo", "up"]).status().unwrap();
+        assert!(up.success());
+        test();
+    };
+    if let Err(panic) = thread::spawn(run).join() {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+#[test]
+fn every_command_about_the_node_works_for_the_old_client() {
+    in_new_network(|| {
+        let node = Node::start();
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/node/domains.py");
+        let said =
+            Command::new(python()).args([script, &node.port.to_string(), &node.password]).output().unwrap();
+        let (stdout, stderr) = (String::from_utf8_lossy(&said.stdout), String::from_utf8_lossy(&said.stderr));
+        assert_eq!(stdout, "passed\n", "{stderr}");
+    });
+}

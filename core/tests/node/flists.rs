@@ -1,0 +1,83 @@
+//! Mounts of flists by a node: its own program is the daemon.
+
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
+
+use g8_fs::pack::{PackOptions, Progress, pack};
+use g8_fs::source::DirStore;
+use serde_json::{Value, json};
+
+use crate::harness::{Node, PATIENCE};
+
+fn data(result: &Value) -> Value {
+    assert_eq!((&result["state"], &result["level"]), (&"SUCCESS".into(), &20.into()), "{result}");
+    serde_json::from_str(result["data"].as_str().unwrap()).unwrap()
+}
+
+/// The code of a failure and what it says.
+fn refused(result: &Value) -> (u64, String) {
+    assert_eq!(result["state"], "ERROR", "{result}");
+    (result["code"].as_u64().unwrap(), result["data"].as_str().unwrap().to_owned())
+}
+
+#[test]
+fn an_flist_is_mounted_described_and_unmounted() {
+    let node = Node::start();
+    let tree = node.dir.join("tree");
+    fs::create_dir_all(tree.join("etc")).unwrap();
+    fs::write(tree.join("etc/motd"), "hello from an flist\n").unwrap();
+    let store = DirStore::create(&node.dir.join("a store")).unwrap();
+    let (options, cancel) = (PackOptions::default(), AtomicBool::new(false));
+    let cid = pack(&tree, &options, &store, &Progress::default(), &cancel).unwrap().cid.to_string();
+    let mountpoint = node.dir.join("mnt");
+    fs::create_dir(&mountpoint).unwrap();
+    let from = format!("dir:{}", node.dir.join("a store").display());
+
+    assert_eq!(data(&node.call("flist.list", json!({}))), json!([]));
+    let mount = json!({"ref": cid, "mountpoint": mountpoint, "from": [from]});
+    let mounted = data(&node.call("flist.mount", mount.clone()));
+    assert_eq!((&mounted["ref"], &mounted["mountpoint"]), (&cid.clone().into(), &json!(mountpoint)));
+    assert_eq!(fs::read_to_string(mountpoint.join("etc/motd")).unwrap(), "hello from an flist\n");
+    let daemon = mounted["pid"].as_u64().unwrap();
+    let program = fs::read_link(format!("/proc/{daemon}/exe")).unwrap();
+    assert_eq!(program, Path::new(env!("CARGO_BIN_EXE_core0")), "another program serves the flist");
+    assert_eq!(data(&node.call("flist.list", json!({}))).as_array().unwrap().len(), 1);
+    assert_eq!(data(&node.call("flist.info", json!({"mountpoint": mountpoint})))["ref"], cid.as_str());
+    let (code, said) = refused(&node.call("flist.mount", mount));
+    assert_eq!(code, 412, "{said}");
+    let (code, _) = refused(&node.call("filesystem.remove", json!({"path": mountpoint})));
+    assert_eq!(code, 412);
+
+    data(&node.call("flist.umount", json!({"mountpoint": mountpoint})));
+    assert!(!mountpoint.join("etc").exists());
+    let (code, _) = refused(&node.call("flist.umount", json!({"mountpoint": mountpoint})));
+    assert_eq!(code, 404);
+    // With nothing to serve it ends, and the manager collects it.
+    let end = Instant::now() + PATIENCE;
+    while Path::new(&format!("/proc/{daemon}")).exists() {
+        assert!(Instant::now() < end, "the daemon is still there");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn what_cannot_be_mounted_is_told() {
+    let node = Node::start();
+    let here = node.dir.join("mnt");
+    fs::create_dir(&here).unwrap();
+    let store = format!("dir:{}", node.dir.join("no store").display());
+    let cid = "bafyreihdwdcefgh4dqkjv67uzcmw7ojee6xedzdetojuzjevtenxquvyku";
+    for (arguments, code, expected) in [
+        (json!({"ref": cid, "mountpoint": here, "from": [store]}), 412, "no store"),
+        (json!({"ref": "no cid", "mountpoint": here}), 412, "no cid"),
+        (json!({"ref": cid, "mountpoint": node.dir.join("missing")}), 412, "missing"),
+        (json!({"ref": cid, "mountpoint": here, "from": ["nfs:/x"]}), 400, "nfs"),
+        (json!({"ref": cid, "mountpoint": here, "mode": "slow"}), 400, "unknown variant"),
+        (json!({"mountpoint": here}), 400, "missing field `ref`"),
+    ] {
+        let (found, said) = refused(&node.call("flist.mount", arguments.clone()));
+        assert!(found == code && said.contains(expected), "{arguments}: {found} {said}");
+    }
+}
