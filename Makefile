@@ -16,6 +16,9 @@ step = @began=$$SECONDS; echo "== $(1)"; \
 	[ $$code -ne 124 ] || echo "== $(1): ended, it took longer than $(2) s" >&2; exit $$code; }; \
 	echo "== $(1): $$((SECONDS - began)) s"
 
+# What mounts by the mode of the environment. The others choose it themselves, or mount nothing.
+FUSE_TESTS := fidelity model lazy http damage full_disk lifecycle identity posix modes semantics run_cmd crash debian
+
 .PHONY: help setup build demo node test check bench soak fuzz clean
 
 help: ## List the targets
@@ -36,9 +39,10 @@ node: setup ## Run a node for developing, in target/node (root); its redis is on
 	@target/release/core0 run --dev target/node
 
 test: setup ## Run all tests (root)
+	$(call step,IPFS nodes,2200,.ci/setup ipfs)
 	$(call step,build,2400,cargo build --locked --workspace && cargo test --locked --workspace --no-run && cargo test --locked -p integration-tests --no-run)
 	$(call step,all tests and mounts in mode kernel,1500,G8_MODE=kernel cargo test --locked --workspace --no-fail-fast)
-	$(call step,integration tests in mode fuse,900,G8_MODE=fuse cargo test --locked -p integration-tests --no-fail-fast)
+	$(call step,integration tests in mode fuse,900,G8_MODE=fuse cargo test --locked -p integration-tests --no-fail-fast $(addprefix --test ,$(FUSE_TESTS)))
 
 check: setup ## Formatting, lints, licences
 	$(call step,fmt,60,cargo fmt --all --check)
@@ -53,7 +57,7 @@ bench: setup ## Compare with nydus, EROFS, squashfs, tar, ext4 (root); ARGS=--qu
 	@G8_NYDUS_PEER=$(CURDIR)/target/peers/release/nydus-peer target/release/compare $(ARGS)
 
 soak: setup ## Mounts, readers and failures of every kind at once for ten minutes (root); ARGS="--minutes N --seed N"
-	$(call step,build,cargo build --release --locked -p flist-tools -p integration-tests --bin flist --bin soak)
+	$(call step,build,3000,cargo build --release --locked -p flist-tools -p integration-tests --bin flist --bin soak)
 	@target/release/soak $(ARGS)
 
 fuzz: ## Fuzz the parsers for a minute each (needs cargo-fuzz and a nightly toolchain)

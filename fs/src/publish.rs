@@ -115,7 +115,7 @@ pub enum PublishError {
     #[error("sink {0}")]
     Client(String, #[source] ClientError),
     /// The node does not do what it should.
-    #[error("publishing to {0}: run the same command again, it sends only what is missing")]
+    #[error("{0} does not take the flist; what it has got stays, and the same command sends only the rest")]
     Node(String, #[source] RpcError),
     /// It does what it wants.
     #[error("{to} has not published the flist")]

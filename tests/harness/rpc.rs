@@ -291,6 +291,11 @@ impl State {
                 }
                 None => refuse("context deadline exceeded"),
             },
+            "refs/local" => {
+                let refs: Vec<Value> =
+                    self.blocks.keys().map(|cid| json!({"Ref": cid.to_uppercase(), "Err": ""})).collect();
+                lines(&refs)
+            }
             "dag/import" => self.import(part, of("pin-roots") == "true", trick),
             "block/put" => {
                 let codec =

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 pub use report::Report;
 
-use crate::SplitMix64;
+use crate::{SplitMix64, namespace};
 use machine::Machine;
 use reader::Reader;
 use world::World;
@@ -44,8 +44,9 @@ pub struct Options {
     pub seed: u64,
 }
 
-/// Runs it.
+/// Runs it, in a mount namespace of its own: whoever on this machine makes one meanwhile would keep our mounts in it.
 pub fn run(options: Options) -> Report {
+    namespace::own_mounts();
     let report = Report::new(options.seed);
     let world = World::new();
     let machines: Vec<Machine> = (0..MACHINES).map(|_| Machine::new(&world)).collect();

@@ -1,8 +1,10 @@
-//! Single blocks: get one, ask whether one is there, put one.
+//! Blocks: get one, ask whether one is there, put one, list all.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::StreamExt;
 use g8_cache::{BlockId, Codec, MAX_STORED, VerifiedBlock};
 use reqwest::multipart::{Form, Part};
 use serde::Deserialize;
@@ -10,6 +12,11 @@ use serde::Deserialize;
 use super::call::judge;
 use super::error::RpcError;
 use super::{Node, block_id};
+
+/// Multihash code of sha2-256.
+const SHA2_256: u64 = 0x12;
+/// Most blocks of a node that are listed: some 100 MB of text, and 32 MB kept.
+const LOCAL: usize = 1 << 20;
 
 /// How far a node goes for a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +67,34 @@ impl Node {
             Err(error) if error.is_late() => Ok(Presence::Unsaid),
             Err(error) => Err(error),
         }
+    }
+
+    /// The SHA-256 digests of all that it has itself: it forgets what codecs blocks were put with.
+    pub async fn local(&self, silence: Duration) -> Result<HashSet<[u8; 32]>, RpcError> {
+        const CALL: &str = "refs/local";
+        #[derive(Deserialize)]
+        #[serde(rename_all = "PascalCase")]
+        struct Line {
+            r#ref: String,
+        }
+        let silent = |_| RpcError::Silent { call: CALL, waited: silence };
+        let sent = tokio::time::timeout(silence, self.post(CALL, &[]).send()).await.map_err(silent)?;
+        let response = judge(CALL, sent.map_err(|error| RpcError::gone(CALL, error.without_url()))?).await?;
+        let mut lines = super::import::lines(CALL, response.bytes_stream().boxed());
+        let (mut digests, mut count) = (HashSet::new(), 0);
+        while let Some(line) = tokio::time::timeout(silence, lines.next()).await.map_err(silent)? {
+            count += 1;
+            if count > LOCAL {
+                return Err(RpcError::TooMuch { call: CALL, most: LOCAL });
+            }
+            let line: Line =
+                serde_json::from_slice(&line?).map_err(|error| RpcError::strange(CALL, error))?;
+            // What is no block of ours is of no interest.
+            let cid =
+                cid::Cid::try_from(line.r#ref.as_str()).ok().filter(|cid| cid.hash().code() == SHA2_256);
+            digests.extend(cid.and_then(|cid| <[u8; 32]>::try_from(cid.hash().digest()).ok()));
+        }
+        Ok(digests)
     }
 
     /// Gives it a block. Two spellings of the same wish are known; which one a node understands is seen from the CID that

@@ -24,13 +24,13 @@ const ROUNDS: usize = 3;
 const ASKED: usize = 16;
 /// How long a node may take to say whether it has an object.
 const SAYS: Duration = Duration::from_secs(2);
-/// A node that so often in a row could not say in time that it lacks something is not asked on: js-ipfs waits for what is
-/// missing, and sending what is there already is only slow.
-const UNSAID: usize = 16;
+/// A node that has not said after this time whether it has one object, which a healthy one does in a few milliseconds, is taken
+/// for one that waits for what is missing, as js-ipfs does.
+const PROMPT: Duration = Duration::from_millis(250);
 /// How long a node may take to list one pin.
 const LISTS: Duration = Duration::from_secs(10);
 /// A CAR has about so many bytes: a broken connection costs no more, and a node has its own work with larger ones.
-const CAR_BYTES: u64 = 128 << 20;
+const CAR_BYTES: u64 = 256 << 20;
 /// Pauses before a call that failed is made again: 200 ms to 5 s, and up to as much again by chance.
 const PAUSES: ExponentialBuilder = ExponentialBuilder::new()
     .with_min_delay(Duration::from_millis(200))
@@ -53,6 +53,7 @@ pub(super) async fn publish(
         node,
         to,
         silence: options.deadline,
+        waits: false,
         imports: true,
         here: HashMap::new(),
         offered: HashSet::new(),
@@ -60,6 +61,8 @@ pub(super) async fn publish(
     };
     // The first call also tells whether there is a node at all; for one that is not there nobody wants to wait.
     let version = run.node.version().await.map_err(run.told())?;
+    let root = patiently(|| run.node.presence(&plan.id, PROMPT)).await.map_err(run.told())?;
+    run.waits = root == Presence::Unsaid;
     run.rounds().await?;
     let pin = if version.names_pins() { run.name(&options.name).await } else { None };
     if !run.is_pinned().await? {
@@ -81,6 +84,8 @@ struct Run<'a> {
     to: String,
     /// How long nothing may move.
     silence: Duration,
+    /// Whether the node waits for what is missing instead of saying so.
+    waits: bool,
     /// Whether the node knows `dag/import`, as far as we know.
     imports: bool,
     /// Objects that the node had, and their sizes.
@@ -114,40 +119,53 @@ impl Run<'_> {
 
     /// Which of `ids` the node does not have, in their order.
     async fn missing(&mut self, ids: &[BlockId]) -> Result<Vec<BlockId>, PublishError> {
-        let mut missing = Vec::new();
-        let mut unsaid = 0;
+        let known = self.known().await?;
         let (node, told) = (self.node.clone(), self.told());
         let ask = |id: BlockId| {
-            let node = node.clone();
-            async move { (id, patiently(|| node.presence(&id, SAYS)).await) }
+            let (node, ask) = (node.clone(), known.as_ref().is_none_or(|known| known.contains(id.digest())));
+            async move {
+                match ask {
+                    true => (id, patiently(|| node.presence(&id, SAYS)).await),
+                    false => (id, Ok(Presence::Missing)),
+                }
+            }
         };
         let answers = stream::iter(ids.iter().copied()).map(ask).buffered(ASKED);
         let mut answers = Box::pin(answers.take_until(stopped(self.objects.stop.clone())));
-        let mut asked = 0;
+        let mut missing = Vec::new();
         while let Some((id, presence)) = answers.next().await {
-            asked += 1;
             match presence.map_err(&told)? {
                 Presence::Here(bytes) => {
-                    unsaid = 0;
                     if !self.here.contains_key(&id) && !self.sent.contains_key(&id) {
                         let ours = self.offered.contains(&id);
                         if ours { &mut self.sent } else { &mut self.here }.insert(id, bytes);
                         self.objects.progress.add(bytes);
                     }
                 }
-                Presence::Missing => missing.push(id),
-                Presence::Unsaid => {
-                    missing.push(id);
-                    unsaid += 1;
-                    if unsaid == UNSAID {
-                        break;
-                    }
-                }
+                // To send what is there already is only slow.
+                Presence::Missing | Presence::Unsaid => missing.push(id),
             }
         }
         self.go_on()?;
-        missing.extend(&ids[asked..]);
         Ok(missing)
+    }
+
+    /// Digests of all that the node has, if it is one that can only be asked for what it has: others say for each object whether
+    /// it is there. One that has too much to list, or cannot, is sent everything.
+    async fn known(&self) -> Result<Option<HashSet<[u8; 32]>>, PublishError> {
+        if !self.waits {
+            return Ok(None);
+        }
+        match patiently(|| self.node.local(self.silence)).await {
+            Ok(known) => Ok(Some(known)),
+            Err(error @ (RpcError::Gone { .. } | RpcError::Busy { .. } | RpcError::Silent { .. })) => {
+                Err(self.told()(error))
+            }
+            Err(error) => {
+                tracing::info!(to = %self.to, %error, "what is on the node cannot be listed: sending everything");
+                Ok(Some(HashSet::new()))
+            }
+        }
     }
 
     async fn is_pinned(&self) -> Result<bool, PublishError> {
@@ -163,7 +181,12 @@ impl Run<'_> {
             }
             self.node.pin_name(&self.plan.id).await
         };
-        match named.await {
+        let named = tokio::select! {
+            named = named => named,
+            // It is published; a name is not worth waiting for.
+            () = stopped(self.objects.stop.clone()) => return None,
+        };
+        match named {
             Ok(named) => named,
             Err(error) => {
                 tracing::warn!(to = %self.to, %error, "the pin has no name");

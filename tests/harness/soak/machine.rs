@@ -140,7 +140,12 @@ impl<'w> Machine<'w> {
         assert!(here.iter().all(|mount| mount.kind == "fusectl"), "mounts are left: {here:#?}");
         wait::until("no process is left", SOON, || self.flist.processes().is_empty());
         let seen = self.seen.lock().expect("nothing in here panics").clone();
-        wait::until("no connection is left", SOON, || !seen.iter().any(|one| self.connections.has(*one)));
+        let left = || seen.iter().filter(|one| self.connections.has(**one)).collect::<Vec<_>>();
+        let until = Instant::now() + SOON;
+        while !left().is_empty() && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        assert!(left().is_empty(), "FUSE connections are left: {:?}", left());
     }
 
     /// Ends its daemon and all that waits for it.

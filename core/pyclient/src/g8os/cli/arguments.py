@@ -1,0 +1,143 @@
+"""The command line of `g8`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from . import commands
+
+EPILOG = """\
+the node:
+  --node, else G8_NODE, names it: redis://[USER]:PASSWORD@HOST:PORT, unix:///PATH, the ready line
+  of `core0 run --dev`, a file with one of these, or the folder of `core0 run --dev`. Without either
+  it is this machine, if it is a node. Other users see what is in --node; a file keeps passwords.
+
+exit codes:
+  0 done, 1 failed, 2 usage, 3 not found, 4 not allowed, 5 no connection, 124 time-out;
+  exec ends with the code of its program
+
+examples:
+  g8 --node ./dev ping
+  g8 exec -- ls -l /
+  g8 logs -f web
+  g8 run filesystem.mkdir path=/mnt/data
+"""
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    return _parser().parse_args(argv)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="g8",
+        description="Commands a g8os node.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    from .. import __version__
+
+    parser.add_argument("--version", action="version", version=f"g8 {__version__}")
+    parser.add_argument("--node", metavar="NODE", help="the node (see below)")
+    _add_output(parser, defaults=True)
+    verbs = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    ping = _verb(verbs, "ping", commands.ping, "ask whether the node answers, and how fast")
+    ping.add_argument("-c", "--count", metavar="N", type=_count, default=1, help="ask so many times (1)")
+
+    _verb(verbs, "ps", commands.ps, "list the jobs that run")
+
+    info = _verb(verbs, "info", commands.info, "show what the node is")
+    info.add_argument("topic", nargs="?", choices=commands.TOPICS, help="show all of one topic")
+
+    _verb(verbs, "services", commands.services, "list the services and their states")
+
+    logs = _verb(verbs, "logs", commands.logs, "show messages of a service, of a job, or of all")
+    logs.add_argument("service", nargs="?", metavar="SERVICE", help="only what this service says")
+    logs.add_argument("--job", metavar="ID", help="only what this job says, while it runs")
+    logs.add_argument("-f", "--follow", action="store_true", help="go on until interrupted")
+    logs.add_argument(
+        "-n",
+        "--lines",
+        metavar="N",
+        type=_count,
+        default=20,
+        help="so many of the last lines of a service (20); with -f, the last few",
+    )
+
+    run = _verb(verbs, "exec", commands.execute, "run a program on the node and show its output")
+    run.add_argument("-d", "--dir", metavar="DIR", default="", help="folder to start in")
+    run.add_argument("-e", "--env", metavar="K=V", action="append", default=[], type=_pair, help="set a variable")
+    run.add_argument("-i", "--stdin", action="store_true", help="pass on what comes on stdin, up to 1 MiB")
+    run.add_argument("--max-time", metavar="S", type=_seconds, help="kill it after so many seconds, and end with 124")
+    run.add_argument("--queue", metavar="NAME", help="run it after the other jobs of this queue")
+    run.add_argument("argv", nargs="+", metavar="CMD", help="the program and its arguments, after --")
+
+    call = _verb(verbs, "run", commands.call, "send any command and show the answer")
+    call.add_argument("command", metavar="NAME", help="such as core.state; system.commands lists all")
+    call.add_argument(
+        "arguments",
+        nargs="*",
+        metavar="K=V",
+        type=_argument,
+        help="an argument; V is JSON if it can be, else text, and K.L=V is L within K",
+    )
+    return parser
+
+
+def _verb(verbs: Any, name: str, run: commands.Verb, summary: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = verbs.add_parser(name, help=summary, description=summary.capitalize() + ".")
+    parser.set_defaults(run=run)
+    _add_output(parser, defaults=False)
+    return parser
+
+
+def _add_output(parser: argparse.ArgumentParser, *, defaults: bool) -> None:
+    """Options that may stand before the verb or after it; what stands before must not be reset by the verb's default."""
+
+    def default(value: object) -> object:
+        return value if defaults else argparse.SUPPRESS
+
+    parser.add_argument("--json", action="store_true", default=default(False), help="print JSON")
+    parser.add_argument("--no-headers", action="store_true", default=default(False), help="print tables without headers")
+    parser.add_argument(
+        "--timeout", metavar="S", type=_seconds, default=default(None), help="wait so many seconds for an answer (10)"
+    )
+
+
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 0 < int(text) <= 1_000_000:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to 1000000")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds <= 10 * 365 * 86400:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
+    return seconds
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise argparse.ArgumentTypeError(f"{text!r} is not K=V")
+    return name, value
+
+
+def _argument(text: str) -> tuple[list[str], Any]:
+    name, value = _pair(text)
+    try:
+        parsed = json.loads(value)
+    except (ValueError, RecursionError):
+        parsed = value
+    path = name.split(".")
+    if not all(path):
+        raise argparse.ArgumentTypeError(f"{name!r} is no name of an argument")
+    return path, parsed

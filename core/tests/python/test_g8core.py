@@ -1,0 +1,273 @@
+"""The old client, g8core 1.0.0 as it is on PyPI, drives a node: every call that it has, but containers, ZeroTier and KVM.
+
+`G8_TEST_LOGIN` is `HOST:PORT:PASSWORD`. The tests run in the order of this file: the last one checks that none of the client's
+calls was left out. With `G8_TEST_CLIENT=g8os` they show that scripts for g8core work with our client.
+"""
+
+import io
+import os
+import subprocess
+import time
+import uuid
+from pathlib import Path
+
+import pytest
+from g8core import client as old
+
+MIB = 1 << 20
+
+if os.environ.get("G8_TEST_CLIENT") == "g8os":
+    from g8os import Client
+    from g8os import TimeoutError as Timeout
+else:
+    from g8core import Client
+    from g8core.client import Timeout
+
+# The managers whose calls are all made below, and what else a client can do.
+MANAGERS = {
+    "info": old.InfoManager,
+    "process": old.ProcessManager,
+    "filesystem": old.FilesystemManager,
+    "bridge": old.BridgeManager,
+    "disk": old.DiskManager,
+    "btrfs": old.BtrfsManager,
+}
+OWN = {"raw", "sync", "json", "ping", "system", "bash", "response_for"}
+
+made = set()
+
+
+class Noted:
+    """Passes everything on, and notes which calls were made."""
+
+    def __init__(self, target, prefix=""):
+        self._target, self._prefix = target, prefix
+
+    def __getattr__(self, name):
+        value = getattr(self._target, name)
+        if not self._prefix and name in MANAGERS:
+            return Noted(value, f"{name}.")
+        made.add(self._prefix + name)
+        return value
+
+
+@pytest.fixture
+def cl():
+    host, port, password = os.environ["G8_TEST_LOGIN"].split(":")
+    client = Client(host, int(port), password)
+    client.timeout = 60
+    return Noted(client)
+
+
+@pytest.fixture
+def name():
+    return f"t{uuid.uuid4().hex[:8]}"
+
+
+def public(kind):
+    return {name for name in vars(kind) if not name.startswith("_")}
+
+
+def test_ping(cl):
+    assert cl.ping().startswith("PONG ")
+
+
+def test_system(cl):
+    result = cl.system("sh -c 'pwd; echo $A; cat; echo oops >&2'", dir="/usr", stdin="in\n", env={"A": "b"}).get()
+    assert (result.state, result.stdout.split(), result.stderr.split()) == ("SUCCESS", ["/usr", "b", "in"], ["oops"])
+    assert abs(result.starttime - time.time()) < 300 and result.time < 60_000
+    assert "STATE: SUCCESS" in str(result)
+
+
+def test_a_result_is_readable_again(cl):
+    response = cl.system("echo once")
+    first = response.get()
+    assert response.get().payload == first.payload == cl.response_for(response.id).get(60).payload
+
+
+def test_many_at_once(cl):
+    jobs = [cl.bash(f"echo {n}") for n in range(100)]
+    assert [job.get().stdout for job in jobs] == [f"{n}\n" for n in range(100)]
+
+
+def test_bash(cl):
+    result = cl.bash("read x; echo $((x + 1)); exit 3", stdin="41\n").get()
+    assert (result.state, result.stdout) == ("ERROR", "42\n")
+
+
+def test_bash_with_json_as_its_result(cl):
+    result = cl.bash("echo '20:::'; echo '{\"a\": 1}'; echo ':::'").get()
+    assert (result.level, result.data.strip()) == (20, '{"a": 1}')
+
+
+def test_raw_sync_and_json(cl):
+    assert cl.raw("core.ping", {}).get().state == "SUCCESS"
+    assert cl.sync("core.ping", {}).level == 20
+    assert cl.json("core.ping", {}).startswith("PONG ")
+    with pytest.raises(RuntimeError, match="UNKNOWN_CMD"):
+        cl.sync("no.such", {})
+
+
+def test_a_wait_that_is_too_short(cl):
+    response = cl.system("sleep 3")
+    with pytest.raises(Timeout):
+        response.get(1)
+    assert response.get().state == "SUCCESS"
+
+
+def test_info(cl):
+    assert len(cl.info.cpu()) == len(os.sched_getaffinity(0))
+    assert cl.info.mem()["total"] > 0
+    assert "/" in [disk["mountpoint"] for disk in cl.info.disk()]
+    assert "lo" in [nic["name"] for nic in cl.info.nic()]
+    assert cl.info.os()["os"] == "linux"
+
+
+def test_process(cl):
+    job = cl.system("sleep 60")
+    deadline = time.monotonic() + 60
+    while not (found := [p for p in cl.process.list() if p["cmd"]["id"] == job.id and p["pid"]]):
+        assert time.monotonic() < deadline
+    assert cl.process.list(job.id)[0]["cmd"]["arguments"]["name"] == "sleep"
+    assert {"cpu", "rss", "vms", "swap", "starttime", "pid"} <= set(found[0])
+    assert cl.process.kill(job.id)
+    assert job.get().state == "KILLED"
+
+
+def test_files(cl, tmp_path):
+    path = str(tmp_path / "file")
+    fd = cl.filesystem.open(path, "wx", 0o600)
+    # base64 with newlines.
+    cl.filesystem.write(fd, b"\0\xff" * 1000)
+    cl.filesystem.close(fd)
+    assert os.stat(path).st_mode & 0o777 == 0o600
+    fd = cl.filesystem.open(path)
+    assert cl.filesystem.read(fd) == b"\0\xff" * 1000
+    assert cl.filesystem.read(fd) == b""
+    cl.filesystem.close(fd)
+    cl.filesystem.chmod(path, 0o640)
+    cl.filesystem.chown(path, "daemon", "daemon")
+    stat = os.stat(path)
+    assert (stat.st_mode & 0o777, stat.st_uid) == (0o640, 1)
+    with pytest.raises(RuntimeError):
+        cl.filesystem.open(str(tmp_path / "missing"))
+
+
+def test_folders(cl, tmp_path):
+    deep = str(tmp_path / "a" / "b")
+    cl.filesystem.mkdir(deep)
+    assert cl.filesystem.exists(deep) is True
+    assert [entry["name"] for entry in cl.filesystem.list(str(tmp_path / "a"))] == ["b"]
+    cl.filesystem.move(deep, str(tmp_path / "moved"))
+    cl.filesystem.remove(str(tmp_path / "moved"))
+    assert cl.filesystem.exists(str(tmp_path / "moved")) is False
+
+
+def test_uploads_and_downloads(cl, tmp_path):
+    content = os.urandom(3 * 512 * 1024 + 17)
+    remote, local, back = (str(tmp_path / part) for part in ("remote", "local", "back"))
+    cl.filesystem.upload(remote, io.BytesIO(content))
+    sink = io.BytesIO()
+    cl.filesystem.download(remote, sink)
+    assert sink.getvalue() == content == Path(remote).read_bytes()
+    Path(local).write_bytes(b"short")
+    # `wx` is no O_EXCL: the file is there.
+    cl.filesystem.upload_file(remote, local)
+    cl.filesystem.download_file(remote, back)
+    assert Path(remote).read_bytes() == b"short"
+
+
+def test_bridges(cl, name):
+    plans = [
+        {},
+        {"hwaddr": "02:00:00:00:00:07"},
+        {"network": "static", "settings": {"cidr": "10.74.0.1/24"}},
+        {"network": "dnsmasq", "nat": True, "settings": {"cidr": "10.74.0.1/24", "start": "10.74.0.2", "end": "10.74.0.9"}},
+    ]
+    for plan in plans:
+        assert cl.bridge.create(name, **plan) == name
+        assert name in cl.bridge.list()
+        shown = subprocess.run(["ip", "addr", "show", name], check=True, capture_output=True, text=True).stdout
+        assert ("10.74.0.1/24" in shown) == ("network" in plan)
+        assert plan.get("hwaddr", "") in shown
+        with pytest.raises(RuntimeError):
+            cl.bridge.create(name)
+        cl.bridge.delete(name)
+        assert name not in cl.bridge.list()
+
+
+@pytest.fixture
+def disks(tmp_path):
+    devices = []
+
+    def make():
+        file = tmp_path / f"disk{len(devices)}"
+        with file.open("wb") as image:
+            image.truncate(512 * MIB)
+        argv = ["losetup", "--find", "--show", "--partscan", str(file)]
+        devices.append(subprocess.run(argv, check=True, capture_output=True, text=True).stdout.strip())
+        return devices[-1]
+
+    yield make
+    for line in reversed(Path("/proc/self/mountinfo").read_text().splitlines()):
+        if any(device in line for device in devices):
+            subprocess.run(["umount", line.split()[4]], check=False)
+    for device in devices:
+        subprocess.run(["losetup", "--detach", device], check=True)
+
+
+def test_disks(cl, disks, tmp_path):
+    path = disks()
+    disk = path.removeprefix("/dev/")
+    assert disk in str(cl.disk.list())
+    cl.disk.mktable(disk)
+    cl.disk.mkpart(disk, "1MiB", "101MiB")
+    cl.disk.mkpart(disk, "101MiB", "100%")
+    assert cl.disk.getinfo(disk)["blocksize"] == 512
+    assert int(cl.disk.getinfo(disk, f"{disk}p1")["size"]) == 100 * MIB
+    subprocess.run(["mkfs.ext4", "-q", f"{path}p1"], check=True)
+    target = tmp_path / "mounted"
+    target.mkdir()
+    for options in ([], ["ro", "noatime"]):
+        cl.disk.mount(f"{path}p1", str(target), options)
+        assert target.is_mount()
+        with pytest.raises(RuntimeError):
+            cl.disk.mktable(disk)
+        cl.disk.umount(f"{path}p1")
+        assert not target.is_mount()
+    cl.disk.rmpart(disk, 2)
+    assert not Path(f"/sys/block/{disk}/{disk}p2").exists()
+
+
+def test_btrfs(cl, disks, tmp_path, name):
+    first, second, third = disks(), disks(), disks()
+    cl.btrfs.create(name, [first, second], "raid1", "raid1")
+    target = tmp_path / "btrfs"
+    target.mkdir()
+    cl.disk.mount(first, str(target))
+    (volume,) = [volume for volume in cl.btrfs.list() if volume["label"] == name]
+    assert {device["path"] for device in volume["devices"]} == {first, second}
+    cl.btrfs.device_add(str(target), third)
+    assert third in str(cl.btrfs.info(str(target)))
+    # It does not wait for the end of this one.
+    cl.btrfs.device_remove(str(target), third)
+    deadline = time.monotonic() + 60
+    while third in str(cl.btrfs.list()):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    volume, snapshot = str(target / "volume"), str(target / "snapshot")
+    cl.btrfs.subvol_create(volume)
+    (target / "volume" / "file").write_text("kept")
+    cl.btrfs.subvol_snapshot(volume, snapshot, True)
+    assert (target / "snapshot" / "file").read_text() == "kept"
+    assert len(cl.btrfs.subvol_list(str(target))) == 2
+    cl.btrfs.subvol_quota(volume, "10M")
+    cl.btrfs.subvol_delete(snapshot)
+    cl.btrfs.subvol_delete(volume)
+    assert not Path(snapshot).exists()
+    cl.disk.umount(first)
+
+
+def test_no_call_of_the_client_was_left_out():
+    wanted = OWN | {f"{name}.{call}" for name, kind in MANAGERS.items() for call in public(kind)}
+    assert wanted - made == set()
