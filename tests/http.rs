@@ -94,6 +94,8 @@ fn every_block_is_asked_for_once() {
     origin.link(Link { round_trip: Duration::from_millis(5), bytes_per_second: Some(100 << 20) });
     let reader = Flist::new();
     let mounted = reader.mount_with(&publisher.cid, &["--from", &origin.url()]);
+    let opening: Vec<_> = origin.asked().into_iter().map(|asked| (asked.cid, asked.is_car)).collect();
+    assert_eq!(opening, [(publisher.cid.clone(), true)], "one request is enough to open an flist");
     std::thread::scope(|scope| {
         for thread in 0..4 {
             let (publisher, mounted) = (&publisher, &mounted);
@@ -101,6 +103,7 @@ fn every_block_is_asked_for_once() {
                 .spawn(move || (0..24).for_each(|n| publisher.read(mounted, (n + 6 * thread) % 24).unwrap()));
         }
     });
+    assert!(origin.asked().iter().skip(1).all(|asked| !asked.is_car), "data is asked for block by block");
     let asked: Vec<String> = origin.asked().into_iter().map(|asked| asked.cid).collect();
     let once: HashSet<&String> = asked.iter().collect();
     assert_eq!(asked.len(), once.len(), "some block was asked for twice");
@@ -222,6 +225,55 @@ fn one_fault(publisher: &Publisher, fault: Fault) {
     wait::until(&what, Duration::from_secs(20), || publisher.read(&mounted, file).is_ok());
     let status = mounted.status();
     assert_eq!(status.wrong > 0, lied, "{fault:?}: {status:#?}");
+}
+
+/// The shortcut by which an flist is opened is one: whatever becomes of it, there is the long way, alone and beside
+/// another source. Only who lies about a block is not asked for it again.
+#[test]
+fn an_flist_is_opened_whatever_becomes_of_the_answer_that_has_all_of_it() {
+    let user = Flist::new();
+    let source = user.home().join("source");
+    let tree = harness::tree::Builder::at(&source);
+    let mut rng = SplitMix64::new(81);
+    // Little but metadata, so that half of the answer is half of that.
+    tree.file("file", b"content");
+    for link in 0..3000 {
+        let target: String = rng.bytes(100).iter().map(|byte| format!("{byte:02x}")).collect();
+        tree.symlink(format!("link-{link}"), &target);
+    }
+    tree.finish();
+    let publisher = Publisher { cid: user.pack(&source), flist: user };
+    std::thread::scope(|scope| {
+        let faults = FAULTS.map(|fault| {
+            let publisher = &publisher;
+            scope.spawn(move || {
+                opened_past(publisher, fault, None);
+                opened_past(publisher, fault, Some(&publisher.origin()));
+            })
+        });
+        for fault in faults {
+            fault.join().unwrap();
+        }
+    });
+}
+
+fn opened_past(publisher: &Publisher, fault: Fault, good: Option<&Origin>) {
+    let (bad, reader) = (publisher.origin(), Flist::new());
+    bad.fails_where(move |asked| asked.ends_with("?format=car").then_some(fault));
+    let from = [Some(&bad), good].into_iter().flatten().map(Origin::url).collect::<Vec<_>>().join(",");
+    let limit = Duration::from_secs(20);
+    let opened = reader.run_within(
+        limit + SLACK,
+        args!["info", publisher.cid, "--from", from, "--deadline", limit.as_secs().to_string()],
+    );
+    let asked = bad.asked();
+    assert!(asked.iter().any(|asked| asked.fault == Some(fault)), "{fault:?} was never met");
+    let tries = if fault == Fault::RedirectLoop { 4 } else { 1 };
+    assert_eq!(asked.iter().filter(|asked| asked.is_car).count(), tries, "{fault:?}: {asked:#?}");
+    match (fault, good) {
+        (Fault::FlipBit, None) => explains(&opened, 1, "wrong", &bad.url()),
+        _ => assert_eq!(opened.code, 0, "{fault:?}: {}", opened.stderr),
+    }
 }
 
 /// In mode kernel too, where a page is asked for up to four times.

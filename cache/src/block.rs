@@ -18,6 +18,7 @@ use crate::id::BlockId;
 pub struct StoredBlock {
     id: BlockId,
     bytes: Bytes,
+    came_along: bool,
 }
 
 /// More bytes than any block has.
@@ -49,7 +50,17 @@ impl StoredBlock {
         if bytes.len() > MAX_STORED {
             return Err(TooLarge { id, len: bytes.len() as u64 });
         }
-        Ok(StoredBlock { id, bytes })
+        Ok(StoredBlock { id, bytes, came_along: false })
+    }
+
+    /// It came along with another block, so how long it took says nothing about the source.
+    pub fn along(self) -> StoredBlock {
+        StoredBlock { came_along: true, ..self }
+    }
+
+    /// Whether it came along with another one.
+    pub(crate) fn came_along(&self) -> bool {
+        self.came_along
     }
 
     /// The id that the bytes claim.

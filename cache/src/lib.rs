@@ -39,6 +39,6 @@ pub use codec::{DecodeError, EncodeError, EncodeOptions, EncodedBlock, Encoder};
 pub use desc::{BadDesc, BlockDesc, FrameSpan, MAX_STORED, MIN_FRAME_LEN, OwnedBlockDesc};
 pub use error::{GetError, Refused, Said};
 pub use id::{BadId, BlockId, Codec};
-pub use origin::{FetchError, Origin};
+pub use origin::{Expected, FetchError, Origin};
 pub use source::{Source, SourceStats};
 pub use sources::{AddError, MAX_SOURCES, RemoveError, Sources, WeakSources};

@@ -11,6 +11,9 @@ use bytes::Bytes;
 use crate::block::{StoredBlock, TooLarge};
 use crate::id::BlockId;
 
+/// What an origin was told to expect, for as long as it is held.
+pub type Expected = Box<dyn Send + Sync>;
+
 /// A place that gives bytes for ids. It is believed in nothing: what it gives is verified by whoever asked.
 #[async_trait]
 pub trait Origin: Send + Sync {
@@ -21,6 +24,14 @@ pub trait Origin: Send + Sync {
     /// is over. Reading must stop at [`crate::MAX_STORED`] bytes, and the bytes must not be a slice of a much larger
     /// buffer: the memory tier holds on to them and counts their length alone.
     async fn fetch(&self, id: &BlockId) -> Result<StoredBlock, FetchError>;
+
+    /// Is told that the flist `root` is about to be opened, so [`Origin::fetch`] will be called for it, if it is not here yet,
+    /// and then for what it links to first. An origin that can ask for all of that at once gives something to hold until the
+    /// flist is open. It asks for nothing before it is asked for the root.
+    fn expect(&self, root: &BlockId) -> Option<Expected> {
+        let _ = root;
+        None
+    }
 
     /// Whether [`Origin::read_range`] works: part of a block costs it less than the whole.
     fn reads_ranges(&self) -> bool {

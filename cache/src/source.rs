@@ -16,7 +16,7 @@ use crate::block::{VerifiedBlock, WrongBytes};
 use crate::class::Urgency;
 use crate::error::Refused;
 use crate::id::BlockId;
-use crate::origin::{FetchError, Origin};
+use crate::origin::{Expected, FetchError, Origin};
 use crate::standing::{Rank, Standing};
 use crate::workers::Workers;
 
@@ -154,6 +154,11 @@ impl Source {
         (bytes.len() as u64 == len).then_some(bytes)
     }
 
+    /// Tells it that an flist is about to be opened: [`Origin::expect`].
+    pub(crate) fn expect(&self, root: &BlockId) -> Option<Expected> {
+        self.origin.expect(root)
+    }
+
     /// Fetches and verifies one block.
     pub(crate) async fn fetch(
         &self,
@@ -188,7 +193,9 @@ impl Source {
         let block = answer.map_err(|_| Refused::TimedOut(TRY_LIMIT))??;
         let len = block.len() as u64;
         let meanwhile = self.bytes.fetch_add(len, Relaxed) + len - before;
-        Latency::note(&mut self.latency.lock(), asked.elapsed(), meanwhile);
+        if !block.came_along() {
+            Latency::note(&mut self.latency.lock(), asked.elapsed(), meanwhile);
+        }
         if block.id() != id {
             return Err(WrongBytes { want: id, got: block.id(), len: block.len() }.into());
         }

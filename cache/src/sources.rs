@@ -32,6 +32,7 @@ use crate::class::{Class, Terms, Urgency};
 use crate::error::{GetError, Refused, Said, SaidList};
 use crate::gate::Gate;
 use crate::id::BlockId;
+use crate::origin::Expected;
 use crate::source::{Source, SourceStats};
 use crate::standing::Rank;
 use crate::workers::Workers;
@@ -157,6 +158,14 @@ impl Sources {
     /// The counters of every source, in order.
     pub fn snapshot(&self) -> Vec<SourceStats> {
         self.list().iter().map(|source| source.snapshot()).collect()
+    }
+
+    /// Says that the flist `root` is about to be opened, to the first remote source at hand that is any faster for
+    /// knowing it. What is returned is held until the flist is open.
+    pub fn expect(&self, root: &BlockId) -> Option<Expected> {
+        let listed = self.list();
+        let mut at_hand = listed.iter().filter(|source| source.is_remote() && source.rank() == Rank::AtHand);
+        at_hand.find_map(|source| source.expect(root))
     }
 
     /// Fetches a block from the sources alone, past every cache, and proves it.

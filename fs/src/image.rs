@@ -73,6 +73,7 @@ impl Image {
         if id.codec() != Codec::DagCbor {
             return Err(OpenError::NotAnFlist(id));
         }
+        let _expected = sources.expect(&id);
         let fetch = Fetch { cache, sources, deadline };
         let invalid = |e: FormatError| OpenError::Format(id, e);
         let root = Root::from_bytes(&fetch.object("root", id).await?).map_err(invalid)?;

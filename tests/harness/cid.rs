@@ -24,7 +24,7 @@ pub fn encode(codec: u64, hash: u64, digest: &[u8]) -> String {
         varint(&mut bytes, number);
     }
     bytes.extend_from_slice(digest);
-    format!("b{}", base32(&bytes))
+    text(&bytes)
 }
 
 /// The codec of a CIDv1 that is written in base32.
@@ -37,6 +37,11 @@ pub fn codec(cid: &str) -> Option<u64> {
 /// The bytes of a CID that is written in base32.
 pub fn bytes(cid: &str) -> Option<Vec<u8>> {
     unbase32(cid.strip_prefix('b')?)
+}
+
+/// A CID in base32.
+pub fn text(cid: &[u8]) -> String {
+    format!("b{}", base32(cid))
 }
 
 /// Appends a number as an unsigned varint.

@@ -1,10 +1,11 @@
 //! An HTTP server over a `dir:` store that goes wrong as it is told: the network and the strangers in it.
 //!
-//! It speaks just enough HTTP/1.1 to be a trustless gateway of single blocks, and a server of plain files with ranges, one
+//! It speaks just enough HTTP/1.1 to be a trustless gateway of single blocks and whole CARs, and a server of plain files with ranges, one
 //! thread a connection. What the network is like ([`Link`]) and what goes wrong ([`Fault`]) can change at any time, also
 //! whether anybody listens at all. It counts, and keeps a log of what it was asked.
 
 mod answer;
+mod dag;
 mod found;
 mod link;
 
@@ -24,6 +25,8 @@ use crate::wait;
 
 /// The identity CID of nothing, by which clients try gateways out. It is answered and not logged.
 const PROBE: &str = "bafkqaaa";
+/// The query by which a CAR is asked for.
+const CAR: &str = "format=car";
 /// How long to wait for a port that was ours before.
 const PORT_LIMIT: Duration = Duration::from_secs(60);
 
@@ -76,6 +79,8 @@ pub const FAULTS: [Fault; 13] = [
 pub struct Asked {
     /// The CID, or the whole target when there is none.
     pub cid: String,
+    /// Whether all below it was asked for too.
+    pub is_car: bool,
     /// Its head.
     pub head: String,
     /// When.
@@ -182,7 +187,7 @@ impl Origin {
         self.fails_where(move |_| Some(fault));
     }
 
-    /// Answers go wrong as `plan` says for the CID asked for.
+    /// Answers go wrong as `plan` says for the CID asked for, which has `?format=car` behind it when all below it is.
     pub fn fails_where(&self, plan: impl Fn(&str) -> Option<Fault> + Send + 'static) {
         *lock(&self.shared.plan) = Box::new(plan);
     }
@@ -281,11 +286,14 @@ fn serve(shared: &Shared, stream: &TcpStream) -> std::io::Result<()> {
         shared.requests.fetch_add(1, SeqCst);
         shared.pace.travel();
         let target = head.split(' ').nth(1).unwrap_or_default();
-        let cid = target.strip_prefix("/ipfs/").unwrap_or(target).split('?').next().unwrap_or_default();
-        let fault = lock(&shared.plan)(cid);
+        let below = target.strip_prefix("/ipfs/").unwrap_or(target);
+        let (cid, query) = below.split_once('?').unwrap_or((below, ""));
+        let is_car = query == CAR;
+        let fault = lock(&shared.plan)(if is_car { below } else { cid });
         if cid != PROBE {
             lock(&shared.log).push(Asked {
                 cid: cid.to_owned(),
+                is_car,
                 head: head.clone(),
                 at: Instant::now(),
                 fault,

@@ -5,6 +5,7 @@ mod classes;
 mod cost;
 mod damage;
 mod disk;
+mod expected;
 mod faults;
 mod flights;
 mod followed;

@@ -1,10 +1,12 @@
-//! What an [`super::Origin`] has for a request: a block of its store, or a plain file, or a part of one.
+//! What an [`super::Origin`] has for a request: a block of its store or all below one, or a plain file, or a part of one.
 
 use std::fs::{self, File};
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
 
+use super::dag::{self, Section};
 use super::link::Sending;
 use super::{PROBE, Shared, lock};
 
@@ -23,6 +25,7 @@ pub(super) struct Found {
 pub(super) enum Body {
     Memory(Vec<u8>),
     Part(File, Range<u64>),
+    Car(Vec<Section>),
 }
 
 impl Body {
@@ -30,6 +33,7 @@ impl Body {
         match self {
             Body::Memory(bytes) => bytes.len() as u64,
             Body::Part(_, range) => range.end - range.start,
+            Body::Car(sections) => sections.iter().map(|s| s.prefix.len() as u64 + s.len).sum(),
         }
     }
 
@@ -42,6 +46,10 @@ impl Body {
                 file.read_exact_at(&mut bytes, range.start)?;
                 Ok(bytes)
             }
+            Body::Car(sections) => {
+                let parts = sections.into_iter().map(|s| Ok([s.prefix, fs::read(s.block)?].concat()));
+                parts.collect::<io::Result<Vec<_>>>().map(|parts| parts.concat())
+            }
         }
     }
 
@@ -49,6 +57,12 @@ impl Body {
         let (file, range) = match self {
             Body::Memory(bytes) => return sending.send(&bytes),
             Body::Part(file, range) => (file, range),
+            Body::Car(sections) => {
+                return sections.into_iter().try_for_each(|section| {
+                    sending.send(&section.prefix)?;
+                    sending.send(&fs::read(section.block)?)
+                });
+            }
         };
         let mut buffer = vec![0; PART.min(range.end - range.start) as usize];
         let mut at = range.start;
@@ -66,7 +80,11 @@ impl Shared {
     /// What there is for a request.
     pub(super) fn find(&self, head: &str, target: &str) -> Option<Found> {
         match target.strip_prefix("/ipfs/") {
-            Some(rest) => self.block(rest.split('?').next()?),
+            Some(rest) => match rest.split_once('?') {
+                Some((cid, super::CAR)) => self.car(cid),
+                Some((cid, _)) => self.block(cid),
+                None => self.block(rest),
+            },
             None => self.file(head, target),
         }
     }
@@ -76,10 +94,14 @@ impl Shared {
         if cid == PROBE {
             return Some(Found { status: "200 OK", headers, body: Body::Memory(Vec::new()) });
         }
-        // As in a `dir:` store: a folder named by the two characters before the last.
-        let folder = cid.get(cid.len().checked_sub(3)?..cid.len() - 1)?;
-        let block = fs::read(self.store.join(folder).join(cid)).ok()?;
+        let block = fs::read(place(&self.store, cid)?).ok()?;
         Some(Found { status: "200 OK", headers, body: Body::Memory(block) })
+    }
+
+    fn car(&self, root: &str) -> Option<Found> {
+        let headers = "Content-Type: application/vnd.ipld.car; version=1; order=dfs; dups=n\r\n".to_owned();
+        let body = Body::Car(dag::sections(&self.store, root)?);
+        Some(Found { status: "200 OK", headers, body })
     }
 
     fn file(&self, head: &str, target: &str) -> Option<Found> {
@@ -100,6 +122,11 @@ impl Shared {
         }
         Some(Found { status, headers, body: Body::Part(file, range) })
     }
+}
+
+/// Where a block is in a `dir:` store: in a folder named by the two characters before the last.
+pub(super) fn place(store: &Path, cid: &str) -> Option<PathBuf> {
+    Some(store.join(cid.get(cid.len().checked_sub(3)?..cid.len() - 1)?).join(cid))
 }
 
 /// `Range: bytes=FROM-TO`, `FROM-` or `-LAST`; one that is none of these, or empty, means everything (RFC 9110, 14.2).

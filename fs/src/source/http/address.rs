@@ -44,17 +44,23 @@ impl Gateway {
 
     /// The URL of a block, with credentials.
     pub(super) fn block(&self, id: &BlockId) -> Url {
-        let mut url = self.0.clone();
-        url.set_path(&format!("{}ipfs/{id}", url.path()));
-        url.set_query(Some("format=raw"));
-        url
+        self.below(&id.to_string(), "format=raw")
+    }
+
+    /// The URL of a block with all that it links to, with credentials.
+    pub(super) fn car(&self, id: &BlockId) -> Url {
+        self.below(&id.to_string(), "format=car")
     }
 
     /// The URL of the empty identity CID, which every gateway has, with credentials.
     pub(super) fn probe(&self) -> Url {
+        self.below("bafkqaaa", "format=raw")
+    }
+
+    fn below(&self, cid: &str, query: &str) -> Url {
         let mut url = self.0.clone();
-        url.set_path(&format!("{}ipfs/bafkqaaa", url.path()));
-        url.set_query(Some("format=raw"));
+        url.set_path(&format!("{}ipfs/{cid}", url.path()));
+        url.set_query(Some(query));
         url
     }
 

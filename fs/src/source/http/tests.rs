@@ -1,5 +1,7 @@
 //! Every answer a stranger may give, from a server that says exactly what it is told to.
 
+mod bulk;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
