@@ -3,8 +3,11 @@
 
 #[path = "python/fenced.rs"]
 mod fenced;
+#[path = "python/venv.rs"]
+mod venv;
 
-use fenced::{Fenced, crate_dir, venv};
+use fenced::Fenced;
+use venv::{crate_dir, venv};
 
 fn drives_a_node(environment: &str) {
     let venv = venv(environment);

@@ -2,12 +2,15 @@
 
 #[path = "python/fenced.rs"]
 mod fenced;
+#[path = "python/venv.rs"]
+mod venv;
 
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use fenced::{Fenced, crate_dir, run, venv};
+use fenced::{Fenced, run};
+use venv::{crate_dir, venv};
 
 const PATIENCE: Duration = Duration::from_secs(300);
 

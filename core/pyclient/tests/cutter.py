@@ -28,6 +28,11 @@ class Cutter:
         with self._lock:
             self._left, self._forward_first, self.cuts = nth, forward_first, 0
 
+    def disarm(self) -> None:
+        """Cuts no more: fewer requests came than it was armed for."""
+        with self._lock:
+            self._left = None
+
     def close(self) -> None:
         # shutdown wakes the thread that accepts; close alone would not.
         with contextlib.suppress(OSError):

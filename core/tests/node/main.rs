@@ -9,4 +9,6 @@ mod jobs;
 mod lifecycle;
 mod old_client;
 mod services;
+#[path = "../python/venv.rs"]
+mod venv;
 mod wire;

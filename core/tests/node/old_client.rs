@@ -1,23 +1,14 @@
 //! The old client from PyPI, `g8core` 1.0.0, unmodified, as far as jobs go.
 
+use std::path::PathBuf;
 use std::process::Command;
 
 use crate::harness::Node;
+use crate::venv::venv;
 
-/// A Python with the client in it: `G8_OLD_CLIENT`, else a virtualenv that is made once.
-pub fn python() -> std::path::PathBuf {
-    if let Some(python) = std::env::var_os("G8_OLD_CLIENT") {
-        return python.into();
-    }
-    let dir = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("g8core-1.0.0");
-    let python = dir.join("bin/python");
-    if !dir.join("done").exists() {
-        let ok = |command: &mut Command| assert!(command.status().unwrap().success(), "{command:?}");
-        ok(Command::new("python3").args(["-m", "venv"]).arg(&dir));
-        ok(Command::new(&python).args(["-m", "pip", "install", "--quiet", "g8core==1.0.0"]));
-        std::fs::write(dir.join("done"), "").unwrap();
-    }
-    python
+/// A Python with the client in it.
+pub fn python() -> PathBuf {
+    venv("g8core").join("bin/python")
 }
 
 #[test]

@@ -4,7 +4,7 @@
 //! make them detach them.
 
 use std::io::{BufRead, BufReader, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -15,19 +15,6 @@ use tempfile::TempDir;
 const SUITE: Duration = Duration::from_secs(600);
 /// How long a node may take to start or to stop.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-/// The folder of the crate.
-pub fn crate_dir() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
-/// The Python environment of `core/tests/python/NAME.txt`.
-pub fn venv(name: &str) -> PathBuf {
-    let setup = crate_dir().join("../.ci/setup");
-    let made = Command::new(&setup).args(["venv", name]).stderr(Stdio::inherit()).output().unwrap();
-    assert!(made.status.success(), "{} venv {name}: {}", setup.display(), made.status);
-    String::from_utf8(made.stdout).unwrap().trim_end().into()
-}
 
 /// A node behind a fence. Dropping it stops it.
 pub struct Fenced {

@@ -29,6 +29,9 @@ const VERSION: (&str, &str) = ("v", "1");
 pub(super) const SPEC: &str = "peer:";
 /// How long a try waits for the first neighbour; a read tries again until its deadline.
 const FIRST: Duration = Duration::from_secs(1);
+/// For so long after the first question more neighbours may answer: questions go out at once, after one second and after
+/// three (RFC 6762, 5.2). Until then one that lacks a block, or lies, is not the last word.
+const SETTLED: Duration = Duration::from_secs(4);
 
 /// Why neighbours cannot be looked for.
 #[derive(Debug, thiserror::Error)]
@@ -72,8 +75,11 @@ impl Origin for PeerSource {
     async fn fetch(&self, _: &BlockId) -> Result<StoredBlock, FetchError> {
         let mut count = self.0.count();
         match tokio::time::timeout(FIRST, count.wait_for(|count| *count > 0)).await {
-            // They are asked themselves.
-            Ok(Ok(_)) => Err(FetchError::NotFound),
+            // They are asked themselves, and those that are found meanwhile at once.
+            Ok(Ok(_)) => Err(match SETTLED.checked_sub(self.0.began().elapsed()) {
+                Some(wait) => FetchError::Busy(wait),
+                None => FetchError::NotFound,
+            }),
             Ok(Err(_)) | Err(_) => Err(FetchError::unavailable(
                 "no neighbour on the local network has answered: is `flist serve --announce` running on one?",
             )),

@@ -50,6 +50,7 @@ def test_a_connection_cut_at_the_nth_request_loses_and_doubles_nothing(
         response = client.bash(f"echo done >> {file}; echo said", stream=True)
         texts = [message.text for message in response.stream(timeout=60)]
         result = response.check()
+        cutter.disarm()
         assert (texts, result.stdout, file.read_text()) == (["said"], "said\n", "done\n"), f"cut at request {nth}"
         cut += cutter.cuts
     assert cut >= 3, "the requests that were cut are those of the command"

@@ -55,6 +55,7 @@ pub(super) struct Shared {
     is_over: AtomicBool,
     state: Mutex<State>,
     count: watch::Sender<usize>,
+    began: Instant,
 }
 
 /// Who is there, and who wants to have them.
@@ -104,6 +105,7 @@ impl Browser {
             is_over: AtomicBool::new(false),
             state: Mutex::default(),
             count: watch::Sender::new(0),
+            began: Instant::now(),
         });
         let browser = Arc::new(Browser(Arc::clone(&shared)));
         let run = move || Watcher { shared, origins: HashMap::new() }.run(events);
@@ -126,6 +128,11 @@ impl Browser {
     /// How many neighbours there are, and its changes.
     pub(super) fn count(&self) -> watch::Receiver<usize> {
         self.0.count.subscribe()
+    }
+
+    /// Since when they are looked for.
+    pub(super) fn began(&self) -> Instant {
+        self.0.began
     }
 }
 
