@@ -4,6 +4,7 @@
 //! the bytes are in a data space), [`format::map`] (in which block), then the cache crate, then [`source`].
 //! Read a pack in this order: [`pack`], `pack/walk.rs`, `read.rs`, `segment.rs`, `layout.rs`, `encode.rs`, `finish.rs`.
 
+mod aside;
 mod beneath;
 pub mod car;
 pub mod check;
