@@ -6,7 +6,7 @@
 //! ```
 //!
 //! A file is written aside, synced, and renamed over the old one: whoever reads, also after a crash, finds one address or the
-//! other. Nothing is locked, and of two who write at once the later one wins. A file that says something else than its
+//! other. No name is locked, and of two who write at once the later one wins. A file that says something else than its
 //! place, or nothing that can be understood, is an error that names it, never an address.
 
 mod tag;
