@@ -12,6 +12,8 @@ use rustix::process::Signal;
 
 /// Scheduling noise allowed after a deadline: debug builds on two shared cores are slow.
 const SLACK: Duration = Duration::from_secs(5);
+/// The same where a daemon is started too.
+const STARTS: Duration = Duration::from_secs(20);
 
 /// A user who has packed, for others to read: 24 files of 600 KB that share no block.
 struct Publisher {
@@ -339,7 +341,7 @@ fn credentials_reach_the_gateway_and_nobody_else() {
     let origin = publisher.origin();
     let reader = Flist::new();
     let from = origin.url_with("me:verysecret");
-    let mounted = reader.mount_with(&publisher.cid, &["--from", &from, "--deadline", "2"]);
+    let mounted = reader.mount_with(&publisher.cid, &["--from", &from, "--deadline", "5"]);
     publisher.read(&mounted, 0).unwrap();
     assert!(
         origin.asked().iter().all(|asked| asked.head.contains("uthorization: Basic bWU6dmVyeXNlY3JldA=="))
@@ -350,9 +352,9 @@ fn credentials_reach_the_gateway_and_nobody_else() {
     assert!(listed.text().contains(&origin.url()), "{}", listed.text());
     let log = fs::read_to_string(reader.cache().join("daemon.log")).unwrap_or_default();
     assert!(log.contains("403"), "the failure is in the log: {log}");
-    let mut all_is_logged = reader.command(args!["info", publisher.cid, "--from", from, "--deadline", "2"]);
+    let mut all_is_logged = reader.command(args!["info", publisher.cid, "--from", from, "--deadline", "5"]);
     all_is_logged.env("G8_LOG", "trace");
-    let failed = harness::process::run(&mut all_is_logged, SLACK).exits(1);
+    let failed = harness::process::run(&mut all_is_logged, STARTS).exits(1);
     assert!(failed.stderr.contains("TRACE"), "{}", failed.stderr);
     let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
     for place in
@@ -382,24 +384,24 @@ fn what_is_no_gateway_says_so_at_once() {
     for (fault, words) in told {
         origin.fails(fault);
         let outcome =
-            user.run_within(SLACK, args!["mount", publisher.cid, user.mountpoint(), "--from", origin.url()]);
+            user.run_within(STARTS, args!["mount", publisher.cid, user.mountpoint(), "--from", origin.url()]);
         explains(&outcome, 1, words, &origin.url());
     }
     let gateway = Gateway::of(&publisher.flist);
     let plain = gateway.url().replacen("http", "https", 1);
-    let outcome = user.run_within(SLACK, args!["info", publisher.cid, "--from", plain]);
+    let outcome = user.run_within(STARTS, args!["info", publisher.cid, "--from", plain]);
     explains(&outcome, 1, "cannot be used", &plain);
     // What may pass is waited for, and then told.
     origin.down();
     let outcome = user.run_within(
-        Duration::from_secs(2) + SLACK,
+        Duration::from_secs(2) + STARTS,
         args!["mount", publisher.cid, user.mountpoint(), "--from", origin.url(), "--deadline", "2"],
     );
     explains(&outcome, 1, "Connection refused", &origin.url());
-    let outcome = user.run_within(SLACK, args!["info", publisher.cid, "--from", "htp://host"]);
+    let outcome = user.run_within(STARTS, args!["info", publisher.cid, "--from", "htp://host"]);
     explains(&outcome, 2, "a source is dir:PATH,", "htp://host");
     let source = publisher.source();
-    let outcome = user.run_within(SLACK, args!["pack", source, "--to", origin.url()]);
+    let outcome = user.run_within(STARTS, args!["pack", source, "--to", origin.url()]);
     explains(&outcome, 1, "can only be read", &origin.url());
     harness::mount_table::assert_none_under(user.home().path());
 }
@@ -417,9 +419,9 @@ fn a_gateway_tells_why_it_cannot_listen_and_warns_when_everybody_can_reach_it() 
     let publisher = Flist::new();
     let gateway = Gateway::of(&publisher);
     let taken = gateway.url().trim_start_matches("http://");
-    let outcome = publisher.run_within(SLACK, args!["serve", "--listen", taken]);
+    let outcome = publisher.run_within(STARTS, args!["serve", "--listen", taken]);
     explains(&outcome, 1, "listening on", taken);
-    let outcome = publisher.run_within(SLACK, args!["serve", "--listen", "everywhere"]);
+    let outcome = publisher.run_within(STARTS, args!["serve", "--listen", "everywhere"]);
     assert_eq!(outcome.code, 2, "{}", outcome.stderr);
 }
 

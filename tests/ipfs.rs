@@ -253,7 +253,7 @@ fn a_node_that_waits_for_what_it_lacks_is_asked_for_what_it_has() {
     fs::write(&more, "more").unwrap();
     let second = flist.pack(&flist.home().join("source"));
     let before = node.imported();
-    node.fails("block/stat", Trick::Hangs, 1);
+    node.fails("block/stat", Trick::Hangs, 2);
     let report = publish(&flist, &second, &node.spec(), &[]);
     assert_eq!(node.count("refs/local"), 1);
     assert!(report["skipped"].as_u64().unwrap() > 10, "{report}");
@@ -280,7 +280,7 @@ fn a_node_that_does_not_have_the_flist_is_an_error_that_says_why() {
             scope.spawn(move || {
                 let node = Rpc::start();
                 node.fails("dag/import", trick, usize::MAX);
-                let arguments = args!["publish", cid, "--to", node.spec(), "--deadline", "1"];
+                let arguments = args!["publish", cid, "--to", node.spec(), "--deadline", "3"];
                 let outcome = flist.run_within(Duration::from_secs(110), arguments);
                 explains(&outcome, &[words, &node.spec()]);
                 assert!(!node.pins().contains_key(cid), "{trick:?}");
@@ -291,6 +291,17 @@ fn a_node_that_does_not_have_the_flist_is_an_error_that_says_why() {
     node.fails("pin/add", Trick::LosesPin, usize::MAX);
     let outcome = flist.run(args!["publish", cid, "--to", node.spec()]);
     explains(&outcome, &["does not list its pin", &node.spec()]);
+}
+
+/// The reason of a refusal may never come, and the call that was refused may take as long as it likes.
+#[test]
+fn a_node_that_refuses_and_never_says_why_holds_nobody_up() {
+    let (node, (flist, cid)) = (Rpc::start(), Flist::with_image());
+    node.fails("pin/add", Trick::Mumbles, 1);
+    let arguments = args!["publish", cid, "--to", node.spec(), "--json"];
+    let published = flist.run_within(Duration::from_secs(60), arguments).ok();
+    assert_eq!(node.count("pin/add"), 1, "{}", published.text());
+    assert!(node.pins().contains_key(&cid), "it is published, and its pin has no name");
 }
 
 #[test]

@@ -43,6 +43,9 @@ pub use followed::WeakSources;
 pub const MAX_SOURCES: usize = 16;
 /// Tries for one block at the same time: bounds what hedging can cost.
 const MAX_AT_ONCE: usize = 3;
+/// When the patience with all of them has been over for so long, one more is made: stalled sources, however many, must
+/// not hide one that works.
+const OVERDUE: Duration = Duration::from_secs(2);
 /// Blocks that the sources of one mount are asked for at the same time, from the most urgent class on. Read-ahead leaves
 /// a quarter free and the background three, so that an on-demand read never waits behind a full house of them.
 const MAX_BLOCKS: [usize; Class::COUNT] = [32, 24, 8];
@@ -202,7 +205,8 @@ impl Sources {
         let mut view = View::new(&self.0.now);
         let (mut asked, mut answers) = usable(view.known.iter());
         loop {
-            asked.sort_by_key(|source| source.rank());
+            // Each rank is taken once: other reads change it, and a key that changes while it sorts is a panic.
+            asked.sort_by_cached_key(|source| source.rank());
             let round = {
                 // Who pauses holds no place: others may have sources that work.
                 let _place = self.0.gate.enter(urgency).await;
@@ -276,13 +280,15 @@ impl Sources {
         let mut tries = FuturesUnordered::new();
         let mut answers = Answers::new();
         let mut hedge_at = tokio::time::Instant::now();
+        // When the patience with every try is over, and how many tries there may be: those that stall do not count.
+        let (mut all_late_at, mut most) = (hedge_at, MAX_AT_ONCE);
         loop {
-            let due = tries.is_empty() || hedge_at <= tokio::time::Instant::now();
-            if due
-                && tries.len() < MAX_AT_ONCE
-                && let Some(source) = waiting.pop_front()
-            {
+            let next_at = if tries.len() < most { hedge_at } else { all_late_at + OVERDUE };
+            let due = tries.is_empty() || next_at <= tokio::time::Instant::now();
+            if due && let Some(source) = waiting.pop_front() {
                 hedge_at = tokio::time::Instant::now() + source.patience();
+                all_late_at = all_late_at.max(hedge_at);
+                most = most.max(tries.len() + 1);
                 tries.push(async move {
                     let outcome = source.fetch(id, urgency, &self.0.workers).await;
                     (source, outcome)
@@ -291,7 +297,7 @@ impl Sources {
             if tries.is_empty() {
                 return Err(answers);
             }
-            let may_hedge = !waiting.is_empty() && tries.len() < MAX_AT_ONCE;
+            let next_at = if tries.len() < most { hedge_at } else { all_late_at + OVERDUE };
             tokio::select! {
                 Some((source, outcome)) = tries.next() => match outcome {
                     Ok(block) => return Ok((block, source)),
@@ -300,7 +306,7 @@ impl Sources {
                         hedge_at = tokio::time::Instant::now();
                     }
                 },
-                () = sleep_until(hedge_at), if may_hedge => {}
+                () = sleep_until(next_at), if !waiting.is_empty() => {}
                 () = view.changed() => waiting.extend(view.take_up()),
             }
         }

@@ -7,6 +7,7 @@
 //! and keeps it alive by a `link`; [`cache_source`](crate::source::cache_source) asks there.
 
 mod blocks;
+mod caller;
 mod client;
 mod link;
 mod process;

@@ -17,12 +17,12 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures::stream::{self, StreamExt};
 use g8_cache::{Cache, Class, GetError, Hit, PlainFrame, Sources, Terms};
-use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 use crate::erofs::{self, Inode, Nid, TreeError};
 use crate::format::{Part, Place};
 use crate::image::Image;
+use crate::log_quota::LogQuota;
 use ahead::Streams;
 use gather::Gather;
 
@@ -37,9 +37,6 @@ const MAX_AHEAD: usize = 128;
 
 /// Longest name; FUSE itself would pass on longer ones.
 const NAME_MAX: usize = 255;
-/// Failures of one mount that are logged in each window; all of them are counted.
-const LOGGED_PER_WINDOW: u32 = 20;
-const LOG_WINDOW: Duration = Duration::from_secs(60);
 
 /// Why a question about the filesystem has no answer.
 #[derive(Debug, thiserror::Error)]
@@ -108,7 +105,7 @@ pub struct Filesystem {
     streams: Streams,
     ahead: Arc<Semaphore>,
     counters: Counters,
-    logged: Mutex<(Instant, u32)>,
+    logged: LogQuota,
 }
 
 /// Where a piece of a read comes from.
@@ -195,7 +192,6 @@ impl Filesystem {
     /// `deadline` is how long one read may take, whatever the sources do.
     pub fn new(image: Arc<Image>, cache: Cache, sources: Sources, deadline: Duration) -> Self {
         let waiting = Semaphore::new(MAX_WAITING);
-        let logged = Mutex::new((Instant::now(), 0));
         Filesystem {
             image,
             cache,
@@ -205,7 +201,7 @@ impl Filesystem {
             streams: Streams::default(),
             ahead: Arc::new(Semaphore::new(MAX_AHEAD)),
             counters: Counters::default(),
-            logged,
+            logged: LogQuota::new(),
         }
     }
 
@@ -226,12 +222,7 @@ impl Filesystem {
 
     /// Whether one more failure may be logged: a process that reads a broken file in a loop must not fill a disk.
     pub(crate) fn may_log(&self) -> bool {
-        let mut logged = self.logged.lock();
-        if logged.0.elapsed() >= LOG_WINDOW {
-            *logged = (Instant::now(), 0);
-        }
-        logged.1 += 1;
-        logged.1 <= LOGGED_PER_WINDOW
+        self.logged.allows()
     }
 
     /// Attributes of an inode.

@@ -35,6 +35,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_io_timeout::TimeoutStream;
 
+use crate::log_quota::LogQuota;
 use answer::Body;
 use listener::{Connection, Listener};
 use question::{Ask, Question, Refusal, Scope};
@@ -85,6 +86,8 @@ struct Shared {
     limits: Limits,
     requests: Semaphore,
     cars: Arc<Semaphore>,
+    /// Whoever asks can make requests fail.
+    logged: LogQuota,
 }
 
 /// A gateway that listens.
@@ -112,7 +115,8 @@ impl Gateway {
 
     fn new(listener: Listener, stock: Stock, limits: Limits) -> Gateway {
         let (requests, cars) = (Semaphore::new(limits.requests), Arc::new(Semaphore::new(limits.cars)));
-        Gateway { listener, shared: Arc::new(Shared { stock, limits, requests, cars }) }
+        let logged = LogQuota::new();
+        Gateway { listener, shared: Arc::new(Shared { stock, limits, requests, cars, logged }) }
     }
 
     /// Where it listens, unless that is a unix socket.
@@ -215,30 +219,35 @@ impl Shared {
     async fn get(&self, id: g8_cache::BlockId) -> Result<VerifiedBlock, Refusal> {
         let turn = tokio::time::timeout(self.limits.turn, self.requests.acquire()).await;
         let _turn = turn.map_err(|_| Refusal::busy())?;
-        self.stock.get(id, Class::OnDemand).await.map_err(|error| refuse(&error))
+        self.stock.get(id, Class::OnDemand).await.map_err(|error| {
+            self.log(&error);
+            refuse(&error)
+        })
+    }
+
+    /// Tells the log of a failure that is not the client's alone, unless it has heard enough of them.
+    fn log(&self, error: &GetError) {
+        match error {
+            GetError::NotFound { .. } => {}
+            _ if !self.logged.allows() => {}
+            GetError::Wrong { .. } => tracing::warn!(%error, "a source holds wrong bytes"),
+            GetError::Unavailable { .. } | GetError::TimedOut { .. } => {
+                tracing::warn!(%error, "a request failed");
+            }
+            GetError::Damaged { .. } | GetError::Aborted { .. } => {
+                tracing::error!(%error, "a request failed");
+            }
+        }
     }
 }
 
 /// What a failure is to a client. Wrong bytes are for the log: a gateway that has no right ones does not have the block.
 fn refuse(error: &GetError) -> Refusal {
     let status = match error {
-        GetError::NotFound { .. } => StatusCode::NOT_FOUND,
-        GetError::Wrong { .. } => {
-            tracing::warn!(%error, "a source holds wrong bytes");
-            StatusCode::NOT_FOUND
-        }
-        GetError::Unavailable { .. } => {
-            tracing::warn!(%error, "a request failed");
-            StatusCode::SERVICE_UNAVAILABLE
-        }
-        GetError::TimedOut { .. } => {
-            tracing::warn!(%error, "a request failed");
-            StatusCode::GATEWAY_TIMEOUT
-        }
-        GetError::Damaged { .. } | GetError::Aborted { .. } => {
-            tracing::error!(%error, "a request failed");
-            StatusCode::INTERNAL_SERVER_ERROR
-        }
+        GetError::NotFound { .. } | GetError::Wrong { .. } => StatusCode::NOT_FOUND,
+        GetError::Unavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
+        GetError::TimedOut { .. } => StatusCode::GATEWAY_TIMEOUT,
+        GetError::Damaged { .. } | GetError::Aborted { .. } => StatusCode::INTERNAL_SERVER_ERROR,
     };
     // Sources, paths and other insides are not a stranger's business.
     let what = match error {

@@ -4,6 +4,7 @@
 //! the bytes are in a data space), [`format::map`] (in which block), then the cache crate, then [`source`].
 //! Read a pack in this order: [`pack`], `pack/walk.rs`, `read.rs`, `segment.rs`, `layout.rs`, `encode.rs`, `finish.rs`.
 
+mod aside;
 mod beneath;
 pub mod car;
 pub mod check;
@@ -16,6 +17,7 @@ pub mod fuse;
 pub mod gateway;
 pub mod image;
 pub mod ipfs;
+mod log_quota;
 pub mod names;
 pub mod pack;
 pub mod paths;

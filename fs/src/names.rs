@@ -6,14 +6,14 @@
 //! ```
 //!
 //! A file is written aside, synced, and renamed over the old one: whoever reads, also after a crash, finds one address or the
-//! other. Nothing is locked, and of two who write at once the later one wins. A file that says something else than its
+//! other. No name is locked, and of two who write at once the later one wins. A file that says something else than its
 //! place, or nothing that can be understood, is an error that names it, never an address.
 
 mod tag;
 
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -29,8 +29,6 @@ use crate::reference::{Hints, MAX_REFERENCE, Reference, Target};
 const VERSION: u32 = 1;
 /// Longest file.
 const MAX_FILE: u64 = 2 * MAX_REFERENCE as u64;
-/// Begins the names of files that are being written.
-const WRITING: &str = ".writing-";
 
 /// What kind of name it is. Each has a folder of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -154,7 +152,7 @@ impl Names {
         let saved = Saved { v: VERSION, kind, name: name.to_owned(), reference, saved: entry.saved };
         let write = || -> io::Result<()> {
             fs::create_dir_all(&folder)?;
-            let mut file = tempfile::Builder::new().prefix(WRITING).tempfile_in(&folder)?;
+            let mut file = crate::aside::create(&folder, "", Permissions::from_mode(0o600))?;
             serde_json::to_writer(&mut file, &saved)?;
             file.write_all(b"\n")?;
             file.as_file().sync_all()?;

@@ -5,7 +5,7 @@
 //! other tests mount too: a connection is the same only with the same inode of its directory in fusectl, which the
 //! kernel keeps for as long as fusectl is mounted anywhere.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
@@ -32,15 +32,14 @@ impl Connections {
         Self(dir)
     }
 
-    /// Those that process `pid` serves.
+    /// Those that process `pid` serves. A number may be given to another connection between two looks, so what is there
+    /// has to be the same before and after the daemon says its numbers, and the daemon has to say them again.
     pub fn of(&self, pid: i32) -> BTreeSet<Connection> {
-        let descriptors = fs::read_dir(format!("/proc/{pid}/fdinfo")).into_iter().flatten().flatten();
-        let number = |info: String| {
-            info.lines().find_map(|l| l.strip_prefix("fuse_connection:")?.trim().parse::<u32>().ok())
-        };
-        let numbers: BTreeSet<u32> =
-            descriptors.filter_map(|d| fs::read_to_string(d.path()).ok()).filter_map(number).collect();
-        numbers.into_iter().filter_map(|n| Some(Connection { number: n, inode: self.inode(n)? })).collect()
+        let (before, said, after) = (self.all(), numbers_of(pid), self.all());
+        let still = numbers_of(pid);
+        let is_sure = |number: &u32| still.contains(number) && before.get(number) == after.get(number);
+        let sure = said.into_iter().filter(is_sure);
+        sure.filter_map(|number| Some(Connection { number, inode: *after.get(&number)? })).collect()
     }
 
     /// The one and only that process `pid` serves.
@@ -69,9 +68,24 @@ impl Connections {
         text.map_or(0, |text| text.trim().parse().expect("the kernel counts in digits"))
     }
 
+    /// The inode of every connection there is.
+    fn all(&self) -> BTreeMap<u32, u64> {
+        let entries = fs::read_dir(&self.0).expect("fusectl lists its connections").flatten();
+        let numbers = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        numbers.filter_map(|number| Some((number, self.inode(number)?))).collect()
+    }
+
     fn inode(&self, number: u32) -> Option<u64> {
         fs::metadata(self.0.join(number.to_string())).ok().map(|m| m.ino())
     }
+}
+
+/// The numbers in the descriptors of process `pid`.
+fn numbers_of(pid: i32) -> BTreeSet<u32> {
+    let descriptors = fs::read_dir(format!("/proc/{pid}/fdinfo")).into_iter().flatten().flatten();
+    let number =
+        |info: String| info.lines().find_map(|l| l.strip_prefix("fuse_connection:")?.trim().parse().ok());
+    descriptors.filter_map(|d| fs::read_to_string(d.path()).ok()).filter_map(number).collect()
 }
 
 impl Drop for Connections {

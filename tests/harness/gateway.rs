@@ -12,8 +12,11 @@ use crate::{Flist, args, wait};
 pub struct Gateway {
     child: Child,
     url: String,
-    _stdout: BufReader<ChildStdout>,
+    stdout: BufReader<ChildStdout>,
 }
+
+/// How long it may take to listen: it may have to start a daemon first.
+const LISTENS: Duration = Duration::from_secs(60);
 
 impl Gateway {
     /// Has `flist` serve its store on a free port.
@@ -57,12 +60,17 @@ impl Gateway {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap_or_else(|e| panic!("cannot start `flist serve`: {e}"));
-        let mut stdout = BufReader::new(child.stdout.take().expect("it is piped"));
+        let stdout = BufReader::new(child.stdout.take().expect("it is piped"));
+        let mut gateway = Self { child, url: String::new(), stdout };
+        assert!(
+            wait::has_words(gateway.stdout.get_ref(), LISTENS),
+            "`flist serve` is silent for {LISTENS:?}"
+        );
         let mut line = String::new();
-        stdout.read_line(&mut line).expect("its first line");
+        gateway.stdout.read_line(&mut line).expect("its first line");
         let url = line.trim_end().strip_prefix("listening on ");
-        let url = url.unwrap_or_else(|| panic!("`flist serve` says {line:?}")).to_owned();
-        Self { child, url, _stdout: stdout }
+        url.unwrap_or_else(|| panic!("`flist serve` says {line:?}")).clone_into(&mut gateway.url);
+        gateway
     }
 
     /// As `--from` names it.

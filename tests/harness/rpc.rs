@@ -31,6 +31,8 @@ pub enum Trick {
     LosesPin,
     /// Everything is taken and nothing is answered.
     Hangs,
+    /// Status 500 at once, and of the reason that is announced not one byte.
+    Mumbles,
     /// The connection is cut when so many bytes of the body have come; what came before is kept.
     Cuts(usize),
     /// Other bytes than those asked for.
@@ -195,6 +197,12 @@ fn serve(state: &Mutex<State>, stream: &TcpStream) -> io::Result<()> {
         let answer = match trick {
             Some(Trick::Hangs) => {
                 // Until the client has enough.
+                let _ = reader.read(&mut [0; 1]);
+                return Ok(());
+            }
+            Some(Trick::Mumbles) => {
+                let mut stream = stream;
+                stream.write_all(b"HTTP/1.1 500 It is so\r\nContent-Length: 100\r\n\r\n")?;
                 let _ = reader.read(&mut [0; 1]);
                 return Ok(());
             }

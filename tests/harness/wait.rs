@@ -1,5 +1,6 @@
 //! Waiting for what happens in another process, always with a limit.
 
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -21,6 +22,12 @@ pub fn ends(pid: i32, limit: Duration) -> bool {
     let limit = Timespec::try_from(limit).expect("a limit of seconds fits");
     let mut fds = [PollFd::new(&fd, PollFlags::IN)];
     matches!(poll(&mut fds, Some(&limit)), Ok(n) if n > 0)
+}
+
+/// Whether `pipe` has something to read, or its end, within `limit`.
+pub fn has_words(pipe: impl AsFd, limit: Duration) -> bool {
+    let limit = Timespec::try_from(limit).expect("a limit of seconds fits");
+    matches!(poll(&mut [PollFd::new(&pipe, PollFlags::IN)], Some(&limit)), Ok(n) if n > 0)
 }
 
 /// Panics unless process `pid` ends within `limit`.

@@ -51,15 +51,15 @@ impl Flights {
         F: Future<Output = Outcome> + Send + 'static,
     {
         loop {
-            let (mut flight, joined) = {
+            let mut flight = {
                 let mut board = self.0.lock();
                 match board.get(&key) {
-                    Some(flight) => (flight.clone(), true),
+                    Some(flight) => flight.clone(),
                     None => {
                         if let Some(block) = landed() {
                             return Ok(block);
                         }
-                        (self.take_off(&mut board, key, class, &start), false)
+                        self.take_off(&mut board, key, class, &start)
                     }
                 }
             };
@@ -69,8 +69,8 @@ impl Flights {
                 Err(_gone) => Err(GetError::Aborted { id: key.id }),
             };
             match outcome {
-                // Its time was over, not that of a reader who came to it late.
-                Err(GetError::TimedOut { .. }) if joined => {}
+                // Its time was over, and not that of its readers: theirs is up to them.
+                Err(GetError::TimedOut { .. }) => {}
                 outcome => return outcome,
             }
         }
@@ -112,5 +112,34 @@ struct Entry {
 impl Drop for Entry {
     fn drop(&mut self) {
         self.board.lock().remove(&self.key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+    use std::time::Duration;
+
+    use super::*;
+    use crate::block::StoredBlock;
+    use crate::error::SaidList;
+    use crate::id::Codec;
+
+    #[tokio::test]
+    async fn the_limit_of_a_flight_is_not_that_of_the_reader_who_started_it() {
+        let id = BlockId::of(Codec::Raw, b"late");
+        let block = StoredBlock::new(id, b"late".as_slice()).unwrap().verify().unwrap();
+        let (flights, begun) = (Flights::default(), AtomicUsize::new(0));
+        let start = |_| {
+            let outcome = match begun.fetch_add(1, SeqCst) {
+                0 => {
+                    Err(GetError::TimedOut { id, waited: Duration::from_secs(60), said: SaidList::default() })
+                }
+                _ => Ok(block.clone()),
+            };
+            std::future::ready(outcome)
+        };
+        let got = flights.join(FlightKey { id, sources: 0 }, Class::OnDemand, || None, start).await.unwrap();
+        assert_eq!((got.id(), begun.load(SeqCst)), (id, 2));
     }
 }

@@ -148,6 +148,19 @@ async fn a_stalled_source_costs_a_few_reads_its_patience_and_then_nobody() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn sources_that_stall_do_not_hide_one_that_works_however_many_they_are() {
+    let blocks = blocks(1, 100_000);
+    let stalled = || remote(&blocks, |_| Some(Fault::Stall));
+    let good = remote(&blocks, |_| None);
+    let began = Clock::now();
+    let many = sources([&stalled(), &stalled(), &stalled(), &stalled(), &good]);
+    many.fetch_verified(blocks[0].encoded.id, in_a_minute()).await.unwrap();
+    // Three have a second each, the fourth is asked two seconds after that, and the last one another three later.
+    assert_eq!(began.elapsed().as_secs(), 8);
+    assert_eq!(good.calls(), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_lies_about_three_blocks_is_set_aside_for_ten_minutes_unless_it_is_the_last() {
     let blocks = blocks(8, 60_000);
     let fetch_all = async |sources: &Sources| {

@@ -55,8 +55,10 @@ pub fn run(global: &Global, args: &ServeArgs) -> anyhow::Result<()> {
         gateway
             .run(async {
                 tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
-                // The farewell comes before the end, so that nobody asks in vain.
-                drop(announced);
+                // The farewell comes before the end, so that nobody asks in vain. It takes a while, and requests go on.
+                if let Err(error) = tokio::task::spawn_blocking(move || drop(announced)).await {
+                    tracing::warn!(%error, "no farewell to the neighbours");
+                }
             })
             .await;
         Ok(())

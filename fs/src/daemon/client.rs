@@ -7,16 +7,22 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
 
+use super::caller::Caller;
 use super::protocol::{Refusal, Reply, Request, receive_reply, send};
 use super::{LOG, SOCKET};
 
 /// How long to go on when a daemon ends just as it is asked.
 const PATIENCE: Duration = Duration::from_secs(15);
+/// How long a daemon that starts may take to serve: it waits for one that ends, and may have a database to repair.
+const READY: Duration = Duration::from_secs(30);
+/// Longest that it may say instead.
+const MAX_SAID: u64 = 64 << 10;
 /// The log is begun anew when it has grown past this.
 const MAX_LOG: u64 = 4 << 20;
 
@@ -117,8 +123,7 @@ impl Client {
         limit: Duration,
     ) -> Result<Option<Reply>, ClientError> {
         let io_error = |e| ClientError::Io(self.cache.clone(), e);
-        let peer = rustix::net::sockopt::socket_peercred(stream).map_err(|e| io_error(e.into()))?;
-        if peer.uid.as_raw() != self.owner {
+        if Caller::at(stream).map_err(io_error)?.uid != self.owner {
             return Err(ClientError::Foreign(self.cache.clone()));
         }
         stream.set_write_timeout(Some(limit)).map_err(io_error)?;
@@ -144,18 +149,17 @@ impl Client {
                 .stdout(Stdio::piped())
                 .stderr(open_log(&self.cache.join(LOG))?)
                 .spawn()?;
-            // It closes its stdout once it serves; what it says before is bounded by its patience.
+            // It closes its stdout once it serves, or ends.
             let mut said = String::new();
-            if let Some(stdout) = child.stdout.take() {
-                stdout.take(64 * 1024).read_to_string(&mut said)?;
-            }
-            if said.trim() != "ready" {
+            let stdout = child.stdout.take().map(|stdout| Spoken { stdout, end: Instant::now() + READY });
+            let heard = stdout.map_or(Ok(0), |stdout| stdout.take(MAX_SAID).read_to_string(&mut said));
+            if heard.is_ok() && said.trim() != "ready" {
                 child.wait()?;
                 return Ok(said);
             }
-            // A client that lives on collects the daemon when that ends, long after.
+            // A client that lives on collects the daemon when that ends, long after. One that is late may serve yet.
             std::thread::Builder::new().name("flist-daemon".to_owned()).spawn(move || child.wait())?;
-            Ok(said)
+            heard.map(|_| said)
         };
         match run() {
             Ok(said) if said.trim() == "ready" => Ok(()),
@@ -163,7 +167,28 @@ impl Client {
                 Err(failed(format!("it ended without a word: see {}", self.cache.join(LOG).display())))
             }
             Ok(said) => Err(failed(said.trim().to_owned())),
+            Err(e) if e.kind() == io::ErrorKind::TimedOut => Err(failed(format!(
+                "it does not serve after {READY:?}: try again, and see {}",
+                self.cache.join(LOG).display()
+            ))),
             Err(e) => Err(failed(format!("{e}; choose another folder with --cache"))),
+        }
+    }
+}
+
+/// What a daemon says while it starts, until a point in time.
+struct Spoken {
+    stdout: ChildStdout,
+    end: Instant,
+}
+
+impl Read for Spoken {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = self.end.saturating_duration_since(Instant::now());
+        let limit = Timespec::try_from(left).map_err(io::Error::other)?;
+        match poll(&mut [PollFd::new(&self.stdout, PollFlags::IN)], Some(&limit))? {
+            0 => Err(io::ErrorKind::TimedOut.into()),
+            _ => self.stdout.read(buffer),
         }
     }
 }
@@ -208,4 +233,26 @@ pub(super) fn connect(cache: &Path) -> io::Result<UnixStream> {
 pub(crate) fn short_path(folder: &Path, name: &str) -> io::Result<(PathBuf, OwnedFd)> {
     let fd = rustix::fs::open(folder, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
     Ok((PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd())).join(name), fd))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_daemon_that_starts_is_heard_to_its_end_or_to_the_end_of_our_patience() {
+        let hear = |script: &str, patience: Duration| {
+            let mut child = Command::new("sh").args(["-c", script]).stdout(Stdio::piped()).spawn().unwrap();
+            let stdout = child.stdout.take().unwrap();
+            let mut said = String::new();
+            let heard = Spoken { stdout, end: Instant::now() + patience }.read_to_string(&mut said);
+            // It may have ended by itself.
+            let _ = child.kill();
+            child.wait().unwrap();
+            heard.map(|_| said).map_err(|error| error.kind())
+        };
+        assert_eq!(hear("printf rea; sleep 0.1; printf dy", Duration::from_secs(60)), Ok("ready".into()));
+        let silent = hear("printf rea; exec sleep 60", Duration::from_millis(100));
+        assert_eq!(silent, Err(io::ErrorKind::TimedOut));
+    }
 }

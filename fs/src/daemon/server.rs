@@ -5,7 +5,7 @@
 //! without an answer and starts the next daemon, which waits for the lock on the cache.
 
 use std::io::{self, BufReader, Read, Write};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -20,6 +20,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::SOCKET;
 use super::blocks::{self, Blocks};
+use super::caller::Caller;
 use super::protocol::{MountRequest, Refusal, Reply, Request, receive_request, send};
 use crate::engine::{Engine, EngineConfig, EngineError, Last, MountError};
 
@@ -29,6 +30,8 @@ const MAX_CLIENTS: usize = 64;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a client may take to say what it wants.
 const REQUEST_TIME: Duration = Duration::from_secs(10);
+/// Pause when a client that is there cannot be accepted: poll(2) would name it again at once.
+const BREATH: Duration = Duration::from_millis(100);
 
 /// Why a daemon does not run.
 #[derive(Debug, thiserror::Error)]
@@ -198,6 +201,7 @@ impl Server {
                     Err(e) => {
                         // Out of descriptors, say: those who wait are served when some are free again.
                         tracing::warn!(error = %e, "accepting a client");
+                        thread::sleep(BREATH);
                         break;
                     }
                 }
@@ -249,32 +253,28 @@ impl Drop for Leaving {
 fn answer(engine: &Engine, stream: UnixStream, client: Leaving) -> io::Result<()> {
     stream.set_nonblocking(false)?;
     stream.set_read_timeout(Some(REQUEST_TIME))?;
-    let peer = rustix::net::sockopt::socket_peercred(stream.as_fd())?;
-    let ours = rustix::process::geteuid();
-    if peer.uid != ours && !peer.uid.is_root() {
-        let message = format!("this daemon serves user {} only", ours.as_raw());
+    let caller = Caller::at(&stream)?;
+    let ours = rustix::process::geteuid().as_raw();
+    if caller.uid != ours && caller.uid != 0 {
+        let message = format!("this daemon serves user {ours} only");
         return send(&stream, &Reply::Refused(Refusal { message }));
     }
     let Some(request) = receive_request(BufReader::new(&stream))? else { return Ok(()) };
-    tracing::debug!(?request, pid = peer.pid.as_raw_nonzero(), "request");
+    tracing::debug!(?request, pid = caller.pid, "request");
     let reply = match request {
-        Request::Mount(request) => {
-            return mount(engine, &stream, &request, peer.pid.as_raw_nonzero().get(), client);
-        }
+        Request::Mount(request) => return mount(engine, &stream, &request, caller, client),
         Request::Umount { mountpoint, lazy } => match engine.umount(&mountpoint, lazy) {
             Ok(()) => Reply::Done,
             Err(e) => Reply::Refused(Refusal::new(&e)),
         },
         Request::SourceList { mountpoint } => sources(engine.sources(&mountpoint)),
-        Request::SourceAdd { mountpoint, source, deadline_ms } => {
-            match same_namespace(peer.pid.as_raw_nonzero().get()) {
-                Ok(()) => {
-                    let limit = Duration::from_millis(deadline_ms);
-                    sources(engine.add_source(&mountpoint, &source, limit))
-                }
-                Err(refusal) => Reply::Refused(refusal),
+        Request::SourceAdd { mountpoint, source, deadline_ms } => match caller.shares_mounts() {
+            Ok(()) => {
+                let limit = Duration::from_millis(deadline_ms);
+                sources(engine.add_source(&mountpoint, &source, limit))
             }
-        }
+            Err(refusal) => Reply::Refused(refusal),
+        },
         Request::SourceRemove { mountpoint, source, force } => {
             let last = if force { Last::MayGo } else { Last::Stays };
             sources(engine.remove_source(&mountpoint, &source, last))
@@ -326,10 +326,10 @@ fn mount(
     engine: &Engine,
     stream: &UnixStream,
     request: &MountRequest,
-    peer: i32,
+    caller: Caller,
     client: Leaving,
 ) -> io::Result<()> {
-    if let Err(refusal) = same_namespace(peer) {
+    if let Err(refusal) = caller.shares_mounts() {
         return send(stream, &Reply::Refused(refusal));
     }
     let status = match engine.mount(&request.spec()) {
@@ -355,16 +355,4 @@ fn mount(
         tracing::warn!(mountpoint = %mountpoint.display(), %error, "a held mount stays");
     }
     Ok(())
-}
-
-/// A mount made here would be invisible to a client in another mount namespace.
-fn same_namespace(peer: i32) -> Result<(), Refusal> {
-    let of = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/mnt"));
-    match (of("self"), of(&peer.to_string())) {
-        (Ok(ours), Ok(theirs)) if ours != theirs => Err(Refusal {
-            message: "the daemon of this cache runs in another mount namespace: use another --cache here"
-                .into(),
-        }),
-        _ => Ok(()),
-    }
 }

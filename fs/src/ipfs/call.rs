@@ -16,6 +16,8 @@ use super::error::RpcError;
 const ANSWER: usize = 256 << 10;
 /// How much longer we wait than we ask the node to work.
 const MARGIN: Duration = Duration::from_millis(500);
+/// How long a node that refused may take to say why: what it is asked may have no end, and this must.
+const EXPLAINS: Duration = Duration::from_secs(5);
 
 impl Node {
     /// A call with its arguments, ready to be sent.
@@ -68,7 +70,11 @@ pub(super) async fn judge(call: &'static str, response: Response) -> Result<Resp
         return Ok(response);
     }
     let wait = response.headers().get(RETRY_AFTER).and_then(|wait| wait.to_str().ok()?.trim().parse().ok());
-    let body = body(call, response, ANSWER).await.unwrap_or_default();
+    let body = match tokio::time::timeout(EXPLAINS, body(call, response, ANSWER)).await {
+        Ok(Ok(body)) => body,
+        // The status alone has to do.
+        Ok(Err(_)) | Err(_) => Bytes::new(),
+    };
     Err(RpcError::of(call, status, wait.map(Duration::from_secs), &body))
 }
 

@@ -1,7 +1,8 @@
-//! The calls that `ipfs-api-backend-hyper` has: version, pins, keys, resolving names, peers.
+//! The calls that `ipfs-api-backend-hyper` has: version, pins, keys, peers.
 //!
 //! The library waits for ever and reads answers of any length, so each call is given up after a time, and the node is told
-//! to do the same.
+//! to do the same. That time is also all that bounds what an answer costs: what may last is asked by `call` instead, which
+//! bounds both.
 
 use std::time::Duration;
 

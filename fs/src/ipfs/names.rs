@@ -71,9 +71,15 @@ impl Node {
 
     /// What `name` (an IPNS name or a domain) stands for now.
     pub async fn resolve(&self, name: &str, limit: Duration) -> Result<BlockId, RpcError> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "PascalCase")]
+        struct Resolved {
+            path: String,
+        }
         const CALL: &str = "name/resolve";
         let arg = format!("/ipns/{name}");
-        let resolved = within(CALL, limit, self.limited(limit).name_resolve(Some(&arg), true, false)).await?;
+        // Not by the library: this one may last, and an answer of the library has no bound.
+        let resolved: Resolved = self.ask(CALL, &[("arg", &arg), ("recursive", "true")], limit).await?;
         target(&resolved.path).ok_or_else(|| RpcError::Refused {
             call: CALL,
             message: format!("{name} is {}, no flist", shown(&resolved.path)),

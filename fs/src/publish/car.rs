@@ -54,13 +54,8 @@ fn aside(path: &Path) -> io::Result<NamedTempFile> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error),
     }
-    let mut builder = tempfile::Builder::new();
     // As any new file: the umask takes away what it should.
-    builder
-        .prefix(".writing-")
-        .suffix(".car")
-        .permissions(Permissions::from_mode(0o666))
-        .tempfile_in(folder(path))
+    crate::aside::create(folder(path), ".car", Permissions::from_mode(0o666))
 }
 
 fn folder(path: &Path) -> &Path {

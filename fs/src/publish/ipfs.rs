@@ -24,9 +24,9 @@ const ROUNDS: usize = 3;
 const ASKED: usize = 16;
 /// How long a node may take to say whether it has an object.
 const SAYS: Duration = Duration::from_secs(2);
-/// A node that has not said after this time whether it has one object, which a healthy one does in a few milliseconds, is taken
-/// for one that waits for what is missing, as js-ipfs does.
-const PROMPT: Duration = Duration::from_millis(250);
+/// A node that has twice not said after this time whether it has one object, which a healthy one does in a few milliseconds, is
+/// taken for one that waits for what is missing, as js-ipfs does.
+const PROMPT: Duration = Duration::from_secs(1);
 /// How long a node may take to list one pin.
 const LISTS: Duration = Duration::from_secs(10);
 /// A CAR has about so many bytes: a broken connection costs no more, and a node has its own work with larger ones.
@@ -61,8 +61,7 @@ pub(super) async fn publish(
     };
     // The first call also tells whether there is a node at all; for one that is not there nobody wants to wait.
     let version = run.node.version().await.map_err(run.told())?;
-    let root = patiently(|| run.node.presence(&plan.id, PROMPT)).await.map_err(run.told())?;
-    run.waits = root == Presence::Unsaid;
+    run.waits = run.is_silent().await? && run.is_silent().await?;
     run.rounds().await?;
     let pin = if version.names_pins() { run.name(&options.name).await } else { None };
     if !run.is_pinned().await? {
@@ -115,6 +114,12 @@ impl Run<'_> {
             self.pause(pauses.next().unwrap_or_default()).await?;
         }
         Err(PublishError::Refused { to: self.to.clone(), verdict: refused.unwrap_or(Verdict::NoRoot) })
+    }
+
+    /// Whether the node does not say at once that it has the root or has it not.
+    async fn is_silent(&self) -> Result<bool, PublishError> {
+        let root = patiently(|| self.node.presence(&self.plan.id, PROMPT)).await.map_err(self.told())?;
+        Ok(root == Presence::Unsaid)
     }
 
     /// Which of `ids` the node does not have, in their order.

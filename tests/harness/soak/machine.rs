@@ -127,14 +127,18 @@ impl<'w> Machine<'w> {
         }
     }
 
-    /// Unmounts everything; panics when anything is left of it.
-    pub(super) fn leaves_nothing(&self) {
+    /// Unmounts what is mounted.
+    pub(super) fn unmounts_everything(&self) {
         for spot in &self.spots {
             spot.goes();
             if mount_table::at(&spot.dir).is_some() {
                 self.flist.ok(args!["umount", spot.dir]);
             }
         }
+    }
+
+    /// Panics when anything is left of what it had.
+    pub(super) fn leaves_nothing(&self) {
         mount_table::assert_none_under(&self.flist.home().join("mnt-0"));
         let here = mount_table::under(self.home());
         assert!(here.iter().all(|mount| mount.kind == "fusectl"), "mounts are left: {here:#?}");

@@ -353,7 +353,8 @@ impl Follower {
         let is_wanted = listed.iter().any(|source| **source.spec() == *SPEC);
         let mut ranked: Vec<&Known> = if is_wanted { known.iter().collect() } else { Vec::new() };
         // Those that fail or lie stay for as long as nobody else wants their places.
-        ranked.sort_by_key(|known| self.is_bad(known));
+        // Each is judged once: a key that changes while it sorts is a panic.
+        ranked.sort_by_cached_key(|known| self.is_bad(known));
         ranked.truncate(MAX_LISTED);
         let wanted: Vec<Arc<Source>> = ranked.into_iter().map(|known| self.source(known)).collect();
         let is_there =
