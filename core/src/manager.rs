@@ -111,17 +111,15 @@ async fn work(
     tokio::spawn(outlet.run(Link::new(&access)?));
 
     let mut link = Link::new(&access)?;
-    let senders = senders(&node.config);
-    for sender in &senders {
-        recover(&node, sender, &mut link, &mut kept_jobs)
+    let mut intakes = Vec::new();
+    for sender in senders(&node.config) {
+        let seen = recover(&node, &sender, &mut link, &mut kept_jobs)
             .await
             .context("cannot read what was accepted before")?;
+        intakes.push(Intake::new(sender, Link::new(&access)?, seen));
     }
     remember(&node, &mut link).await.context("cannot read what was answered before")?;
-    let mut intakes = JoinSet::new();
-    for sender in senders {
-        intakes.spawn(Intake::new(sender, Link::new(&access)?).run(node.clone()));
-    }
+    let mut intakes: JoinSet<()> = intakes.into_iter().map(|intake| intake.run(node.clone())).collect();
     node.services.reload(&mut kept_services).await.context("cannot read the units of services")?;
     for kept in [kept_jobs, kept_services, kept_tests] {
         abandon(kept).await;
