@@ -69,7 +69,7 @@ fn a_timeout_kills_the_whole_group() {
     let node = Node::start();
     let pids = node.dir.join("pids");
     let script = format!("sleep 600 & echo $! > {0}; sleep 600 & echo $! >> {0}; wait", pids.display());
-    let result = node.result(&node.push(with(bash(&script), "max_time", json!(1.5))));
+    let result = node.result(&node.push(with(bash(&script), "max_time", json!(5))));
     assert_eq!(result["state"], "TIMEOUT", "{result}");
     let pids = std::fs::read_to_string(pids).unwrap();
     let pids: Vec<i32> = pids.lines().map(|pid| pid.parse().unwrap()).collect();
