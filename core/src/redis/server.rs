@@ -47,6 +47,12 @@ impl Server {
         Ok(Self { access, port, password })
     }
 
+    /// Whether something else has the port.
+    pub fn port_is_taken(&self) -> bool {
+        let bound = TcpListener::bind((Ipv4Addr::LOCALHOST, self.port));
+        bound.is_err_and(|e| e.kind() == io::ErrorKind::AddrInUse)
+    }
+
     /// Chooses another port, when something else took the old one.
     pub fn move_port(&mut self, paths: &Paths) -> io::Result<()> {
         let file = paths.redis_data().join("port");
