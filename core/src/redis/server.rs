@@ -105,7 +105,9 @@ fn users(own: &str, admin: &str, config: &Config) -> io::Result<String> {
 /// A file that only its owner reads, whole or not there.
 fn private(path: &Path, content: &str) -> io::Result<()> {
     let new = path.with_extension("new");
-    let mut file = fs::File::options().create(true).truncate(true).write(true).mode(0o600).open(&new)?;
+    let mut file = fs::File::options();
+    file.create(true).truncate(true).write(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
+    let mut file = file.open(&new)?;
     file.write_all(content.as_bytes())?;
     fs::rename(&new, path)
 }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
@@ -348,7 +349,9 @@ async fn open(socket: &Path, log: &Path) -> io::Result<AsyncFd<OwnedFd>> {
     if let Ok(fd) = attempt(socket) {
         return watch(fd);
     }
-    let log = File::options().create(true).append(true).open(log)?;
+    let mut file = File::options();
+    file.create(true).append(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
+    let log = file.open(log)?;
     let mut child = tokio::process::Command::new(std::env::current_exe()?)
         .arg("spawner")
         .arg("--socket")

@@ -156,6 +156,21 @@ fn what_was_interrupted_is_answered_503_and_what_is_idempotent_runs_again_once()
 }
 
 #[test]
+fn a_folder_that_others_may_write_to_is_refused() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o770)).unwrap();
+    let refused = std::process::Command::new(env!("CARGO_BIN_EXE_core0"))
+        .args(["run", "--dev"])
+        .arg(folder.path())
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && stderr.contains("nobody else may write to"), "{stderr}");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[test]
 fn a_second_manager_of_the_same_folder_is_refused() {
     let node = Node::start();
     let second = std::process::Command::new(env!("CARGO_BIN_EXE_core0"))
