@@ -1,6 +1,6 @@
 //! The program `core0`: its first argument says which process of a node it is.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -61,8 +61,7 @@ fn run_init(args: &InitArgs) -> anyhow::Result<()> {
 }
 
 fn print_schema() -> anyhow::Result<()> {
-    println!("{:#}", schema::document());
-    Ok(())
+    writeln!(std::io::stdout(), "{:#}", schema::document()).context("cannot print the commands")
 }
 
 fn run_manager(run: Run) -> anyhow::Result<()> {

@@ -4,8 +4,10 @@
 
 mod keeper;
 
-use std::fs::File;
-use std::path::PathBuf;
+use std::fs::{DirBuilder, File, Permissions};
+use std::io::Write as _;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -111,23 +113,23 @@ async fn work(
     tokio::spawn(outlet.run(Link::new(&access)?));
 
     let mut link = Link::new(&access)?;
-    let senders = senders(&node.config);
-    for sender in &senders {
-        recover(&node, sender, &mut link, &mut kept_jobs)
+    let mut intakes = Vec::new();
+    for sender in senders(&node.config) {
+        let seen = recover(&node, &sender, &mut link, &mut kept_jobs)
             .await
             .context("cannot read what was accepted before")?;
+        intakes.push(Intake::new(sender, Link::new(&access)?, seen));
     }
     remember(&node, &mut link).await.context("cannot read what was answered before")?;
-    let mut intakes = JoinSet::new();
-    for sender in senders {
-        intakes.spawn(Intake::new(sender, Link::new(&access)?).run(node.clone()));
-    }
+    let mut intakes: JoinSet<()> = intakes.into_iter().map(|intake| intake.run(node.clone())).collect();
     node.services.reload(&mut kept_services).await.context("cannot read the units of services")?;
     for kept in [kept_jobs, kept_services, kept_tests] {
         abandon(kept).await;
     }
 
-    println!("ready {}", serde_json::json!({"host": "127.0.0.1", "port": port, "password": password}));
+    let ready =
+        format!("ready {}", serde_json::json!({"host": "127.0.0.1", "port": port, "password": password}));
+    writeln!(std::io::stdout(), "{ready}").context("nobody can be told that the node is ready")?;
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
@@ -161,7 +163,6 @@ fn open_many_files() -> anyhow::Result<()> {
 }
 
 fn lock(paths: &Paths) -> anyhow::Result<File> {
-    use std::os::unix::fs::DirBuilderExt;
     let dir = paths.run();
     for socket in [paths.redis_socket(), paths.spawner_socket()] {
         if socket.as_os_str().len() > SOCKET_MAX {
@@ -171,16 +172,30 @@ fn lock(paths: &Paths) -> anyhow::Result<File> {
             );
         }
     }
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(dir)
-        .with_context(|| format!("cannot make {}", dir.display()))?;
-    std::fs::create_dir_all(paths.log()).with_context(|| format!("cannot make {}", paths.log().display()))?;
-    let lock = File::create(paths.lock())?;
+    own(dir)?;
+    own(paths.log())?;
+    std::fs::set_permissions(paths.log(), Permissions::from_mode(0o700))?;
+    let mut lock = File::options();
+    lock.create(true).truncate(true).write(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
+    let lock = lock.open(paths.lock()).with_context(|| format!("cannot open {}", paths.lock().display()))?;
     flock(&lock, FlockOperation::NonBlockingLockExclusive)
         .with_context(|| format!("another core0 runs on {}", dir.display()))?;
     Ok(lock)
+}
+
+/// Makes a folder that only we write to, or refuses the one that is there: who writes to it could put links for our files.
+fn own(dir: &Path) -> anyhow::Result<()> {
+    let mut new = DirBuilder::new();
+    new.recursive(true).mode(0o700).create(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    let metadata = std::fs::metadata(dir).with_context(|| format!("cannot look at {}", dir.display()))?;
+    let (owner, mode) = (metadata.uid(), metadata.mode() & 0o7777);
+    if owner != rustix::process::geteuid().as_raw() || mode & 0o022 != 0 {
+        bail!(
+            "{} belongs to user {owner} and has mode {mode:o}: core0 needs a folder of its own that nobody else may write to",
+            dir.display()
+        );
+    }
+    Ok(())
 }
 
 fn load(paths: &Paths, config: Option<PathBuf>) -> anyhow::Result<Config> {

@@ -1,5 +1,6 @@
 //! Live output: records that go to redis streams, many to a round trip. Dropped and counted when redis is behind.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -14,6 +15,15 @@ use crate::wire::{STREAM_LENGTH, STREAM_LIFE, State};
 const WAITING: usize = 8192;
 /// Most records of one round trip.
 const BATCH: usize = 256;
+/// Most bytes of text that a stream keeps, about, and those of one entry: what is longer is cut.
+const STREAM_BYTES: usize = 4 << 20;
+const TEXT_MAX: usize = 64 << 10;
+/// How long a stream of the logger stays after its last entry.
+const LOGGER_LIFE: Duration = Duration::from_secs(3600);
+/// Pause after a failure.
+const PAUSE: Duration = Duration::from_millis(100);
+/// How often the ends of streams are offered to a redis that does not take them: for a minute at least.
+const ENDS: usize = 600;
 
 #[derive(Debug)]
 enum Item {
@@ -52,7 +62,7 @@ impl Publisher {
         }
     }
 
-    /// Ends a stream: its last entry, which is never dropped.
+    /// Ends a stream: its last entry, which is offered to redis until it takes it.
     pub async fn end(&self, stream: &str, state: State) {
         // The outlet lives as long as the node; after it nobody reads.
         let _ = self.items.send(Item::End { stream: stream.into(), state }).await;
@@ -72,21 +82,11 @@ impl Outlet {
     pub async fn run(mut self, mut link: Link) {
         let mut batch = Vec::with_capacity(BATCH);
         while self.items.recv_many(&mut batch, BATCH).await > 0 {
-            let mut pipeline = redis::pipe();
             let mut flushed = Vec::new();
-            for item in batch.drain(..) {
-                match item {
-                    Item::Flush { done } => flushed.push(done),
-                    item => add(&mut pipeline, item),
-                }
+            for item in batch.extract_if(.., |item| matches!(item, Item::Flush { .. })) {
+                flushed.extend(item.done());
             }
-            // What was on its way when redis went is lost: a stream is not a result.
-            if !pipeline.is_empty()
-                && let Err(e) = link.query::<()>(&pipeline).await
-            {
-                tracing::warn!("live output was lost: {e}");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
+            write(&mut link, &mut batch).await;
             // Who waited may have given up.
             for done in flushed {
                 let _ = done.send(());
@@ -99,17 +99,65 @@ impl Outlet {
     }
 }
 
-fn add(pipeline: &mut redis::Pipeline, item: Item) {
-    match item {
-        Item::Record { stream, record } => {
-            pipeline.cmd("XADD").arg(&*stream).arg("MAXLEN").arg("~").arg(STREAM_LENGTH).arg("*");
-            pipeline.arg("level").arg(record.level).arg("time").arg(record.time);
-            pipeline.arg("source").arg(&*record.source).arg("text").arg(&*record.text).ignore();
+impl Item {
+    fn done(self) -> Option<oneshot::Sender<()>> {
+        match self {
+            Item::Flush { done } => Some(done),
+            Item::Record { .. } | Item::End { .. } => None,
         }
-        Item::End { stream, state } => {
-            pipeline.cmd("XADD").arg(&*stream).arg("*").arg("end").arg(state.name()).ignore();
-            pipeline.cmd("EXPIRE").arg(&*stream).arg(STREAM_LIFE.as_secs()).ignore();
-        }
-        Item::Flush { .. } => {}
     }
+}
+
+/// Writes a batch, and leaves it empty. Records that were on their way when redis went are lost: a stream is not a result.
+/// Ends are not, as readers wait for them.
+async fn write(link: &mut Link, batch: &mut Vec<Item>) {
+    for failures in 0..ENDS {
+        if batch.is_empty() {
+            return;
+        }
+        let Err(e) = link.query::<()>(&pipeline(batch)).await else {
+            batch.clear();
+            return;
+        };
+        if failures == 0 {
+            tracing::warn!("live output was lost: {e}");
+        }
+        batch.retain(|item| matches!(item, Item::End { .. }));
+        // A key that somebody made something else of fails again, and all others were written.
+        if e.code() == Some("WRONGTYPE") {
+            break;
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    batch.clear();
+}
+
+fn pipeline(batch: &[Item]) -> redis::Pipeline {
+    let mut pipeline = redis::pipe();
+    let mut loggers = BTreeSet::new();
+    for item in batch {
+        match item {
+            Item::Record { stream, record } => {
+                let text = &record.text[..record.text.floor_char_boundary(TEXT_MAX)];
+                // As if all were as long as this one: what five loud jobs say must not be all that redis can keep.
+                let length = (STREAM_BYTES / text.len().max(1)).min(STREAM_LENGTH);
+                pipeline.cmd("XADD").arg(&**stream).arg("MAXLEN").arg("~").arg(length).arg("*");
+                pipeline.arg("level").arg(record.level).arg("time").arg(record.time);
+                pipeline.arg("source").arg(&*record.source).arg("text").arg(text).ignore();
+                if stream.starts_with("logger:") {
+                    loggers.insert(stream);
+                }
+            }
+            Item::End { stream, state } => {
+                pipeline.cmd("XADD").arg(&**stream).arg("*").arg("end").arg(state.name()).ignore();
+                pipeline.cmd("EXPIRE").arg(&**stream).arg(STREAM_LIFE.as_secs()).ignore();
+            }
+            Item::Flush { .. } => {}
+        }
+    }
+    // They have no end: one that nobody unsubscribed goes when nothing comes any more.
+    for stream in loggers {
+        pipeline.cmd("EXPIRE").arg(&**stream).arg(LOGGER_LIFE.as_secs()).ignore();
+    }
+    pipeline
 }

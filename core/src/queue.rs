@@ -1,7 +1,7 @@
 //! The queues: commands come in from redis lists, results go out.
 //!
 //! A command is accepted when it is in the hash `core:inflight:USER`. [`intake`] moves it there: it waits with BLMOVE for
-//! one, then a script takes up to 63 more. [`answers`] gives the result and takes the command out of the hash in one
+//! one, then a script takes up to 63 more, and gives the same ones again until it hears that they arrived. [`answers`] gives the result and takes the command out of the hash in one
 //! script, and only what was in the hash is answered: so a reply that got lost is asked for again without harm, and no
 //! command is ever answered twice. [`recover`] deals with what an earlier manager left in it.
 
@@ -41,6 +41,11 @@ impl Ticket {
 
 fn inflight_key(user: &str) -> String {
     format!("core:inflight:{user}")
+}
+
+/// The first and the last number of the batch that was accepted last.
+fn batch_key(user: &str) -> String {
+    format!("core:batch:{user}")
 }
 
 fn again_key(user: &str) -> String {

@@ -30,6 +30,8 @@ pub const STREAM_LENGTH: usize = 1000;
 /// Longest id of a command.
 const ID_MAX: usize = 128;
 /// Longest value of a time, in seconds: ten years.
+/// Shortest pause between two runs of a recurring job: what is less is this.
+const PERIOD_MIN: Duration = Duration::from_millis(10);
 const SECONDS_MAX: u64 = 10 * 365 * 24 * 3600;
 
 /// The list that a user's commands come from.
@@ -184,7 +186,7 @@ impl Fields {
             queue: self.get::<String>("queue")?.filter(|queue| !queue.is_empty()),
             max_time: self.seconds("max_time")?,
             max_restart: self.get("max_restart")?.unwrap_or(0),
-            recurring_period: self.seconds("recurring_period")?,
+            recurring_period: self.seconds("recurring_period")?.map(|period| period.max(PERIOD_MIN)),
             stream: self.get("stream")?.unwrap_or(false),
             log_levels: self.get("log_levels")?.unwrap_or_default(),
             tags,

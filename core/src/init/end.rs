@@ -77,7 +77,7 @@ fn gone_within(limit: Duration, one: Option<i32>) {
     }
 }
 
-/// Unmounts what can be unmounted, the last first; what cannot is made read-only.
+/// Unmounts what can be unmounted, the last first; what cannot is made read-only, if the machine is ours alone.
 fn unmount_all() {
     for _ in 0..UMOUNTS {
         let mounts = mounts();
@@ -90,9 +90,20 @@ fn unmount_all() {
             break;
         }
     }
+    // Read-only is the file system itself, not its mount: in a PID namespace it would be so for the whole host.
+    if !is_first_namespace() {
+        return;
+    }
     for target in mounts() {
         let _ = rustix::mount::mount_remount(target.as_slice(), rustix::mount::MountFlags::RDONLY, "");
     }
+}
+
+/// Whether this is the PID 1 that the kernel started: its namespace has a number that never changes.
+fn is_first_namespace() -> bool {
+    const PROC_PID_INIT_INO: u32 = 0xEFFF_FFFC;
+    std::fs::read_link("/proc/self/ns/pid")
+        .is_ok_and(|link| link.as_os_str() == format!("pid:[{PROC_PID_INIT_INO}]").as_str())
 }
 
 /// Where something is mounted, in the order in which it was.

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -62,7 +63,9 @@ struct Writer {
 
 impl Writer {
     fn open(path: PathBuf) -> io::Result<Self> {
-        let file = File::options().create(true).append(true).open(&path)?;
+        let mut file = File::options();
+        file.create(true).append(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
+        let file = file.open(&path)?;
         let bytes = file.metadata()?.len();
         Ok(Self { path, file: BufWriter::with_capacity(64 << 10, file), bytes })
     }
@@ -103,13 +106,17 @@ impl Writer {
 
     fn rotate(&mut self) -> io::Result<()> {
         self.file.flush()?;
+        // Before anything is moved: what fails here is tried again with the next record.
+        let new = self.path.with_extension("log.new");
+        let next = Self::open(new.clone())?;
         for n in (0..OLDER).rev() {
             match std::fs::rename(older(&self.path, n), older(&self.path, n + 1)) {
                 Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
                 _ => {}
             }
         }
-        *self = Self::open(std::mem::take(&mut self.path))?;
+        std::fs::rename(new, &self.path)?;
+        *self = Self { path: std::mem::take(&mut self.path), ..next };
         Ok(())
     }
 }
@@ -124,6 +131,25 @@ fn older(path: &Path, n: u32) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_that_cannot_be_followed_is_so_later() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("jobs.log");
+        let mut writer = Writer::open(path.clone()).unwrap();
+        let record = Record { time: 0, source: "job x".into(), level: 1, text: "first".into() };
+        writer.write(&record).unwrap();
+        std::fs::create_dir(dir.path().join("jobs.log.new")).unwrap();
+        writer.bytes = FILE_MAX;
+        writer.write(&record).unwrap_err();
+        writer.write(&record).unwrap_err();
+        std::fs::remove_dir(dir.path().join("jobs.log.new")).unwrap();
+        writer.write(&Record { text: "second".into(), ..record }).unwrap();
+        writer.file.flush().unwrap();
+        assert!(std::fs::read_to_string(&path).unwrap().contains("second"));
+        assert!(std::fs::read_to_string(older(&path, 1)).unwrap().contains("first"));
+        assert!(!older(&path, 2).exists());
+    }
 
     #[test]
     fn a_full_file_is_followed_by_another_and_three_older_stay() {

@@ -60,14 +60,17 @@ impl Keeper {
             if self.answers(WATCH).await {
                 return Ok(self);
             }
+            self.end().await?;
         }
         for _ in 0..PORTS {
             self.spawn().await?;
             if self.answers(START).await {
                 return Ok(self);
             }
-            // A new server does not end but for a port that something else took meanwhile.
-            self.server.move_port(&self.paths)?;
+            if self.child.is_none() && self.server.port_is_taken() {
+                self.server.move_port(&self.paths)?;
+            }
+            self.end().await?;
         }
         bail!(
             "redis-server does not start: its messages are in {}",
@@ -111,6 +114,18 @@ impl Keeper {
         Ok(())
     }
 
+    /// Kills it and waits until it is gone: two servers on one append-only file would spoil it.
+    async fn end(&mut self) -> anyhow::Result<()> {
+        let Some(child) = &mut self.child else { return Ok(()) };
+        tracing::warn!("redis does not answer: pid {} is killed", child.pid);
+        child.killer().signal(libc::SIGKILL).await;
+        if tokio::time::timeout(WATCH, child.wait()).await.is_err() {
+            bail!("redis, pid {}, does not end: what is wrong with its disk?", child.pid);
+        }
+        self.child = None;
+        Ok(())
+    }
+
     async fn spawn(&mut self) -> anyhow::Result<()> {
         let process = Server::process(&self.paths);
         let child = self.spawner.spawn(&process, "service redis").await;
@@ -136,7 +151,10 @@ impl Keeper {
             }
         };
         tokio::select! {
-            _ = child.wait() => false,
+            _ = child.wait() => {
+                self.child = None;
+                false
+            }
             answered = tokio::time::timeout(patience, until_it_answers) => answered.is_ok(),
         }
     }

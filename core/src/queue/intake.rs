@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use redis::{RedisResult, Script};
 
-use super::{BATCH, Ticket, inflight_key};
+use super::{BATCH, Ticket, batch_key, inflight_key};
 use crate::context::Node;
 use crate::job::{Jobs, Sender};
 use crate::redis::{Link, one};
@@ -16,40 +16,64 @@ const WAIT: &str = "5";
 /// Pauses after a failure.
 const PAUSE: [u64; 5] = [20, 50, 100, 200, 500];
 
-/// Takes what BLMOVE moved and up to as many more as it is told, numbers them, and puts them into the hash. It runs when memory is full
+/// Bytes after which a batch takes no more commands: a reply must fit into what redis keeps for one connection.
+const BATCH_BYTES: usize = 8 << 20;
+
+/// Takes what BLMOVE moved and as many more as it is told, numbers them, and puts them into the hash. It runs when memory is full
 /// too: taking commands is what frees it.
+///
+/// The key of the batch says which numbers the last one had. Until they are acknowledged by the next call (`seen`), no other batch
+/// is taken: a reply that got lost is given again. A call that redis runs late, after the one that replaced it, only reads.
 const ACCEPT: &str = r"#!lua flags=allow-oom
-local raws = redis.call('LRANGE', KEYS[2], 0, -1)
+local count, limit, seen = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local batch, accepted = redis.pcall('GET', KEYS[5]), {}
+local first, last = string.match(type(batch) == 'string' and batch or '', '^(%d+) (%d+)$')
+if last and tonumber(last) > seen then
+  for seq = math.max(tonumber(first), seen + 1), tonumber(last) do
+    local raw = redis.call('HGET', KEYS[3], seq)
+    if raw then accepted[#accepted + 1] = { seq, raw } end
+  end
+  if #accepted > 0 then return accepted end
+end
+local raws, bytes = redis.call('LRANGE', KEYS[2], 0, -1), 0
+for _, raw in ipairs(raws) do bytes = bytes + #raw end
+while #raws < count and bytes < limit do
+  local raw = redis.pcall('LPOP', KEYS[1])
+  if type(raw) ~= 'string' then break end
+  raws[#raws + 1], bytes = raw, bytes + #raw
+end
 redis.call('DEL', KEYS[2])
-local more = redis.pcall('LPOP', KEYS[1], ARGV[1])
-if more and not more.err then for _, raw in ipairs(more) do raws[#raws + 1] = raw end end
 if #raws == 0 then return {} end
-local last = redis.call('INCRBY', KEYS[4], #raws)
-local accepted, fields = {}, {}
+last = redis.call('INCRBY', KEYS[4], #raws)
+local fields = {}
 for i, raw in ipairs(raws) do
   local seq = last - #raws + i
   fields[2 * i - 1], fields[2 * i] = seq, raw
   accepted[i] = { seq, raw }
 end
 redis.call('HSET', KEYS[3], unpack(fields))
+redis.call('SET', KEYS[5], string.format('%.0f %.0f', last - #raws + 1, last))
 return accepted";
 
 /// One user's queue.
 pub struct Intake {
     sender: Sender,
     user: Arc<str>,
-    keys: [String; 4],
+    keys: [String; 5],
+    /// The number of the last command that was handed on.
+    seen: u64,
     script: Script,
     link: Link,
 }
 
 impl Intake {
-    /// The queue of a user.
-    pub fn new(sender: Sender, link: Link) -> Self {
+    /// The queue of a user, of which [`recover`](super::recover::recover) has dealt with all up to `seen`.
+    pub fn new(sender: Sender, link: Link, seen: u64) -> Self {
         let user: Arc<str> = sender.caller.user.as_str().into();
         let queue = queue_key(sender.caller.name());
-        let keys = [queue, format!("core:intake:{user}"), inflight_key(&user), "core:seq".into()];
-        Self { sender, user, keys, script: Script::new(ACCEPT), link }
+        let intake = format!("core:intake:{user}");
+        let keys = [queue, intake, inflight_key(&user), "core:seq".into(), batch_key(&user)];
+        Self { sender, user, keys, seen, script: Script::new(ACCEPT), link }
     }
 
     /// Accepts commands for ever.
@@ -82,11 +106,12 @@ impl Intake {
         for key in &self.keys {
             call.key(key);
         }
-        call.arg(BATCH);
+        call.arg(BATCH).arg(BATCH_BYTES).arg(self.seen);
         let accepted: Vec<(u64, Vec<u8>)> = self.link.invoke(&call).await?;
         for (seq, raw) in &accepted {
             let ticket = Ticket { user: self.user.clone(), seq: *seq, resumed: false };
             Jobs::accept(node, &self.sender, ticket, raw).await;
+            self.seen = *seq;
         }
         Ok(accepted.len())
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use redis::{RedisResult, Value};
 
-use super::{Ticket, again_key, inflight_key};
+use super::{Ticket, again_key, batch_key, inflight_key};
 use crate::context::Node;
 use crate::job::{Adopted, Again, Jobs, Sender};
 use crate::redis::{Link, one};
@@ -12,16 +12,20 @@ use crate::redis::{Link, one};
 /// Most names of answered commands that are taken over.
 const NAMES: usize = 65_536;
 
-/// Every command in the hash of a user is answered, adopted with its process, or run again.
+/// Every command in the hash of a user is answered, adopted with its process, or run again. Gives the number up to which
+/// that was done: what a script of the earlier manager still accepts afterwards has a higher one.
 pub async fn recover(
     node: &Arc<Node>,
     sender: &Sender,
     link: &mut Link,
     adopted: &mut Adopted,
-) -> RedisResult<()> {
+) -> RedisResult<u64> {
     let user: Arc<str> = sender.caller.user.as_str().into();
     let (hash, again) = (inflight_key(&user), again_key(&user));
-    let (mut seqs,): (Vec<u64>,) = link.query(&one("HKEYS", &[&hash])).await?;
+    let mut read = redis::pipe();
+    read.atomic().hkeys(&hash).get(batch_key(&user));
+    let (mut seqs, batch): (Vec<u64>, Option<String>) = link.query(&read).await?;
+    let seen = batch.and_then(|batch| batch.split_once(' ')?.1.parse().ok()).unwrap_or(0);
     seqs.sort_unstable();
     for seq in seqs {
         let field = seq.to_string();
@@ -33,7 +37,7 @@ pub async fn recover(
         let again = Again { adopted, first_time: added == 1 };
         Jobs::resume(node, sender, ticket, &raw, again).await;
     }
-    Ok(())
+    Ok(seen)
 }
 
 /// Commands whose results can still be read are remembered: sent again, they are duplicates.

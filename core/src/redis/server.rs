@@ -47,6 +47,12 @@ impl Server {
         Ok(Self { access, port, password })
     }
 
+    /// Whether something else has the port.
+    pub fn port_is_taken(&self) -> bool {
+        let bound = TcpListener::bind((Ipv4Addr::LOCALHOST, self.port));
+        bound.is_err_and(|e| e.kind() == io::ErrorKind::AddrInUse)
+    }
+
     /// Chooses another port, when something else took the old one.
     pub fn move_port(&mut self, paths: &Paths) -> io::Result<()> {
         let file = paths.redis_data().join("port");
@@ -99,7 +105,9 @@ fn users(own: &str, admin: &str, config: &Config) -> io::Result<String> {
 /// A file that only its owner reads, whole or not there.
 fn private(path: &Path, content: &str) -> io::Result<()> {
     let new = path.with_extension("new");
-    let mut file = fs::File::options().create(true).truncate(true).write(true).mode(0o600).open(&new)?;
+    let mut file = fs::File::options();
+    file.create(true).truncate(true).write(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
+    let mut file = file.open(&new)?;
     file.write_all(content.as_bytes())?;
     fs::rename(&new, path)
 }

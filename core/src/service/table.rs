@@ -71,7 +71,7 @@ impl Services {
         }
         // A unit that cannot be read is there all the same: who comes after it waits, and is told why.
         let broken: Vec<String> = idle.keys().cloned().collect();
-        let Order { levels, faults } = graph::order(&units, &broken);
+        let Order { mut levels, faults } = graph::order(&units, &broken);
         for (name, fault) in faults {
             units.remove(&name);
             idle.insert(name, Status::new(ServiceState::Failed, fault));
@@ -81,6 +81,8 @@ impl Services {
         }
         let vanished = {
             let mut table = self.table.lock();
+            // What runs goes on as it was when its unit is at fault now. It is stopped with the first.
+            levels.push(idle.keys().filter(|name| table.running.contains_key(*name)).cloned().collect());
             for name in levels.iter().flatten() {
                 let Some(unit) = units.remove(name) else { continue };
                 self.add(&mut table, name, unit, kept.remove(name), &mut idle);
@@ -130,9 +132,15 @@ impl Services {
     /// All of them, by name.
     pub fn list(&self) -> BTreeMap<String, Status> {
         let table = self.table.lock();
-        let running =
-            table.running.iter().map(|(name, service)| (name.clone(), service.status.borrow().clone()));
-        running.chain(table.idle.clone()).collect()
+        let mut list = table.idle.clone();
+        for (name, service) in &table.running {
+            let mut status = service.status.borrow().clone();
+            if let Some(idle) = table.idle.get(name) {
+                status.reason = format!("it runs as before: {}", idle.reason);
+            }
+            list.insert(name.clone(), status);
+        }
+        list
     }
 
     /// One of them.
@@ -142,10 +150,13 @@ impl Services {
 
     fn get(&self, name: &str) -> Result<Arc<Service>, CommandError> {
         let table = self.table.lock();
-        if let Some(idle) = table.idle.get(name) {
-            return Err(CommandError::precondition(format!("service {name} cannot run: {}", idle.reason)));
+        match (table.running.get(name), table.idle.get(name)) {
+            (Some(service), _) => Ok(service.clone()),
+            (None, Some(idle)) => {
+                Err(CommandError::precondition(format!("service {name} cannot run: {}", idle.reason)))
+            }
+            (None, None) => Err(unknown(name)),
         }
-        table.running.get(name).cloned().ok_or_else(|| unknown(name))
     }
 
     /// Lets it run. One that failed or ended runs again.
@@ -203,10 +214,13 @@ impl Services {
 
 async fn stop(service: &Service) {
     let mut status = service.status.subscribe();
-    status.mark_unchanged();
+    let mut wanted = service.wanted.subscribe();
     service.wanted.send_replace(false);
-    // The task lives as long as the service.
-    let _ = status.wait_for(|status| status.state == ServiceState::Stopped && status.pid == 0).await;
+    // The task lives as long as the service. It may never see that it was stopped, when somebody starts it at once.
+    tokio::select! {
+        _ = status.wait_for(|status| status.state == ServiceState::Stopped && status.pid == 0) => {}
+        _ = wanted.wait_for(|wanted| *wanted) => {}
+    }
 }
 
 fn unknown(name: &str) -> CommandError {

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use std::time::Duration;
 
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with, sockopt};
-use rustix::process::{PidfdFlags, pidfd_open};
+use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot};
 
@@ -23,6 +24,8 @@ use crate::process::Process;
 const REQUESTS: usize = 1024;
 /// How long a new spawner may take to listen.
 const START: Duration = Duration::from_secs(10);
+/// How long it may take to kill all that is left.
+const FINISH: Duration = Duration::from_secs(3);
 
 /// Why a process was not started.
 #[derive(Debug, thiserror::Error)]
@@ -112,6 +115,8 @@ pub struct Spawner {
     requests: mpsc::Sender<Message>,
     next_slot: Arc<AtomicU64>,
     waiting: Waiting,
+    /// The process behind the connection.
+    pidfd: Arc<parking_lot::Mutex<Option<OwnedFd>>>,
 }
 
 impl std::fmt::Debug for Spawner {
@@ -125,7 +130,8 @@ impl Spawner {
     /// their tags.
     pub async fn connect(socket: &Path, log: &Path) -> io::Result<(Self, Vec<(String, Child)>)> {
         let (requests, queue) = mpsc::channel(REQUESTS);
-        let spawner = Self { requests, next_slot: Arc::default(), waiting: Waiting::default() };
+        let spawner =
+            Self { requests, next_slot: Arc::default(), waiting: Waiting::default(), pidfd: Arc::default() };
         let mut link = Link { socket: socket.into(), log: log.into(), fd: open(socket, log).await? };
         let held = link.hear_held(&spawner).await?;
         tokio::spawn(link.run(spawner.clone(), queue));
@@ -158,10 +164,22 @@ impl Spawner {
         told.await.unwrap_or(Err(SpawnError::Gone))
     }
 
-    /// Kills all that is left, and the spawner; returns when it is gone.
+    /// Kills all that is left, and the spawner; returns when it is gone. One that hangs, perhaps on a file system whose
+    /// server died, is killed, and what it started dies with it.
     pub async fn finish(&self) {
-        let _ = self.requests.send((Request::Finish, Vec::new())).await;
-        self.requests.closed().await;
+        let finished = async {
+            let _ = self.requests.send((Request::Finish, Vec::new())).await;
+            self.requests.closed().await;
+        };
+        if tokio::time::timeout(FINISH, finished).await.is_ok() {
+            return;
+        }
+        tracing::warn!("the spawner does not end: it is killed");
+        if let Some(pidfd) = &*self.pidfd.lock()
+            && let Err(e) = pidfd_send_signal(pidfd, Signal::KILL)
+        {
+            tracing::warn!("cannot kill the spawner: {e}");
+        }
     }
 
     fn hear(&self, event: Event, fds: Vec<OwnedFd>) {
@@ -203,6 +221,7 @@ struct Link {
 
 impl Link {
     async fn hear_held(&mut self, spawner: &Spawner) -> io::Result<Vec<(String, Child)>> {
+        *spawner.pidfd.lock() = self.process()?;
         let mut held = Vec::new();
         loop {
             match self.receive().await? {
@@ -252,10 +271,17 @@ impl Link {
 
     /// Its connection ends a moment before it does.
     async fn gone(&self) -> io::Result<()> {
-        let pid = sockopt::socket_peercred(&self.fd)?.pid;
-        match pidfd_open(pid, PidfdFlags::NONBLOCK) {
-            Ok(pidfd) => watch(pidfd)?.readable().await.map(drop),
-            Err(rustix::io::Errno::SRCH) => Ok(()),
+        match self.process()? {
+            Some(pidfd) => watch(pidfd)?.readable().await.map(drop),
+            None => Ok(()),
+        }
+    }
+
+    /// The process at the other end, unless it is gone.
+    fn process(&self) -> io::Result<Option<OwnedFd>> {
+        match pidfd_open(sockopt::socket_peercred(&self.fd)?.pid, PidfdFlags::NONBLOCK) {
+            Ok(pidfd) => Ok(Some(pidfd)),
+            Err(rustix::io::Errno::SRCH) => Ok(None),
             Err(e) => Err(e.into()),
         }
     }
@@ -323,7 +349,9 @@ async fn open(socket: &Path, log: &Path) -> io::Result<AsyncFd<OwnedFd>> {
     if let Ok(fd) = attempt(socket) {
         return watch(fd);
     }
-    let log = File::options().create(true).append(true).open(log)?;
+    let mut file = File::options();
+    file.create(true).append(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
+    let log = file.open(log)?;
     let mut child = tokio::process::Command::new(std::env::current_exe()?)
         .arg("spawner")
         .arg("--socket")

@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::Errno;
@@ -37,10 +37,13 @@ pub enum Use {
 }
 
 impl Device {
-    /// The device of a name as `sda`, or of its path.
+    /// The device of a name as `sda`, or of its path below /dev. Elsewhere, looking at a path may wait for the server of a
+    /// file system that has died.
     pub fn find(name: &str) -> Option<Self> {
         if name.starts_with('/') {
-            return Self::at(Path::new(name));
+            let path = Path::new(name);
+            let below_dev = path.starts_with("/dev") && path.components().all(|c| c != Component::ParentDir);
+            return if below_dev { Self::at(path) } else { None };
         }
         // `!` stands for a slash; a dot or a slash would lead elsewhere.
         let plain = |c: char| c.is_ascii_alphanumeric() || "!-_".contains(c);
@@ -172,9 +175,19 @@ mod tests {
 
     #[test]
     fn what_is_no_device_is_not_found() {
-        for name in
-            ["", "..", "../block", "no-such-disk", "sda/..", "a b", "/dev/null", "/dev", "/no/such", "x\0y"]
-        {
+        for name in [
+            "",
+            "..",
+            "../block",
+            "no-such-disk",
+            "sda/..",
+            "a b",
+            "/dev/null",
+            "/dev",
+            "/no/such",
+            "/dev/../dev/null",
+            "x\0y",
+        ] {
             assert_eq!(Device::find(name), None, "{name:?}");
         }
         assert_eq!(Device::find(&"s".repeat(10_000)), None);

@@ -24,11 +24,13 @@ fn in_new_network(test: impl FnOnce() + Send + 'static) {
 
 #[test]
 fn every_command_about_the_node_works_for_the_old_client() {
-    in_new_network(|| {
+    // It may have to be installed, from a network that is not there inside.
+    let python = python();
+    in_new_network(move || {
         let node = Node::start();
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/node/domains.py");
         let said =
-            Command::new(python()).args([script, &node.port.to_string(), &node.password]).output().unwrap();
+            Command::new(python).args([script, &node.port.to_string(), &node.password]).output().unwrap();
         let (stdout, stderr) = (String::from_utf8_lossy(&said.stdout), String::from_utf8_lossy(&said.stderr));
         assert_eq!(stdout, "passed\n", "{stderr}");
     });

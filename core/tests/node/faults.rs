@@ -127,6 +127,43 @@ fn the_manager_is_killed_again_and_again_under_load() {
     load.check(&node);
 }
 
+#[test]
+fn core0s_own_connections_are_cut_again_and_again_under_load() {
+    let node = Node::start();
+    let load = Load::new(&node, "own");
+    let password = std::fs::read_to_string(node.dir.join("redis/core0.password")).unwrap();
+    let mut own = node.connect_as("core0", &password).unwrap();
+    let mut connection = None;
+    let mut cut = 0;
+    for i in 0..COMMANDS {
+        push(&node, &mut connection, &load.id(i), &load.envelope(i));
+        if i % 3 == 0 {
+            let kill = redis::cmd("CLIENT").arg("KILL").arg("USER").arg("core0").clone();
+            cut += kill.query::<u64>(&mut own).unwrap();
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+    assert!(cut > 10, "{cut} connections were cut");
+    let results = load.check(&node);
+    assert!(results.values().all(|result| result["code"] != 503));
+}
+
+#[test]
+fn commands_that_are_too_large_for_one_reply_are_all_answered() {
+    let node = Node::start();
+    let manager = node.manager.id() as i32;
+    // 77 MB wait when it looks; redis gives up a connection that 64 MiB wait for.
+    signal(manager, libc::SIGSTOP);
+    let ballast = "x".repeat(1_200_000);
+    let ids: Vec<String> = (0..64)
+        .map(|_| node.push(json!({"command": "core.ping", "arguments": {"ballast": ballast}})))
+        .collect();
+    signal(manager, libc::SIGCONT);
+    for id in ids {
+        assert_eq!(node.result(&id)["id"], json!(id));
+    }
+}
+
 /// A proxy on the loopback that cuts the connection at the n-th piece of data, in either direction.
 struct Cutter {
     port: u16,

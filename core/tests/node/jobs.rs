@@ -65,11 +65,26 @@ fn a_job_that_prints_without_end_is_killed_in_time_and_harms_nobody() {
 }
 
 #[test]
+fn a_stream_of_a_loud_job_is_bounded_by_bytes_and_ends() {
+    let node = Node::start();
+    let script = "line=$(head -c 50000 /dev/zero | tr '\\0' x); for i in {1..600}; do echo $line; done";
+    let id = node.push(with(bash(script), "stream", json!(true)));
+    assert_eq!(node.result(&id)["state"], "SUCCESS");
+    let key = format!("stream:{id}");
+    until("the stream has its end and a life", || {
+        redis::cmd("TTL").arg(&key).query::<i64>(&mut node.connect()).unwrap() > 0
+    });
+    let bytes: u64 =
+        redis::cmd("MEMORY").arg("USAGE").arg(&key).arg("SAMPLES").arg(0).query(&mut node.connect()).unwrap();
+    assert!((1 << 20..6 << 20).contains(&bytes), "{bytes}");
+}
+
+#[test]
 fn a_timeout_kills_the_whole_group() {
     let node = Node::start();
     let pids = node.dir.join("pids");
     let script = format!("sleep 600 & echo $! > {0}; sleep 600 & echo $! >> {0}; wait", pids.display());
-    let result = node.result(&node.push(with(bash(&script), "max_time", json!(1.5))));
+    let result = node.result(&node.push(with(bash(&script), "max_time", json!(5))));
     assert_eq!(result["state"], "TIMEOUT", "{result}");
     let pids = std::fs::read_to_string(pids).unwrap();
     let pids: Vec<i32> = pids.lines().map(|pid| pid.parse().unwrap()).collect();

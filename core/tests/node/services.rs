@@ -185,6 +185,58 @@ fn services_are_commanded_reloaded_and_logged() {
 }
 
 #[test]
+fn a_unit_that_is_spoilt_leaves_its_service_running_and_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path();
+    unit(dir, "steady", "exec = ['sleep', '6006']");
+    let node = Node::start_in(dir);
+    until("it runs", || state(&node, "steady") == "ready");
+    let pid = answer(&node, "service.status", json!({"name": "steady"}))["pid"].clone();
+    unit(dir, "steady", "exce = ['sleep', '6006']");
+    let list = answer(&node, "service.reload", json!({}));
+    assert_eq!((&list["steady"]["state"], &list["steady"]["pid"]), (&json!("ready"), &pid), "{list}");
+    assert!(list["steady"]["reason"].as_str().unwrap().contains("exce"), "{list}");
+    assert_eq!(answer(&node, "service.stop", json!({"name": "steady"}))["state"], "stopped");
+    assert!(!runs(pid.as_i64().unwrap() as i32));
+}
+
+#[test]
+fn stops_that_race_with_starts_return() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path();
+    unit(dir, "busy", "exec = ['sleep', '6007']");
+    let node = Node::start_in(dir);
+    until("it runs", || state(&node, "busy") == "ready");
+    let ids: Vec<String> = (0..100)
+        .map(|i| {
+            let command = if i % 2 == 0 { "service.stop" } else { "service.start" };
+            node.push(json!({"command": command, "arguments": {"name": "busy"}}))
+        })
+        .collect();
+    for id in ids {
+        assert_eq!(node.result(&id)["state"], "SUCCESS");
+    }
+}
+
+#[test]
+fn what_a_service_leaves_in_its_group_is_gone_when_it_runs_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path();
+    let left = dir.join("left");
+    script(
+        dir,
+        "careless",
+        &format!("sleep 6008 >/dev/null 2>&1 & echo $! >> {}; exit 1", left.display()),
+        "restart_limit = 2",
+    );
+    let node = Node::start_in(dir);
+    until("it is given up", || state(&node, "careless") == "failed");
+    let left: Vec<i32> = read(&left).lines().map(|pid| pid.parse().unwrap()).collect();
+    assert_eq!(left.len(), 3);
+    until("all it left is gone", || !left.iter().any(|&pid| runs(pid)));
+}
+
+#[test]
 fn a_service_keeps_its_pid_when_the_manager_is_killed() {
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path();

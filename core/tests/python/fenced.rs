@@ -44,6 +44,10 @@ impl Fenced {
             .args([env!("CARGO_BIN_EXE_core0"), "run", "--dev"])
             .arg(&dir)
             .env_remove("G8_CORE0_CONFIG")
+            // The cache and the home of whoever runs the tests are theirs.
+            .env("G8_CACHE", folder.path().join("cache"))
+            .env_remove("G8_FROM")
+            .env("HOME", folder.path())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log)
@@ -73,6 +77,7 @@ impl Fenced {
             .arg(venv.join("bin/python"))
             .env("PYTHONDONTWRITEBYTECODE", "1")
             .env_remove("PYTHONPATH")
+            .env("HOME", self.folder.path())
             .env("G8_NODE", self.folder.path().join("node"))
             .env("G8_TEST_LOGIN", format!("{}:{}:{}", text("host"), self.ready["port"], text("password")));
         python

@@ -36,6 +36,8 @@ struct Child {
     started_ms: u64,
     ends: [OwnedFd; 2],
     exit: Option<Exit>,
+    /// Nobody wants to know of its end.
+    forgotten: bool,
 }
 
 /// Where starting a process failed.
@@ -58,7 +60,7 @@ impl Children {
                 let started_ms = now_ms();
                 self.next_slot = self.next_slot.max(slot + 1);
                 self.by_pid.insert(pid, slot);
-                self.by_slot.insert(slot, Child { tag, pid, started_ms, ends, exit: None });
+                self.by_slot.insert(slot, Child { tag, pid, started_ms, ends, exit: None, forgotten: false });
                 Event::Spawned { slot, pid, started_ms }
             }
             Err(Failure(mut step, error)) => {
@@ -102,20 +104,23 @@ impl Children {
         }
     }
 
-    /// Lets go of what has ended.
+    /// Lets go of what has ended, or of what has not when it ends.
     pub fn forget(&mut self, slot: u64) {
-        if self.by_slot.get(&slot).is_some_and(|child| child.exit.is_some()) {
-            self.by_slot.remove(&slot);
+        match self.by_slot.get_mut(&slot) {
+            Some(child) if child.exit.is_none() => child.forgotten = true,
+            Some(_) => drop(self.by_slot.remove(&slot)),
+            None => {}
         }
     }
 
     /// Reaps everything that ended, orphans of jobs too.
     pub fn reap(&mut self, outbox: &mut VecDeque<Event>) {
         loop {
+            let Some(pid) = ended() else { return };
+            self.clear_group(pid);
             let mut status = 0;
             // SAFETY: the pointer is to a local.
-            let pid = unsafe { libc::waitpid(-1, &mut status, libc::WNOHANG) };
-            if pid <= 0 {
+            if unsafe { libc::waitpid(pid, &mut status, libc::WNOHANG) } != pid {
                 return;
             }
             let exit = match libc::WIFEXITED(status) {
@@ -126,12 +131,27 @@ impl Children {
             if let Some(child) = self.by_slot.get_mut(&slot) {
                 child.exit = Some(exit);
                 outbox.push_back(Event::Exited { slot, exit });
+                if child.forgotten {
+                    self.by_slot.remove(&slot);
+                }
             }
         }
     }
 
+    /// Kills what a service leaves in its group: it would be in the way of the next run. As the leader is not reaped yet,
+    /// the number of the group is still its own.
+    fn clear_group(&self, leader: i32) {
+        let child = self.by_pid.get(&leader).and_then(|slot| self.by_slot.get(slot));
+        if child.is_some_and(|child| child.tag.starts_with("service ")) {
+            // SAFETY: no pointers.
+            unsafe { libc::kill(-leader, libc::SIGKILL) };
+        }
+    }
+
     /// Everything a new manager has to know.
-    pub fn tell_held(&self, outbox: &mut VecDeque<Event>) {
+    pub fn tell_held(&mut self, outbox: &mut VecDeque<Event>) {
+        // The last manager forgot them; this one has not yet.
+        self.by_slot.values_mut().for_each(|child| child.forgotten = false);
         outbox.extend(self.by_slot.iter().map(|(&slot, child)| Event::Held {
             slot,
             tag: child.tag.clone(),
@@ -151,6 +171,17 @@ impl Children {
             Event::Ready { .. } | Event::Failed { .. } | Event::Exited { .. } => None,
         }
         .unwrap_or_default()
+    }
+}
+
+/// A child that has ended and is not reaped.
+fn ended() -> Option<i32> {
+    // SAFETY: the structure is a local, and si_pid is valid after waitid.
+    unsafe {
+        let mut info: libc::siginfo_t = std::mem::zeroed();
+        let options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+        let done = libc::waitid(libc::P_ALL, 0, &mut info, options);
+        (done == 0 && info.si_pid() != 0).then(|| info.si_pid())
     }
 }
 
