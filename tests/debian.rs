@@ -1,9 +1,11 @@
 //! A real root filesystem: Debian minbase with python3-minimal, as mmdebstrap makes it on this machine.
 
 use std::fs;
+use std::time::Duration;
 
 use harness::kernel_mount::judge;
-use harness::{Flist, Gateway, Place, args, compare, debian, skip, store};
+use harness::{Flist, Gateway, Lan, Place, args, compare, debian, skip, store, wait};
+use rustix::process::Signal;
 
 #[test]
 fn debian_compares_equal_by_every_way_and_reads_lazily() {
@@ -37,6 +39,11 @@ fn debian_compares_equal_by_every_way_and_reads_lazily() {
     let (gateway, reader) = (Gateway::of(&flist), Flist::new());
     compare::assert_same(&source, reader.mount_with(&cid, &["--from", gateway.url()]).path());
 
+    let archive = format!("car:{}", place.join("debian.car").display());
+    flist.ok(args!["publish", cid, "--to", archive]);
+    let reader = Flist::new();
+    compare::assert_same(&source, reader.mount_with(&cid, &["--from", &archive]).path());
+
     let script = "import os, sys; print(sys.version_info[0], os.getpid(), sorted(os.listdir('/'))[:2])";
     let outcome = flist.ok(args!["run", cid, "--", "/usr/bin/python3", "-c", script]);
     assert!(
@@ -47,4 +54,33 @@ fn debian_compares_equal_by_every_way_and_reads_lazily() {
     flist.run(args!["run", cid, "--", "/usr/bin/python3", "-c", "raise SystemExit(42)"]).exits(42);
     let release = flist.ok(args!["cat", cid, "/usr/lib/os-release"]).stdout;
     assert_eq!(release, fs::read(source.join("usr/lib/os-release")).unwrap());
+}
+
+/// Who has read it feeds the next one: the origin is switched off, and nobody is told of anybody.
+#[test]
+fn debian_comes_from_a_neighbour_when_its_origin_is_gone() {
+    let source = match debian::tree() {
+        Ok(source) => source,
+        Err(why) => return skip::skip(&why),
+    };
+    let publisher = Flist::new();
+    let cid = publisher.pack(&source);
+    let lan = Lan::new();
+    let (origin, warm, cold) = (lan.node(), lan.node(), lan.node());
+    let gateway = origin.run(|| Gateway::on("0.0.0.0:0", &publisher, &["--announce"]));
+
+    let reader = Flist::new();
+    let mounted = warm.run(|| reader.mount_with(&cid, &["--from", "peer:"]));
+    compare::assert_same(&source, mounted.path());
+    let pid = mounted.pid();
+    mounted.umount();
+    wait::for_the_end_of(pid, Duration::from_secs(40));
+    gateway.stop(Signal::TERM);
+    fs::rename(publisher.store(), publisher.home().join("switched-off")).unwrap();
+
+    let listen = format!("{}:8080", warm.address());
+    let _gateway = warm.run(|| Gateway::of_cache_on(&listen, &reader, &["--announce"]));
+    let newcomer = Flist::new();
+    let mounted = cold.run(|| newcomer.mount_with(&cid, &["--from", "peer:"]));
+    compare::assert_same(&source, mounted.path());
 }
