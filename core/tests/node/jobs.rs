@@ -65,6 +65,20 @@ fn a_job_that_prints_without_end_is_killed_in_time_and_harms_nobody() {
 }
 
 #[test]
+fn an_administrator_can_kill_what_fills_the_node() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("core0.toml"), "[limits]\naccepted = 1\n").unwrap();
+    let node = Node::start_in(folder.path());
+    let long = node.push(bash("sleep 600"));
+    until("the job runs", || {
+        let list = node.call("job.list", json!({"id": long}));
+        list["data"].as_str().is_some_and(|data| data.contains("\"pid\":"))
+    });
+    assert_eq!(node.call("job.kill", json!({"id": long}))["state"], "SUCCESS");
+    assert_eq!(node.result(&long)["state"], "KILLED");
+}
+
+#[test]
 fn a_stream_of_a_loud_job_is_bounded_by_bytes_and_ends() {
     let node = Node::start();
     let script = "line=$(head -c 50000 /dev/zero | tr '\\0' x); for i in {1..600}; do echo $line; done";
