@@ -57,6 +57,14 @@ pub enum Fault {
     RedirectLoop,
 }
 
+impl Fault {
+    /// Whether it begins behind the head of an answer.
+    fn is_of_the_body(self) -> bool {
+        use Fault::{Endless, FlipBit, Html, Short, StallMidway, Truncate};
+        matches!(self, StallMidway | Truncate | Html | Short | FlipBit | Endless)
+    }
+}
+
 /// One of each kind.
 pub const FAULTS: [Fault; 13] = [
     Fault::Status(500),

@@ -15,9 +15,13 @@ impl Shared {
         target: &str,
         fault: Option<Fault>,
     ) -> io::Result<bool> {
+        let head_only = head.starts_with("HEAD ");
+        // There is no body to spoil then. What was sent of one would be taken for the next answer, and a connection that
+        // stalls after it swallow requests that the log never sees.
+        let fault = fault.filter(|fault| !(head_only && fault.is_of_the_body()));
         match fault {
             None => match self.find(head, target) {
-                Some(found) => self.whole(stream, found, head.starts_with("HEAD ")),
+                Some(found) => self.whole(stream, found, head_only),
                 None => self.status(stream, head, "404 Not Found"),
             },
             Some(Fault::Status(status)) => self.status(stream, head, &status.to_string()),
