@@ -41,6 +41,9 @@ const SERVICES_STOP: Duration = Duration::from_millis(1500);
 /// How long the last results may take to be written.
 const LAST_RESULTS: Duration = Duration::from_millis(700);
 
+/// How long the last lines of the log may take.
+const LAST_LINES: Duration = Duration::from_millis(200);
+
 /// Longest path of a unix socket.
 const SOCKET_MAX: usize = 107;
 
@@ -108,7 +111,7 @@ async fn work(
     let machine = std::os::unix::process::parent_id() == 1 && std::env::var_os("CORE0_MACHINE").is_some();
     let domains = Domains::new(&paths, config.firewall.input);
     domains.start().await;
-    let node = Arc::new(Node { jobs, services, domains, paths, config, logs, began, machine });
+    let node = Arc::new(Node { jobs, services, domains, paths, config, logs: logs.clone(), began, machine });
     let writer = tokio::spawn(answers.run(Link::new(&access)?));
     tokio::spawn(outlet.run(Link::new(&access)?));
 
@@ -152,6 +155,9 @@ async fn work(
         Err(_) => tracing::warn!("redis did not take the last results"),
     }
     redis.abort();
+    if tokio::time::timeout(LAST_LINES, logs.flush()).await.is_err() {
+        tracing::warn!("the disk did not take the last lines of the log");
+    }
     Ok(())
 }
 

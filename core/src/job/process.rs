@@ -12,15 +12,13 @@ use super::outcome::Outcome;
 use super::tail::Tail;
 use super::{Job, Jobs};
 use crate::command::{Code, CommandError};
-use crate::log::{Record, now_ms};
+use crate::log::{CHUNK, Place, Record, Room, now_ms};
 use crate::process::{Message, Messages, Process, level};
 use crate::spawner::{Child, Exit, SpawnError};
 use crate::wire::State;
 
 /// A deadline for jobs that have none.
 const NEVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
-/// What is read at once.
-const CHUNK: usize = 16 << 10;
 /// Most bytes that are read of what lies in a pipe when the process has ended: more than any pipe holds by default.
 const REST: usize = 1 << 20;
 
@@ -76,7 +74,7 @@ impl Jobs {
             asked.process = None;
             asked.killed
         };
-        let heard = output.finish();
+        let heard = output.finish().await;
         let (state, code) = match exit {
             Some(Exit::Code(0)) if !late => (State::Success, 0),
             _ if late => (State::Timeout, 1000 + 128 + libc::SIGKILL as u32),
@@ -103,6 +101,8 @@ struct Output<'a> {
     pipes: [Option<(Receiver, Messages)>; 2],
     tails: [Tail; 2],
     answer: Option<Message>,
+    /// What was read last, on its way to the log.
+    records: Vec<Record>,
 }
 
 impl<'a> Output<'a> {
@@ -117,7 +117,8 @@ impl<'a> Output<'a> {
             }),
             None => [None, None],
         };
-        Self { jobs, job, source: job.source(), pipes, tails: Default::default(), answer: None }
+        let (source, tails) = (job.source(), Default::default());
+        Self { jobs, job, source, pipes, tails, answer: None, records: Vec::new() }
     }
 
     fn is_open(&self) -> bool {
@@ -131,20 +132,26 @@ impl<'a> Output<'a> {
             () = readable(out), if out.is_some() => 0,
             () = readable(err), if err.is_some() => 1,
         };
-        self.read(which, Receiver::try_read);
+        let room = self.jobs.parts.logs.room().await;
+        self.read(which, Receiver::try_read, room);
     }
 
     /// Reads once; how many bytes, 0 when there is nothing now or ever.
-    fn read(&mut self, which: usize, read: fn(&Receiver, &mut [u8]) -> io::Result<usize>) -> usize {
+    fn read(
+        &mut self,
+        which: usize,
+        read: fn(&Receiver, &mut [u8]) -> io::Result<usize>,
+        room: Room,
+    ) -> usize {
         let Some((receiver, mut messages)) = self.pipes[which].take() else { return 0 };
         let mut bytes = [0; CHUNK];
-        match read(&receiver, &mut bytes) {
+        let count = match read(&receiver, &mut bytes) {
             Ok(0) => {
-                messages.finish(&mut |message| self.take(message));
+                messages.finish(&mut |message| self.take(which, message));
                 0
             }
             Ok(count) => {
-                messages.feed(&bytes[..count], &mut |message| self.take(message));
+                messages.feed(&bytes[..count], &mut |message| self.take(which, message));
                 self.pipes[which] = Some((receiver, messages));
                 count
             }
@@ -154,24 +161,25 @@ impl<'a> Output<'a> {
             }
             Err(e) => {
                 tracing::warn!("cannot read the output of {}: {e}", self.source);
-                messages.finish(&mut |message| self.take(message));
+                messages.finish(&mut |message| self.take(which, message));
                 0
             }
-        }
+        };
+        self.log(room);
+        count
     }
 
-    fn take(&mut self, message: Message) {
-        let levels = &self.job.envelope.log_levels;
-        let listened = !self.job.streams.lock().is_empty();
-        let logged = levels.is_empty() || levels.contains(&message.level);
-        if logged || listened {
-            let text = message.text.as_str().into();
-            let record = Record { time: now_ms(), source: self.source.clone(), level: message.level, text };
-            if logged {
-                self.jobs.parts.logs.put(&record);
-            }
-            self.job.publish(&self.jobs.parts.publisher, &record);
-        }
+    /// Hands what was read to the log.
+    fn log(&mut self, room: Room) {
+        let records = std::mem::take(&mut self.records);
+        self.job.hear(&self.jobs.parts, records, room);
+    }
+
+    fn take(&mut self, which: usize, message: Message) {
+        let (time, source, level) = (now_ms(), self.source.clone(), message.level);
+        let place = Some([Place::Out, Place::Err][which](message.end));
+        let text = message.text.as_str().into();
+        self.records.push(Record { time, source, level, text, place });
         match message.level {
             level::STDOUT => self.tails[0].put(message.text),
             level::STDERR => self.tails[1].put(message.text),
@@ -181,21 +189,23 @@ impl<'a> Output<'a> {
     }
 
     /// Reads what lies in the pipes. What a background process writes later is not this job's any more.
-    fn finish(mut self) -> Outcome {
+    async fn finish(mut self) -> Outcome {
         for which in 0..2 {
             let mut total = 0;
-            loop {
-                let count = self.read(which, read_past_tokio);
-                total += count;
-                if count == 0 || total > REST {
-                    break;
+            while self.pipes[which].is_some() && total <= REST {
+                let room = self.jobs.parts.logs.room().await;
+                match self.read(which, read_past_tokio, room) {
+                    0 => break,
+                    count => total += count,
                 }
             }
             if let Some((_, mut messages)) = self.pipes[which].take() {
-                messages.finish(&mut |message| self.take(message));
+                let room = self.jobs.parts.logs.room().await;
+                messages.finish(&mut |message| self.take(which, message));
+                self.log(room);
             }
         }
-        let Message { level, text } = self.answer.unwrap_or(Message { level: 0, text: String::new() });
+        let (level, text) = self.answer.map_or((0, String::new()), |message| (message.level, message.text));
         let streams = [self.tails[0].text(), self.tails[1].text()];
         Outcome { level, data: text, streams, ..Outcome::bare(State::Success, 0) }
     }

@@ -12,7 +12,7 @@ use super::serial::Serial;
 use crate::command::{CommandError, Entry, Run};
 use crate::config::Limits;
 use crate::context::Caller;
-use crate::log::{Logs, Record, Tap};
+use crate::log::{Logs, Record, Room, Tap};
 use crate::publish::Publisher;
 use crate::queue::{Note, Ticket};
 use crate::spawner::{Killer, Spawner};
@@ -289,10 +289,15 @@ impl Job {
         self.control.changed.notify_waiters();
     }
 
-    /// Sends a record to the streams of this job.
-    pub(super) fn publish(&self, publisher: &Publisher, record: &Record) {
-        for stream in &*self.streams.lock() {
-            publisher.publish(stream, record);
+    /// Passes on what its process said: to its streams, and to the log what its levels let through.
+    pub(super) fn hear(&self, parts: &Parts, mut records: Vec<Record>, room: Room) {
+        // Held until the log has it: who begins to listen gets from there what was before, and from here the rest.
+        let streams = self.streams.lock();
+        for stream in &*streams {
+            records.iter().for_each(|record| parts.publisher.publish(stream, record));
         }
+        let levels = &self.envelope.log_levels;
+        records.retain(|record| levels.is_empty() || levels.contains(&record.level));
+        parts.logs.put(records, room);
     }
 }

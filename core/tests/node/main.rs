@@ -7,6 +7,7 @@ mod harness;
 mod init;
 mod jobs;
 mod lifecycle;
+mod logs;
 mod old_client;
 mod services;
 #[path = "../python/venv.rs"]
