@@ -1,14 +1,16 @@
 //! Jobs: every accepted command is one, from its acceptance to its one result.
 //!
 //! [`Jobs`] is the table of those that are not answered yet. [`run`] carries one out: its turn in a serial queue, its
-//! runs and restarts, its deadline. [`process`] follows a process from its start to its end.
+//! runs and restarts, its deadline. [`process`] follows a process from its start to its end, [`output`] what it prints.
 
 mod accept;
 mod outcome;
+mod output;
 mod process;
 mod remembered;
 mod run;
 mod serial;
+mod spool;
 mod table;
 mod tail;
 mod usage;

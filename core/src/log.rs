@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::publish::Publisher;
 use file::LogFile;
-pub use file::{CHUNK, Room};
+pub use file::{CHUNK, Room, last_places};
 use ring::Ring;
 
 /// One message.
@@ -78,7 +78,7 @@ impl Logs {
     /// Opens the log file in a folder.
     pub fn open(dir: &Path, publisher: Publisher) -> io::Result<Self> {
         std::fs::create_dir_all(dir)?;
-        let file = LogFile::open(dir.join("jobs.log"))?;
+        let file = LogFile::open(dir)?;
         Ok(Self { file, ring: Mutex::default(), taps: Mutex::default(), publisher })
     }
 

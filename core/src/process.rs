@@ -5,11 +5,20 @@ pub mod level;
 mod messages;
 
 use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::OwnedFd;
 
 use serde::{Deserialize, Serialize};
+use tokio::io::unix::AsyncFd;
 
 pub use drain::drain;
 pub use messages::{Message, Messages};
+
+/// A descriptor that says when it can be read or written.
+pub fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an OwnedFd is one open file as long as it lives.
+    Ok(unsafe { AsyncFd::register(fd) }?)
+}
 
 /// A process to start. Its program is looked up in `PATH`, and no shell sees it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

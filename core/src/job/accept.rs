@@ -163,7 +163,7 @@ impl Jobs {
         let keys = Keys::new(sender.caller.name(), &id);
         self.remembered.lock().put(keys.name().into());
         let result = outcome.result(&id, &command);
-        self.note(Note::Answer { ticket, keys, json: encode(result), begun: false }).await;
+        self.note(Note::Answer { ticket, keys, json: encode(result), begun: false, child: None }).await;
     }
 
     async fn note(&self, note: Note) {

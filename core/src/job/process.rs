@@ -1,30 +1,25 @@
 //! One process of a job, from its start to its end: what it prints, its deadline, how it ended.
 
 use std::io;
-use std::os::fd::OwnedFd;
 use std::pin::pin;
-use std::sync::Arc;
 
-use tokio::net::unix::pipe::Receiver;
 use tokio::time::{Duration, Instant, sleep_until};
 
 use super::outcome::Outcome;
-use super::tail::Tail;
+use super::output::Output;
 use super::{Job, Jobs};
 use crate::command::{Code, CommandError};
-use crate::log::{CHUNK, Place, Record, Room, now_ms};
-use crate::process::{Message, Messages, Process, level};
+use crate::log::now_ms;
+use crate::process::Process;
 use crate::spawner::{Child, Exit, SpawnError};
 use crate::wire::State;
 
 /// A deadline for jobs that have none.
 const NEVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
-/// Most bytes that are read of what lies in a pipe when the process has ended: more than any pipe holds by default.
-const REST: usize = 1 << 20;
 
 impl Jobs {
-    /// Starts a process for a job and follows it.
-    pub(super) async fn start(&self, job: &Job, process: &Process) -> Outcome {
+    /// Starts a process for a job and follows it. What it printed is there as long as its child is.
+    pub(super) async fn start(&self, job: &Job, process: &Process) -> (Outcome, Option<Child>) {
         let tag = format!("job {}", job.keys.name());
         match self.parts.spawner.spawn(process, &tag).await {
             Ok(child) => self.follow(job, child).await,
@@ -38,23 +33,24 @@ impl Jobs {
                 };
                 let error = CommandError::new(code, job.entry.name).because(error);
                 let message = error.report();
-                Outcome { streams: [String::new(), message], ..Outcome::told(State::Error, &error) }
+                let told = Outcome::told(State::Error, &error);
+                (Outcome { streams: [String::new(), message], ..told }, None)
             }
         }
     }
 
     /// Follows a process to its end.
-    pub(super) async fn follow(&self, job: &Job, mut child: Child) -> Outcome {
-        let killer = child.killer();
+    pub(super) async fn follow(&self, job: &Job, mut child: Child) -> (Outcome, Option<Child>) {
+        let handle = child.handle();
         let killed_before = {
             let mut asked = job.control.asked.lock();
-            asked.process = Some((killer.clone(), child.pid));
+            asked.process = Some((handle.clone(), child.pid));
             asked.killed
         };
         if killed_before {
-            killer.signal(libc::SIGKILL).await;
+            handle.signal(libc::SIGKILL).await;
         }
-        let mut output = Output::new(self, job, child.output.take());
+        let mut output = Output::new(self, job, &mut child).await;
         let age = Duration::from_millis(now_ms().saturating_sub(child.started_ms));
         let left = job.envelope.max_time.map_or(NEVER, |max| max.saturating_sub(age));
         let mut deadline = pin!(sleep_until(Instant::now() + left));
@@ -65,7 +61,7 @@ impl Jobs {
                 () = output.pass(), if output.is_open() => {}
                 () = &mut deadline, if !late => {
                     late = true;
-                    killer.signal(libc::SIGKILL).await;
+                    handle.signal(libc::SIGKILL).await;
                 }
             }
         };
@@ -89,137 +85,6 @@ impl Jobs {
             Some(_) if late => "killed: it took longer than its max_time".into(),
             Some(_) => String::new(),
         };
-        Outcome { state, code, critical, ..heard }
-    }
-}
-
-/// What a process prints, on its way to the log, the streams and the result.
-struct Output<'a> {
-    jobs: &'a Jobs,
-    job: &'a Job,
-    source: Arc<str>,
-    pipes: [Option<(Receiver, Messages)>; 2],
-    tails: [Tail; 2],
-    answer: Option<Message>,
-    /// What was read last, on its way to the log.
-    records: Vec<Record>,
-}
-
-impl<'a> Output<'a> {
-    fn new(jobs: &'a Jobs, job: &'a Job, ends: Option<[OwnedFd; 2]>) -> Self {
-        let pipes = match ends {
-            Some([out, err]) => [(out, level::STDOUT), (err, level::STDERR)].map(|(end, plain)| {
-                let receiver = Receiver::from_owned_fd(end);
-                receiver
-                    .inspect_err(|e| tracing::error!("the output of job {} is lost: {e}", job.keys.name()))
-                    .ok()
-                    .map(|receiver| (receiver, Messages::new(plain)))
-            }),
-            None => [None, None],
-        };
-        let (source, tails) = (job.source(), Default::default());
-        Self { jobs, job, source, pipes, tails, answer: None, records: Vec::new() }
-    }
-
-    fn is_open(&self) -> bool {
-        self.pipes.iter().any(Option::is_some)
-    }
-
-    /// Waits for something to read, and reads it.
-    async fn pass(&mut self) {
-        let [out, err] = &self.pipes;
-        let which = tokio::select! {
-            () = readable(out), if out.is_some() => 0,
-            () = readable(err), if err.is_some() => 1,
-        };
-        let room = self.jobs.parts.logs.room().await;
-        self.read(which, Receiver::try_read, room);
-    }
-
-    /// Reads once; how many bytes, 0 when there is nothing now or ever.
-    fn read(
-        &mut self,
-        which: usize,
-        read: fn(&Receiver, &mut [u8]) -> io::Result<usize>,
-        room: Room,
-    ) -> usize {
-        let Some((receiver, mut messages)) = self.pipes[which].take() else { return 0 };
-        let mut bytes = [0; CHUNK];
-        let count = match read(&receiver, &mut bytes) {
-            Ok(0) => {
-                messages.finish(&mut |message| self.take(which, message));
-                0
-            }
-            Ok(count) => {
-                messages.feed(&bytes[..count], &mut |message| self.take(which, message));
-                self.pipes[which] = Some((receiver, messages));
-                count
-            }
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                self.pipes[which] = Some((receiver, messages));
-                0
-            }
-            Err(e) => {
-                tracing::warn!("cannot read the output of {}: {e}", self.source);
-                messages.finish(&mut |message| self.take(which, message));
-                0
-            }
-        };
-        self.log(room);
-        count
-    }
-
-    /// Hands what was read to the log.
-    fn log(&mut self, room: Room) {
-        let records = std::mem::take(&mut self.records);
-        self.job.hear(&self.jobs.parts, records, room);
-    }
-
-    fn take(&mut self, which: usize, message: Message) {
-        let (time, source, level) = (now_ms(), self.source.clone(), message.level);
-        let place = Some([Place::Out, Place::Err][which](message.end));
-        let text = message.text.as_str().into();
-        self.records.push(Record { time, source, level, text, place });
-        match message.level {
-            level::STDOUT => self.tails[0].put(message.text),
-            level::STDERR => self.tails[1].put(message.text),
-            other if level::is_result(other) => self.answer = Some(message),
-            _ => {}
-        }
-    }
-
-    /// Reads what lies in the pipes. What a background process writes later is not this job's any more.
-    async fn finish(mut self) -> Outcome {
-        for which in 0..2 {
-            let mut total = 0;
-            while self.pipes[which].is_some() && total <= REST {
-                let room = self.jobs.parts.logs.room().await;
-                match self.read(which, read_past_tokio, room) {
-                    0 => break,
-                    count => total += count,
-                }
-            }
-            if let Some((_, mut messages)) = self.pipes[which].take() {
-                let room = self.jobs.parts.logs.room().await;
-                messages.finish(&mut |message| self.take(which, message));
-                self.log(room);
-            }
-        }
-        let (level, text) = self.answer.map_or((0, String::new()), |message| (message.level, message.text));
-        let streams = [self.tails[0].text(), self.tails[1].text()];
-        Outcome { level, data: text, streams, ..Outcome::bare(State::Success, 0) }
-    }
-}
-
-/// tokio believes a pipe empty until it heard otherwise. What a process printed is in the pipe when its end is known.
-fn read_past_tokio(receiver: &Receiver, bytes: &mut [u8]) -> io::Result<usize> {
-    Ok(rustix::io::read(receiver, bytes)?)
-}
-
-async fn readable(pipe: &Option<(Receiver, Messages)>) {
-    match pipe {
-        // An error shows when it is read.
-        Some((receiver, _)) => drop(receiver.readable().await),
-        None => std::future::pending().await,
+        (Outcome { state, code, critical, ..heard }, Some(child))
     }
 }

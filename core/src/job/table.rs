@@ -1,6 +1,8 @@
 //! The table of jobs, and what others do to one: list, kill, unschedule, listen.
 
 use std::collections::HashMap;
+use std::io;
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -9,13 +11,14 @@ use tokio::sync::{Notify, Semaphore, mpsc};
 
 use super::remembered::Remembered;
 use super::serial::Serial;
+use super::spool::Glass;
 use crate::command::{CommandError, Entry, Run};
 use crate::config::Limits;
 use crate::context::Caller;
 use crate::log::{Logs, Record, Room, Tap};
 use crate::publish::Publisher;
 use crate::queue::{Note, Ticket};
-use crate::spawner::{Killer, Spawner};
+use crate::spawner::{Handle, Spawner};
 use crate::wire::{Envelope, Keys};
 
 /// Most streams that one job's output goes to.
@@ -43,6 +46,7 @@ pub struct Jobs {
     pub(super) remembered: Mutex<Remembered>,
     pub(super) serial: Arc<Serial>,
     pub(super) processes: Semaphore,
+    glass: Mutex<Option<Glass>>,
     /// One permit for all: taken when the last job is gone.
     ended: Notify,
 }
@@ -72,7 +76,7 @@ pub(super) struct Control {
 #[derive(Debug, Default)]
 pub(super) struct Asked {
     /// The process that runs now.
-    pub(super) process: Option<(Killer, i32)>,
+    pub(super) process: Option<(Handle, i32)>,
     /// It shall end.
     pub(super) killed: bool,
     /// It shall not run again.
@@ -128,6 +132,7 @@ impl Jobs {
             live: Mutex::default(),
             remembered: Mutex::default(),
             serial: Arc::default(),
+            glass: Mutex::default(),
             ended: Notify::new(),
         }
     }
@@ -240,6 +245,16 @@ impl Jobs {
         }
     }
 
+    /// What lies in a pipe, which stays there.
+    pub(super) fn peek(&self, pipe: BorrowedFd<'_>) -> io::Result<Vec<u8>> {
+        let mut shared = self.glass.lock();
+        // One that failed on the way may hold something still: it is not used again.
+        let glass = shared.take().map_or_else(Glass::new, Ok)?;
+        let seen = glass.peek(pipe)?;
+        *shared = Some(glass);
+        Ok(seen)
+    }
+
     pub(super) fn remove(&self, job: &Job) {
         self.live.lock().remove(job.keys.name());
         self.ended.notify_one();
@@ -276,15 +291,15 @@ impl Job {
     }
 
     pub(super) async fn kill(&self, signal: i32) {
-        let killer = {
+        let handle = {
             let mut asked = self.control.asked.lock();
             let deadly =
                 [libc::SIGTERM, libc::SIGKILL, libc::SIGINT, libc::SIGQUIT, libc::SIGHUP].contains(&signal);
             asked.killed |= deadly || asked.process.is_none();
-            asked.process.as_ref().map(|(killer, _)| killer.clone())
+            asked.process.as_ref().map(|(handle, _)| handle.clone())
         };
-        if let Some(killer) = killer {
-            killer.signal(signal).await;
+        if let Some(handle) = handle {
+            handle.signal(signal).await;
         }
         self.control.changed.notify_waiters();
     }

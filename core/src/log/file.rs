@@ -5,8 +5,9 @@
 //! that refuses (it is full), or stands still, holds nobody up: what it does not take is dropped and counted, and
 //! the count is a line of the file as soon as it takes lines again.
 
+use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,6 +20,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use super::{Record, now_ms};
 use crate::process::level;
 
+/// The newest file.
+const NAME: &str = "jobs.log";
 /// Bytes after which a file is followed by another.
 const FILE_MAX: u64 = 64 << 20;
 /// Older files that stay.
@@ -69,9 +72,9 @@ struct Batch {
 }
 
 impl LogFile {
-    /// Opens it, and starts its thread.
-    pub fn open(path: PathBuf) -> io::Result<Self> {
-        let writer = Writer::open(path)?;
+    /// Opens that of a folder, and starts its thread.
+    pub fn open(dir: &Path) -> io::Result<Self> {
+        let writer = Writer::open(dir.join(NAME))?;
         let shared = Arc::new(Shared {
             queue: Mutex::default(),
             wake: Condvar::new(),
@@ -95,9 +98,7 @@ impl LogFile {
         match tokio::time::timeout(STILL, semaphore().acquire_owned()).await {
             Ok(permit) => Room(permit.ok()),
             Err(_) => {
-                if !self.shared.still.swap(true, Ordering::Relaxed) {
-                    tracing::error!("the log's disk stands still: lines are dropped until it moves");
-                }
+                self.shared.stands_still();
                 Room(None)
             }
         }
@@ -123,13 +124,17 @@ impl LogFile {
         }
     }
 
-    /// Waits until all that was put before is written, or lost.
+    /// Waits until all that was put before is written, or lost; not for a disk that stands still.
     pub async fn flush(&self) {
+        if self.shared.still.load(Ordering::Relaxed) {
+            return;
+        }
         let (done, flushed) = oneshot::channel();
         self.shared.queue.lock().flushes.push(done);
         self.shared.wake.notify_one();
-        // The thread ends after the last sender.
-        let _ = flushed.await;
+        if tokio::time::timeout(STILL, flushed).await.is_err() {
+            self.shared.stands_still();
+        }
     }
 }
 
@@ -152,6 +157,12 @@ impl Queue {
 }
 
 impl Shared {
+    fn stands_still(&self) {
+        if !self.still.swap(true, Ordering::Relaxed) {
+            tracing::error!("the log's disk stands still: lines are dropped until it moves");
+        }
+    }
+
     /// Waits for something to do, and a little longer for more of it.
     fn take(&self) -> Queue {
         let mut queue = self.queue.lock();
@@ -280,6 +291,46 @@ fn whole_lines(file: &mut File) -> io::Result<u64> {
     let mut last = Vec::new();
     file.take(LAST_LINE).read_to_end(&mut last)?;
     Ok(last.iter().rposition(|&byte| byte == b'\n').map_or(from, |end| from + end as u64 + 1))
+}
+
+/// The last places that lines of these sources have in a log, for standard output and standard error. Older lines than those
+/// since a time are of an earlier process.
+pub fn last_places(dir: &Path, since: HashMap<String, u64>) -> io::Result<HashMap<String, [u64; 2]>> {
+    #[derive(serde::Deserialize)]
+    struct Placed {
+        time: u64,
+        #[serde(default)]
+        out: u64,
+        #[serde(default)]
+        err: u64,
+    }
+    let mut places: HashMap<String, [u64; 2]> = HashMap::new();
+    for n in (0..=OLDER).rev() {
+        let file = match File::open(older(&dir.join(NAME), n)) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+            other => other?,
+        };
+        for line in BufReader::with_capacity(1 << 20, file).split(b'\n') {
+            let line = line?;
+            let Some((source, started)) = source(&line).and_then(|source| since.get_key_value(source)) else {
+                continue;
+            };
+            let Ok(Placed { time, out, err }) = serde_json::from_slice(&line) else { continue };
+            if time >= *started {
+                let place = places.entry(source.clone()).or_default();
+                *place = [place[0].max(out), place[1].max(err)];
+            }
+        }
+    }
+    Ok(places)
+}
+
+/// Whose line it is. Sources have no letter that JSON writes otherwise, and the field is the second.
+fn source(line: &[u8]) -> Option<&str> {
+    let line = line.strip_prefix(b"{\"time\":")?;
+    let digits = line.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let rest = line[digits..].strip_prefix(b",\"source\":\"")?;
+    std::str::from_utf8(rest.split(|&byte| byte == b'"').next()?).ok()
 }
 
 fn older(path: &Path, n: u32) -> PathBuf {

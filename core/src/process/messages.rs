@@ -21,7 +21,7 @@ pub struct Message {
 }
 
 /// The messages of one stream of a process.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Messages {
     /// The level of lines that name none.
     plain: u16,
@@ -37,6 +37,11 @@ impl Messages {
     /// Of a stream whose plain lines have this level.
     pub fn new(plain: u16) -> Self {
         Self { plain, line: Vec::new(), block: None, end: 0 }
+    }
+
+    /// How many bytes were taken.
+    pub fn fed(&self) -> u64 {
+        self.end + self.line.len() as u64
     }
 
     /// Takes what was read.

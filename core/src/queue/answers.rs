@@ -1,11 +1,13 @@
 //! Results going out, many to a round trip, each exactly once.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use redis::{RedisResult, Script};
 use tokio::sync::mpsc;
 
 use super::{BATCH, Note};
+use crate::log::Logs;
 use crate::redis::Link;
 use crate::wire::RESULT_LIFE;
 
@@ -57,10 +59,14 @@ pub struct Answers {
 
 impl Answers {
     /// Writes until the senders are gone. What redis does not take is offered again until it does.
-    pub async fn run(mut self, mut link: Link) {
+    pub async fn run(mut self, mut link: Link, logs: Arc<Logs>) {
         let script = Script::new(ANSWER);
         let mut batch = Vec::with_capacity(BATCH);
         while self.notes.recv_many(&mut batch, BATCH).await > 0 {
+            // Whose job is answered is not asked again for what it printed.
+            if batch.iter().any(|note| matches!(note, Note::Answer { child: Some(_), .. })) {
+                logs.flush().await;
+            }
             let mut failures = 0;
             while let Err(e) = write(&script, &mut link, &batch).await {
                 if failures == 0 {
@@ -80,10 +86,12 @@ async fn write(script: &Script, link: &mut Link, batch: &[Note]) -> RedisResult<
     for note in batch {
         let (what, ticket, keys, json) = match note {
             Note::Begin { ticket, keys } => ("begin", ticket, Some(keys), ""),
-            Note::Answer { ticket, keys, json, begun: false } => {
+            Note::Answer { ticket, keys, json, begun: false, .. } => {
                 ("answer", ticket, Some(keys), json.as_str())
             }
-            Note::Answer { ticket, keys, json, begun: true } => ("end", ticket, Some(keys), json.as_str()),
+            Note::Answer { ticket, keys, json, begun: true, .. } => {
+                ("end", ticket, Some(keys), json.as_str())
+            }
             Note::Drop { ticket } => ("drop", ticket, None, ""),
         };
         call.key(ticket.inflight()).key(if ticket.resumed { ticket.again() } else { String::new() });

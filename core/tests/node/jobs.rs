@@ -107,6 +107,52 @@ fn a_timeout_kills_the_whole_group() {
 }
 
 #[test]
+fn a_process_is_started_as_a_shell_would_start_it() {
+    use std::os::unix::fs::PermissionsExt;
+    let node = Node::start();
+    let run = |name: &str, more: Value| {
+        let mut arguments = json!({"name": name, "args": ["a b", "c"]});
+        more.as_object().unwrap().iter().for_each(|(key, value)| arguments[key] = value.clone());
+        node.result(&node.push(json!({"command": "core.system", "arguments": arguments})))
+    };
+    let file = |name: &str, text: &str, mode: u32| {
+        let path = node.dir.join(name);
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
+        path.display().to_string()
+    };
+    // A script without a first line that says what runs it, by its path, by PATH, and by a folder.
+    let script = file("plain-script", "echo \"$1\" $2", 0o755);
+    assert_eq!(run(&script, json!({}))["streams"][0], "a b c\n");
+    let path = format!("/no/such:{}:/bin", node.dir.display());
+    assert_eq!(run("plain-script", json!({"env": {"PATH": path}}))["streams"][0], "a b c\n");
+    assert_eq!(run("./plain-script", json!({"dir": node.dir}))["streams"][0], "a b c\n");
+    let denied = file("denied", "echo never", 0o644);
+    let result = run(&denied, json!({}));
+    assert_eq!((&result["state"], &result["code"]), (&json!("ERROR"), &json!(500)), "{result}");
+    assert!(result["data"].as_str().unwrap().contains("Permission denied"), "{result}");
+    // Nothing of the spawner's reaches it: descriptors, signals, limits.
+    let seen = "ls /proc/self/fd | tr '\\n' ' '; grep -E '^Sig(Blk|Ign)' /proc/self/status; ulimit -n; yes | head -n 1";
+    let id = node.push(bash(seen));
+    let seen = node.result(&id)["streams"][0].as_str().unwrap().to_string();
+    let lines: Vec<&str> = seen.lines().collect();
+    assert!(lines[0].starts_with("0 1 2 3 SigBlk:\t0000000000000000"), "{seen}");
+    assert!(
+        lines[1].starts_with("SigIgn:\t")
+            && lines[1].ends_with("0000000")
+            && lines[2] == "1024"
+            && lines[3] == "y",
+        "{seen}"
+    );
+    // One that is too large for a packet.
+    let large = "x".repeat(20_000);
+    assert_eq!(
+        run("sh", json!({"args": ["-c", "echo ${#X}"], "env": {"X": large}}))["streams"][0],
+        "20000\n"
+    );
+}
+
+#[test]
 fn jobs_are_listed_and_killed() {
     let node = Node::start();
     let id = node.push(bash("sleep 600"));

@@ -47,13 +47,96 @@ fn jobs_that_print_as_fast_as_they_can_have_every_line_in_the_log() {
 }
 
 #[test]
+fn a_job_that_outlives_the_manager_again_and_again_has_every_line_once() {
+    let mut node = Node::start();
+    // It prints while nobody reads, and goes on to its end when the file is there. A line may be cut in two by a kill.
+    let go = node.dir.join("go");
+    let script = format!(
+        "for i in {{1..4000}}; do echo line $i; [ $((i % 7)) = 0 ] && echo bad $i >&2; [ $((i % 50)) = 0 ] && sleep 0.02; \
+         [ $i = 100 ] && echo '20::{{\"early\":1}}'; done; \
+         while [ ! -e {0} ]; do sleep 0.02; done; printf 'last'; exit 3",
+        go.display()
+    );
+    let id = node.push(json!({"command": "bash", "arguments": {"script": script}}));
+    let mut kills = 0;
+    let mut seen = 0;
+    while seen < 4000 {
+        let pause = std::time::Duration::from_millis(20 + 37 * (kills % 5));
+        std::thread::sleep(pause);
+        node.kill_manager();
+        kills += 1;
+        node.restart();
+        seen = of_job(&node.dir, &id).get(&1).map_or(0, Vec::len);
+    }
+    assert!(kills > 3, "{kills}");
+    std::fs::write(go, "").unwrap();
+    let result = node.result(&id);
+    let out: Vec<String> = (1..=4000).map(|i| format!("line {i}")).chain(["last".into()]).collect();
+    let err: Vec<String> = (1..=4000).filter(|i| i % 7 == 0).map(|i| format!("bad {i}")).collect();
+    let tail = |lines: &[String]| {
+        lines[lines.len() - 100..].iter().map(|line| format!("{line}\n")).collect::<String>()
+    };
+    assert_eq!((&result["code"], &result["data"]), (&json!(1003), &json!("{\"early\":1}")), "{result}");
+    assert_eq!(result["streams"], json!([tail(&out), tail(&err)]));
+    until("the last line is in the log", || of_job(&node.dir, &id)[&1].last() == out.last());
+    let texts = of_job(&node.dir, &id);
+    assert!(texts[&1] == out, "{} of {} lines", texts[&1].len(), out.len());
+    assert!(texts[&2] == err, "{} of {} lines", texts[&2].len(), err.len());
+}
+
+#[test]
+fn a_loud_job_whose_manager_is_killed_has_every_line_once() {
+    let mut node = Node::start();
+    let script = "for i in {0..99}; do seq -f %0100g $((i * 1000 + 1)) $((i * 1000 + 1000)); sleep 0.03; done; echo end >&2";
+    let id = node.push(json!({"command": "bash", "arguments": {"script": script}}));
+    let count = |node: &Node| of_job(&node.dir, &id).get(&1).map_or(0, Vec::len);
+    for burst in [5_000, 30_000, 60_000] {
+        until("it goes on", || count(&node) > burst);
+        node.kill_manager();
+        node.restart();
+    }
+    let result = node.result(&id);
+    let expected: Vec<String> = (1..=100_000).map(|i| format!("{i:0100}")).collect();
+    let tail: String = expected[expected.len() - 100..].iter().map(|line| format!("{line}\n")).collect();
+    assert_eq!(result["streams"], json!([tail, "end\n"]));
+    until("the last line", || count(&node) >= expected.len());
+    assert!(of_job(&node.dir, &id)[&1] == expected, "{} lines", count(&node));
+}
+
+#[test]
+fn a_job_that_ended_while_the_manager_was_away_has_its_whole_output() {
+    let mut node = Node::start();
+    let go = node.dir.join("go");
+    let script =
+        format!("echo early; while [ ! -e {} ]; do sleep 0.02; done; echo late; echo bad >&2", go.display());
+    let id = node.push(json!({"command": "bash", "arguments": {"script": script}}));
+    until("the first line", || of_job(&node.dir, &id).contains_key(&1));
+    node.kill_manager();
+    std::fs::write(go, "").unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    // Killed again, when it may have read and even logged the rest, and not answered.
+    for pause in [0, 5, 20] {
+        node.restart();
+        std::thread::sleep(std::time::Duration::from_millis(pause));
+        node.kill_manager();
+    }
+    node.restart();
+    assert_eq!(node.result(&id)["streams"], json!(["early\nlate\n", "bad\n"]));
+    until("all is in the log", || {
+        of_job(&node.dir, &id) == [(1, vec!["early".into(), "late".into()]), (2, vec!["bad".into()])].into()
+    });
+}
+
+#[test]
 fn a_full_disk_holds_no_job_up_and_the_log_says_what_is_missing() {
     with_own_mounts(|| {
         let folder = tempfile::tempdir().unwrap();
         let log = folder.path().join("log");
         std::fs::create_dir(&log).unwrap();
-        let mounted =
-            Command::new("mount").args(["-t", "tmpfs", "-o", "size=4m,mode=700", "core0-test"]).arg(&log).status();
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=4m,mode=700", "core0-test"])
+            .arg(&log)
+            .status();
         assert!(mounted.unwrap().success());
         let ballast = log.join("ballast");
         std::fs::write(&ballast, vec![0; 3 << 20]).unwrap();

@@ -56,7 +56,7 @@ fn half_a_line_of_a_killed_manager_is_taken_away() {
 async fn who_reads_waits_for_room_and_every_line_is_written() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("jobs.log");
-    let log = LogFile::open(path.clone()).unwrap();
+    let log = LogFile::open(dir.path()).unwrap();
     let all: Vec<Room> = futures::future::join_all((0..WAITING / CHUNK).map(|_| log.room())).await;
     let more = tokio::time::timeout(Duration::from_millis(50), log.room()).await;
     assert!(more.is_err(), "there is room for more than there may be");
@@ -74,7 +74,7 @@ async fn who_reads_waits_for_room_and_every_line_is_written() {
 async fn a_disk_that_stands_still_holds_nobody_up_and_what_is_missing_is_counted() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("jobs.log");
-    let log = LogFile::open(path.clone()).unwrap();
+    let log = LogFile::open(dir.path()).unwrap();
     // As if all that may wait did.
     let all: Vec<Room> = futures::future::join_all((0..WAITING / CHUNK).map(|_| log.room())).await;
     for text in ["lost", "lost too"] {
@@ -84,9 +84,37 @@ async fn a_disk_that_stands_still_holds_nobody_up_and_what_is_missing_is_counted
     }
     drop(all);
     log.put(&[record("after")], log.room().await);
+    // Until it moves, nobody waits for it.
+    log.flush().await;
+    while log.shared.still.load(Ordering::Relaxed) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
     log.flush().await;
     let text = std::fs::read_to_string(path).unwrap();
     let lines: Vec<&str> = text.lines().collect();
     assert!(lines.len() == 2 && lines[0].contains("2 lines are missing here"), "{text}");
-    assert!(lines[1].contains("after") && !log.shared.still.load(Ordering::Relaxed), "{text}");
+    assert!(lines[1].contains("after"), "{text}");
+}
+
+#[test]
+fn the_last_places_of_a_job_are_found_among_those_of_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut writer = Writer::open(dir.path().join(NAME)).unwrap();
+    let mut write = |source: &str, time, place| {
+        let text = "{\"time\":1,\"source\":\"job a\",\"out\":99}".into();
+        let record = Record { time, source: source.into(), level: 1, text, place: Some(place) };
+        let line = serde_json::to_vec(&Line::of(&record)).unwrap();
+        writer.write(&[line, b"\n".to_vec()].concat()).unwrap();
+    };
+    use crate::log::Place::{Err, Out};
+    write("job a", 5, Out(50));
+    write("job a", 10, Out(7));
+    write("job a", 11, Err(3));
+    write("job ab", 12, Out(40));
+    write("job b", 12, Out(2));
+    writer.rotate().unwrap();
+    writer.write(b"no line of ours\n").unwrap();
+    let since = [("job a", 10), ("job b", 10), ("job c", 0)].map(|(name, time)| (name.to_string(), time));
+    let places = last_places(dir.path(), since.into()).unwrap();
+    assert_eq!(places, [("job a".to_string(), [7, 3]), ("job b".to_string(), [2, 0])].into());
 }
