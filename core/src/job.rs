@@ -11,11 +11,14 @@ mod remembered;
 mod run;
 mod serial;
 mod spool;
+mod statistics;
 mod table;
 mod tail;
+mod terminal;
 mod usage;
 
 pub use accept::{Adopted, Again, Sender};
 pub use outcome::Outcome;
+pub use statistics::Entry;
 pub use table::{Job, JobInfo, Jobs, Parts};
 pub use usage::Usage;

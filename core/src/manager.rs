@@ -104,8 +104,13 @@ async fn work(
     let mut redis = tokio::spawn(keeper.keep());
 
     let (notes, answers) = answers::channel();
-    let parts =
-        Parts { spawner: spawner.clone(), logs: logs.clone(), publisher: publisher.clone(), answers: notes };
+    let parts = Parts {
+        spawner: spawner.clone(),
+        logs: logs.clone(),
+        publisher: publisher.clone(),
+        answers: notes,
+        access: access.clone(),
+    };
     let limits = config.limits.clone();
     let services = Services::new(service::Parts {
         spawner: spawner.clone(),

@@ -18,8 +18,8 @@ const BATCH: usize = 256;
 /// Most bytes of text that a stream keeps, about, and those of one entry: what is longer is cut.
 const STREAM_BYTES: usize = 4 << 20;
 const TEXT_MAX: usize = 64 << 10;
-/// How long a stream of the logger stays after its last entry.
-const LOGGER_LIFE: Duration = Duration::from_secs(3600);
+/// How long a stream of the logger, or of statistics, stays after its last entry.
+const LOGGER_LIFE: Duration = Duration::from_secs(2 * 3600);
 /// Pause after a failure.
 const PAUSE: Duration = Duration::from_millis(100);
 /// How often the ends of streams are offered to a redis that does not take them: for a minute at least.
@@ -144,7 +144,7 @@ fn pipeline(batch: &[Item]) -> redis::Pipeline {
                 pipeline.cmd("XADD").arg(&**stream).arg("MAXLEN").arg("~").arg(length).arg("*");
                 pipeline.arg("level").arg(record.level).arg("time").arg(record.time);
                 pipeline.arg("source").arg(&*record.source).arg("text").arg(text).ignore();
-                if stream.starts_with("logger:") {
+                if stream.starts_with("logger:") || stream.starts_with("statistics:") {
                     loggers.insert(stream);
                 }
             }

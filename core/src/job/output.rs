@@ -11,13 +11,15 @@ use std::sync::Arc;
 
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use tokio::sync::oneshot;
 use tokio::time::{Duration, Instant, sleep_until};
 
 use super::outcome::Outcome;
 use super::spool::{Spool, State};
-use super::{Job, Jobs};
+use super::terminal;
+use super::{Job, Jobs, Usage};
 use crate::log::{CHUNK, Place, Record, Room, now_ms};
-use crate::process::{Message, Messages, level};
+use crate::process::{Aggregation, Message, Messages, Metric, level};
 use crate::spawner::{Child, Handle};
 use crate::wire;
 
@@ -42,6 +44,17 @@ pub struct Output<'a> {
     live: bool,
     /// What was read last, on its way to the log.
     records: Vec<Record>,
+    terminal: Option<Terminal>,
+}
+
+/// What there is besides when the first stream is a terminal.
+struct Terminal {
+    /// Bytes of a letter whose others have not come.
+    begun: Vec<u8>,
+    /// What was read last, as it is.
+    shown: String,
+    /// Input is passed on as long as it lives.
+    _input: Option<oneshot::Sender<()>>,
 }
 
 enum Pipe {
@@ -67,7 +80,12 @@ impl<'a> Output<'a> {
             begins: Instant::now() + MOMENT,
             live: false,
             records: Vec::new(),
+            terminal: None,
         };
+        if child.on_terminal {
+            output.terminal = Some(output.open_terminal());
+            output.begins = Instant::now();
+        }
         match child.kept.take().map(Spool::open) {
             Some(Ok((spool, state, rests))) => {
                 output.spool = Some(spool);
@@ -100,6 +118,7 @@ impl<'a> Output<'a> {
             () = err.readable() => 1,
         };
         match &self.spool {
+            None if self.terminal.is_some() => {}
             None => self.spool = self.spool().await,
             Some(spool) if spool.is_long() => self.fold().await,
             Some(_) => {}
@@ -114,6 +133,8 @@ impl<'a> Output<'a> {
             Ok(bytes) if bytes.is_empty() => self.end(which),
             Ok(bytes) => self.hear(which, &bytes),
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+            // So a terminal says that nobody has it any more.
+            Err(e) if e.raw_os_error() == Some(libc::EIO) && self.terminal.is_some() => self.end(which),
             Err(e) => {
                 tracing::warn!("cannot read the output of {}: {e}", self.source);
                 self.end(which);
@@ -144,7 +165,47 @@ impl<'a> Output<'a> {
     }
 
     fn log(&mut self, room: Room) {
-        self.job.hear(&self.jobs.parts, std::mem::take(&mut self.records), room);
+        let shown = self.terminal.as_mut().map(|terminal| std::mem::take(&mut terminal.shown));
+        let (time, source, level) = (now_ms(), self.source.clone(), level::STDOUT);
+        let shown = shown.map(|text| Record { time, source, level, text: text.into(), place: None });
+        self.job.hear(&self.jobs.parts, shown, std::mem::take(&mut self.records), room);
+    }
+
+    fn open_terminal(&self) -> Terminal {
+        let ours = self.pipes[0].fd().map(|fd| fd.try_clone_to_owned());
+        let fed = match ours {
+            Some(ours) => ours.and_then(|ours| {
+                rustix::io::ioctl_fionbio(&ours, true)?;
+                terminal::feed(&self.jobs.parts.access, self.job.keys.input(), ours).map(Some)
+            }),
+            None => Ok(None),
+        };
+        let input = fed.unwrap_or_else(|e| {
+            tracing::error!("nothing can be typed for {}: {e}", self.source);
+            None
+        });
+        Terminal { begun: Vec::new(), shown: String::new(), _input: input }
+    }
+
+    /// Says what the processes of the job use.
+    pub async fn tell(&mut self, usage: &Usage) {
+        let Usage { cpu_time, rss, read, written, .. } = usage;
+        let values = [
+            ("job.cpu", cpu_time * 100.0, Aggregation::Difference),
+            ("job.rss", *rss as f64, Aggregation::Average),
+            ("job.read", *read as f64, Aggregation::Difference),
+            ("job.written", *written as f64, Aggregation::Difference),
+        ];
+        for (key, value, aggregation) in values {
+            let tags = [("id".to_string(), self.job.keys.name().to_string())].into();
+            let metric = Metric { key: key.into(), value, aggregation, tags };
+            let (time, source, level) = (now_ms(), self.source.clone(), level::METRIC);
+            let text = metric.to_string().into();
+            self.records.push(Record { time, source, level, text, place: None });
+            self.jobs.gather(&self.source, metric);
+        }
+        let room = self.jobs.parts.logs.room().await;
+        self.log(room);
     }
 
     /// Takes bytes of any number.
@@ -157,6 +218,9 @@ impl<'a> Output<'a> {
     }
 
     fn hear(&mut self, which: usize, bytes: &[u8]) {
+        if let Some(terminal) = &mut self.terminal {
+            terminal.show(bytes);
+        }
         let mut messages = std::mem::take(&mut self.state.messages[which]);
         messages.feed(bytes, &mut |message| self.take(which, message));
         self.state.messages[which] = messages;
@@ -171,6 +235,11 @@ impl<'a> Output<'a> {
 
     fn take(&mut self, which: usize, message: Message) {
         if message.end > self.logged[which] {
+            if message.level == level::METRIC
+                && let Some(metric) = Metric::parse(&message.text)
+            {
+                self.jobs.gather(&self.source, metric);
+            }
             let (time, source, level) = (now_ms(), self.source.clone(), message.level);
             let place = Some([Place::Out, Place::Err][which](message.end));
             let text = message.text.as_str().into();
@@ -192,14 +261,15 @@ impl<'a> Output<'a> {
             while let Some(pipe) = self.pipes[which].fd()
                 && total <= REST
             {
-                let spooled = self.spool.is_some();
+                // What can be read again and again, until there is nothing.
+                let spooled = self.spool.is_some() || self.terminal.is_some();
                 // tokio believes a pipe empty until it heard otherwise. What a process printed is there when its end is known.
                 let rest = match spooled {
                     true => read(which, pipe, &mut self.spool),
                     false => self.jobs.peek(pipe),
                 };
                 let rest = rest.unwrap_or_else(|e| {
-                    if e.kind() != io::ErrorKind::WouldBlock {
+                    if e.kind() != io::ErrorKind::WouldBlock && self.terminal.is_none() {
                         tracing::error!("the last output of {} is lost: {e}", self.source);
                     }
                     Vec::new()
@@ -222,6 +292,28 @@ impl<'a> Output<'a> {
         let (level, data) = answer.map_or((0, String::new()), |message| (message.level, message.text));
         let streams = [tails[0].text(), tails[1].text()];
         Outcome { level, data, streams, ..Outcome::bare(wire::State::Success, 0) }
+    }
+}
+
+impl Terminal {
+    /// Adds bytes to what is shown. A letter that is not whole waits for its rest.
+    fn show(&mut self, bytes: &[u8]) {
+        self.begun.extend_from_slice(bytes);
+        for chunk in self.begun.utf8_chunks() {
+            self.shown.push_str(chunk.valid());
+            if !chunk.invalid().is_empty() {
+                self.shown.push('\u{fffd}');
+            }
+        }
+        // The last one may be no error, but the beginning of something.
+        let begun = match std::str::from_utf8(&self.begun) {
+            Err(e) if self.begun.len() - e.valid_up_to() < 4 && e.error_len().is_none() => e.valid_up_to(),
+            Ok(_) | Err(_) => self.begun.len(),
+        };
+        if begun < self.begun.len() {
+            self.shown.pop();
+        }
+        self.begun.drain(..begun);
     }
 }
 

@@ -7,7 +7,7 @@ use tokio::time::{Duration, Instant, sleep_until};
 
 use super::outcome::Outcome;
 use super::output::Output;
-use super::{Job, Jobs};
+use super::{Job, Jobs, Usage};
 use crate::command::{Code, CommandError};
 use crate::log::now_ms;
 use crate::process::Process;
@@ -20,9 +20,21 @@ const NEVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 impl Jobs {
     /// Starts a process for a job and follows it. What it printed is there as long as its child is.
     pub(super) async fn start(&self, job: &Job, process: &Process) -> (Outcome, Option<Child>) {
-        let tag = format!("job {}", job.keys.name());
+        // The next manager takes over jobs, and none on a terminal: nobody sees what it shows any more.
+        let (kind, _permit) = match process.terminal.map(|_| self.terminals.try_acquire()) {
+            None => ("job", None),
+            Some(Ok(permit)) => ("terminal", Some(permit)),
+            Some(Err(_)) => {
+                let message = "too many jobs are on terminals: wait for one to end";
+                return (Outcome::error(&CommandError::unavailable(message)), None);
+            }
+        };
+        let tag = format!("{kind} {}", job.keys.name());
         match self.parts.spawner.spawn(process, &tag).await {
-            Ok(child) => self.follow(job, child).await,
+            Ok(mut child) => {
+                child.on_terminal = process.terminal.is_some();
+                self.follow(job, child).await
+            }
             Err(error) => {
                 let code = match &error {
                     SpawnError::Failed { source, .. } if source.kind() == io::ErrorKind::NotFound => {
@@ -55,10 +67,17 @@ impl Jobs {
         let left = job.envelope.max_time.map_or(NEVER, |max| max.saturating_sub(age));
         let mut deadline = pin!(sleep_until(Instant::now() + left));
         let mut late = false;
+        let mut used = pin!(usage_after(job, child.pid));
         let exit = loop {
             tokio::select! {
                 exit = child.wait() => break exit,
                 () = output.pass(), if output.is_open() => {}
+                usage = &mut used => {
+                    if usage.processes > 0 {
+                        output.tell(&usage).await;
+                    }
+                    used.set(usage_after(job, child.pid));
+                }
                 () = &mut deadline, if !late => {
                     late = true;
                     handle.signal(libc::SIGKILL).await;
@@ -87,4 +106,12 @@ impl Jobs {
         };
         (Outcome { state, code, critical, ..heard }, Some(child))
     }
+}
+
+/// What the processes of a job use, after the time between two looks; never, when nobody wants to know.
+async fn usage_after(job: &Job, pid: i32) -> Usage {
+    let Some(pause) = job.envelope.stats_interval else { return std::future::pending().await };
+    tokio::time::sleep(pause).await;
+    let look = tokio::task::spawn_blocking(move || Usage::of_groups(&[pid]).remove(&pid));
+    look.await.ok().flatten().unwrap_or_default()
 }

@@ -1,6 +1,7 @@
 //! Carrying a job out: its turn, its runs, its one result.
 
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -16,6 +17,8 @@ use crate::queue::Note;
 use crate::spawner::Child;
 use crate::wire::{JobResult, State};
 
+/// A command that core0 carries out itself takes a while if it takes longer.
+const SOON: Duration = Duration::from_millis(20);
 /// How long a process that failed waits to be started again.
 const RESTART: Duration = Duration::from_secs(1);
 
@@ -47,7 +50,7 @@ impl Jobs {
             ..outcome.result(&job.envelope.id, &job.envelope.command)
         };
         let (ticket, keys) = (job.ticket.clone(), job.keys.clone());
-        let note = Note::Answer { ticket, keys, json: encode(result), begun: job.begins(), child };
+        let note = Note::Answer { ticket, keys, json: encode(result), begun: job.has_begun(), child };
         // The receiver outlives every job.
         let _ = self.parts.answers.send(note).await;
     }
@@ -130,14 +133,26 @@ impl Jobs {
                 None => std::future::pending().await,
             }
         };
-        tokio::select! {
-            biased;
-            answer = answering => match answer {
-                Ok(json) => Outcome::answer(json),
-                Err(error) => Outcome::error(&error),
-            },
-            () = job.control.killed() => told(State::Killed, "killed while it ran"),
-            () = late => told(State::Timeout, "it took longer than its max_time"),
+        let mut answering = answering;
+        let (mut late, mut killed) = (pin!(late), pin!(job.control.killed()));
+        loop {
+            tokio::select! {
+                biased;
+                answer = &mut answering => return match answer {
+                    Ok(json) => Outcome::answer(json),
+                    Err(error) => Outcome::error(&error),
+                },
+                () = &mut killed => return told(State::Killed, "killed while it ran"),
+                () = &mut late => return told(State::Timeout, "it took longer than its max_time"),
+                // Most are answered before, and their flag comes with the answer.
+                () = tokio::time::sleep(SOON), if !job.has_begun() => self.tell_begun(job).await,
+            }
         }
+    }
+
+    /// Has redis say that the job is there.
+    pub(super) async fn tell_begun(&self, job: &Job) {
+        job.control.begun.store(true, Ordering::Relaxed);
+        self.note(Note::Begin { ticket: job.ticket.clone(), keys: job.keys.clone() }).await;
     }
 }

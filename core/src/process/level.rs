@@ -7,7 +7,7 @@ pub const STDERR: u16 = 2;
 
 /// A warning.
 pub const WARNING: u16 = 7;
-/// A statistic.
+/// A statistic: [`Metric`](super::Metric).
 pub const METRIC: u16 = 10;
 
 /// Whether a number is a level that a process may use; other numbers before `::` are text, like an address is.

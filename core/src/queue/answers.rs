@@ -19,7 +19,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// A key that somebody made something else of is ours again: one such would hold back all results.
 ///
 /// For each note: four keys (hash, set, result, flag) and three arguments (what, field, result). What began has its flag;
-/// another `answer` brings it along.
+/// another `answer` brings it along, unless an earlier manager had told.
 const ANSWER: &str = r"#!lua flags=allow-oom
 local life = ARGV[1]
 local function push(key, value)
@@ -39,7 +39,7 @@ for i = 0, #KEYS / 4 - 1 do
     if what ~= 'drop' then
       push(result, json)
       redis.call('EXPIRE', result, life)
-      if what == 'answer' then push(flag, '') end
+      if what == 'answer' and (again == '' or redis.call('EXISTS', flag) == 0) then push(flag, '') end
       redis.call('EXPIRE', flag, life)
     end
   end

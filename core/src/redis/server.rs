@@ -95,7 +95,8 @@ fn users(own: &str, admin: &str, config: &Config) -> io::Result<String> {
                 format!("the password of {name} is empty or has spaces: {}", user.password_file.display());
             return Err(io::Error::new(io::ErrorKind::InvalidData, fault));
         }
-        let keys = format!("~core:user:{name} ~result:{name}:* ~stream:{name}:* ~logger:{name}:*");
+        let keys =
+            format!("~core:user:{name} ~result:{name}:* ~stream:{name}:* ~input:{name}:* ~logger:{name}:*");
         writeln!(acl, "user {name} on >{password} resetchannels {keys} {CLIENT}")
             .map_err(io::Error::other)?;
     }

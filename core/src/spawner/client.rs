@@ -59,6 +59,8 @@ pub struct Child {
     pub kept: Option<[OwnedFd; 3]>,
     /// Up to where an earlier manager had logged either.
     pub logged: [u64; 2],
+    /// Whether its streams are a terminal.
+    pub on_terminal: bool,
     /// Whether it had ended already when this manager took it over.
     pub had_ended: bool,
     exit: oneshot::Receiver<Exit>,
@@ -75,7 +77,18 @@ impl Child {
         spawner: &Spawner,
     ) -> Self {
         let (logged, spawner) = ([0, 0], spawner.clone());
-        Self { slot, pid, started_ms, output, kept: None, logged, had_ended: false, exit, spawner }
+        Self {
+            slot,
+            pid,
+            started_ms,
+            output,
+            kept: None,
+            logged,
+            on_terminal: false,
+            had_ended: false,
+            exit,
+            spawner,
+        }
     }
 
     /// Waits for its end; `None` when the spawner died, and the process with it.

@@ -183,6 +183,53 @@ fn jobs_are_listed_and_killed() {
 }
 
 #[test]
+fn statistics_of_jobs_are_gathered_and_those_with_an_interval_say_what_they_use() {
+    let node = Node::start();
+    let query = |arguments: Value| -> Value {
+        let result = node.call("aggregator.query", arguments);
+        assert_eq!(result["state"], "SUCCESS", "{result}");
+        serde_json::from_str(result["data"].as_str().unwrap()).unwrap()
+    };
+    let printed = "echo '10::rooms:3|A|house=a'; echo '10::rooms:5|A|house=a'; echo '10::rooms:9|A|house=b'; echo 10::nonsense";
+    assert_eq!(node.result(&node.push(bash(printed)))["state"], "SUCCESS");
+    let found = query(json!({"key": "rooms", "tags": {"house": "a"}}));
+    assert_eq!(found.as_array().unwrap().len(), 1, "{found}");
+    // The hour may have ended between the two.
+    let sum = &found[0]["current"]["3600"];
+    assert!(sum["max"] == json!(5.0) && found[0]["last_value"] == json!(5.0), "{found}");
+    assert_eq!(query(json!({"key": "nonsense"})), json!([]));
+    // What its child uses is its own, too.
+    let busy = with(
+        bash("(while :; do :; done) & head -c 50000000 /dev/zero | tail -c 50000000 >/dev/null; wait"),
+        "stats_interval",
+        json!(1),
+    );
+    let id = node.push(with(busy, "stream", json!(true)));
+    until("its processor time is told", || {
+        let found = query(json!({"key": "job.cpu", "tags": {"id": id}}));
+        found[0]["current"]["3600"]["max"].as_f64().is_some_and(|percent| percent > 1.0)
+    });
+    let list = node.call("job.list", json!({"id": id}));
+    let list: Value = serde_json::from_str(list["data"].as_str().unwrap()).unwrap();
+    assert!(list[0]["cpu"].as_f64().unwrap() > 0.0 && list[0]["processes"].as_u64().unwrap() >= 2, "{list}");
+    assert!(list[0]["rss"].as_u64().unwrap() > 1 << 20, "{list}");
+    assert_eq!(node.call("job.kill", json!({"id": id, "signal": 9}))["state"], "SUCCESS");
+    node.result(&id);
+    let entries: Vec<(String, Vec<String>)> = redis::cmd("XRANGE")
+        .arg(format!("stream:{id}"))
+        .arg("-")
+        .arg("+")
+        .query(&mut node.connect())
+        .unwrap();
+    let told = entries.iter().any(|(_, fields)| {
+        fields[1] == "10"
+            && fields.last().unwrap().starts_with("job.rss:")
+            && fields.last().unwrap().ends_with(&format!("|A|id={id}"))
+    });
+    assert!(told, "{entries:?}");
+}
+
+#[test]
 fn a_background_process_does_not_hold_the_result_back() {
     let node = Node::start();
     let began = Instant::now();

@@ -10,6 +10,7 @@ mod lifecycle;
 mod logs;
 mod old_client;
 mod services;
+mod terminals;
 #[path = "../python/venv.rs"]
 mod venv;
 mod wire;

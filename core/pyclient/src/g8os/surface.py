@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from .call import R_co
 from .domains.filesystem import Filesystem
-from .domains.jobs import JobDomain, Process, Service
+from .domains.jobs import Aggregator, JobDomain, Process, Service
 from .domains.network import Bridge, Ip, Nft
 from .domains.node import Config, Core, Info, Logger
 from .domains.storage import Btrfs, Disk, Flist
@@ -31,6 +31,7 @@ class Domains(Generic[R_co]):
         self.info: Info[R_co] = Info(runner)
         self.config: Config[R_co] = Config(runner)
         self.logger: Logger[R_co] = Logger(runner)
+        self.aggregator: Aggregator[R_co] = Aggregator(runner)
         self.job: JobDomain[R_co] = JobDomain(runner)
         self.process: Process[R_co] = Process(runner)
         self.service: Service[R_co] = Service(runner)

@@ -7,10 +7,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::pty::OpenptFlags;
 
 use super::super::protocol::{Event, Exit};
 use super::start::{Failure, Starter};
-use crate::process::Process;
+use crate::process::{Process, Size};
 
 /// Most bytes of a process in JSON: what a command can carry, escaped at its worst.
 const PROCESS_MAX: u64 = 16 << 20;
@@ -80,9 +81,16 @@ impl Children {
         let process = process.map_err(at("read what to start"))?;
         let stdin = fds.next();
         let pipe = || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(io::Error::from);
-        let (out, out_writer) = pipe().map_err(at("make a pipe"))?;
         let (err, err_writer) = pipe().map_err(at("make a pipe"))?;
-        let pid = self.starter.start(&process, stdin.as_ref(), [&out_writer, &err_writer], self.files)?;
+        if let Some(size) = process.terminal {
+            // There is nothing to read from the other stream.
+            let (terminal, its) = terminal(size).map_err(at("make a terminal"))?;
+            let pid = self.starter.start(&process, (Some(&its), [&its, &its]), self.files)?;
+            return Ok((pid, [terminal, err]));
+        }
+        let (out, out_writer) = pipe().map_err(at("make a pipe"))?;
+        let streams = (stdin.as_ref(), [&out_writer, &err_writer]);
+        let pid = self.starter.start(&process, streams, self.files)?;
         Ok((pid, [out, err]))
     }
 
@@ -181,6 +189,16 @@ fn ended() -> Option<i32> {
         let done = libc::waitid(libc::P_ALL, 0, &mut info, options);
         (done == 0 && info.si_pid() != 0).then(|| info.si_pid())
     }
+}
+
+/// A new terminal: our end, and that of a process.
+fn terminal(size: Size) -> io::Result<(OwnedFd, OwnedFd)> {
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    let ours = rustix::pty::openpt(flags)?;
+    rustix::pty::unlockpt(&ours)?;
+    rustix::termios::tcsetwinsize(&ours, size.into())?;
+    let its = rustix::pty::ioctl_tiocgptpeer(&ours, flags)?;
+    Ok((ours, its))
 }
 
 fn read_process(memfd: OwnedFd) -> io::Result<Process> {

@@ -40,6 +40,7 @@ enum Step {
     Parent,
     Files,
     Streams,
+    Terminal,
     Folder,
     Program,
 }
@@ -53,6 +54,7 @@ struct Child<'a> {
     environment: &'a [*const libc::c_char],
     dir: &'a CStr,
     streams: [i32; 3],
+    terminal: bool,
     files: libc::rlimit,
     failed: Option<(Step, i32)>,
 }
@@ -71,12 +73,11 @@ impl Starter {
         Ok(Self { environment: std::env::vars_os().collect(), stack, null })
     }
 
-    /// Starts a process with these streams, in a group of its own; its pid.
+    /// Starts a process with these streams, in a group of its own; its pid. Without a standard input there is none to read.
     pub fn start(
         &self,
         process: &Process,
-        stdin: Option<&OwnedFd>,
-        [out, err]: [&OwnedFd; 2],
+        (stdin, [out, err]): (Option<&OwnedFd>, [&OwnedFd; 2]),
         files: Rlimit,
     ) -> Result<i32, Failure> {
         let bad = |e: std::ffi::NulError| Failure("read what to start".into(), e.into());
@@ -102,6 +103,7 @@ impl Starter {
             environment: &pointers(&environment),
             dir: &dir_text,
             streams: [stdin.unwrap_or(&self.null), out, err].map(|fd| fd.as_fd().as_raw_fd()),
+            terminal: process.terminal.is_some(),
             files: libc::rlimit { rlim_cur: limit(files.current), rlim_max: limit(files.maximum) },
             failed: None,
         };
@@ -121,6 +123,7 @@ impl Starter {
             Step::Parent => "bind its life to the spawner's".into(),
             Step::Files => "limit its files".into(),
             Step::Streams => "hand over its streams".into(),
+            Step::Terminal => "give it its terminal".into(),
             Step::Folder => format!("enter the folder {dir:?}"),
             Step::Program => format!("start {:?}", process.argv[0]),
         };
@@ -156,7 +159,8 @@ extern "C" fn become_program(child: *mut libc::c_void) -> libc::c_int {
 fn steps(child: &mut Child<'_>) -> (Step, i32) {
     // SAFETY: all pointers are to what the parent made, or to locals.
     unsafe {
-        if libc::setpgid(0, 0) != 0 {
+        // Who has a terminal leads a session, and so a group too.
+        if (if child.terminal { libc::setsid() } else { libc::setpgid(0, 0) }) == -1 {
             return (Step::Group, errno());
         }
         let mut none: libc::sigset_t = std::mem::zeroed();
@@ -178,6 +182,9 @@ fn steps(child: &mut Child<'_>) -> (Step, i32) {
             if libc::dup2(from, to as i32) == -1 {
                 return (Step::Streams, errno());
             }
+        }
+        if child.terminal && libc::ioctl(0, libc::TIOCSCTTY, 0) == -1 {
+            return (Step::Terminal, errno());
         }
         if libc::chdir(child.dir.as_ptr()) != 0 {
             return (Step::Folder, errno());
