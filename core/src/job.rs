@@ -17,7 +17,7 @@ mod tail;
 mod terminal;
 mod usage;
 
-pub use accept::{Adopted, Again, Sender};
+pub use accept::{Adopted, Again, AtOnce, Sender};
 pub use outcome::Outcome;
 pub use statistics::Entry;
 pub use table::{Job, JobInfo, Jobs, Parts};

@@ -185,6 +185,7 @@ impl Command for Query {
     const SUMMARY: &'static str = "Gives the statistics of jobs: what they printed as messages of level 10, `KEY:VALUE|A` (values) or `|D` (something that grows) and perhaps `|TAG=VALUE,...`, and what those with a `stats_interval` used. A span that is over goes to the stream `statistics:300` or `statistics:3600`.";
     const ROLE: Role = Role::Read;
     const IDEMPOTENT: bool = true;
+    const AT_ONCE: bool = true;
     type Output = Vec<Entry>;
 
     async fn run(self, context: &Context) -> Result<Self::Output, CommandError> {
