@@ -56,6 +56,12 @@ impl Node {
         redis::Client::open(address.into_connection_info()?.set_redis_settings(login))?.get_connection()
     }
 
+    /// A connection of core0 itself, which may do all.
+    pub fn connect_as_core0(&self) -> Connection {
+        let password = std::fs::read_to_string(self.dir.join("redis/core0.password")).unwrap();
+        self.connect_as("core0", &password).unwrap()
+    }
+
     /// Sends a command and waits for its result.
     pub fn call(&self, command: &str, arguments: Value) -> Value {
         let id = self.push(json!({"command": command, "arguments": arguments}));

@@ -8,7 +8,9 @@ mod init;
 mod jobs;
 mod lifecycle;
 mod old_client;
+mod redis_server;
 mod services;
+mod users;
 #[path = "../python/venv.rs"]
 mod venv;
 mod wire;
