@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore, mpsc};
@@ -51,6 +51,8 @@ pub struct Jobs {
     pub(super) parts: Parts,
     pub(super) limits: Limits,
     pub(super) live: Mutex<HashMap<Arc<str>, Arc<Job>>>,
+    /// The sizes of their commands together.
+    pub(super) bytes: AtomicUsize,
     pub(super) remembered: Mutex<Remembered>,
     pub(super) serial: Arc<Serial>,
     pub(super) processes: Semaphore,
@@ -70,6 +72,8 @@ pub struct Job {
     pub(super) caller: Caller,
     pub(super) entry: &'static Entry,
     pub(super) started_ms: u64,
+    /// Bytes of the command.
+    pub(super) size: usize,
     pub(super) control: Control,
     /// Where its output goes live.
     pub(super) streams: Mutex<Vec<String>>,
@@ -142,6 +146,7 @@ impl Jobs {
             processes: Semaphore::new(limits.processes),
             limits,
             live: Mutex::default(),
+            bytes: AtomicUsize::new(0),
             remembered: Mutex::default(),
             serial: Arc::default(),
             terminals: Semaphore::new(TERMINALS),
@@ -287,7 +292,9 @@ impl Jobs {
     }
 
     pub(super) fn remove(&self, job: &Job) {
-        self.live.lock().remove(job.keys.name());
+        if self.live.lock().remove(job.keys.name()).is_some() {
+            self.bytes.fetch_sub(job.size, Ordering::Relaxed);
+        }
         self.ended.notify_one();
     }
 }

@@ -1,4 +1,5 @@
-//! The input of a job on a terminal: the redis list `input:ID`, to which clients push.
+//! The input of a job on a terminal: the redis list `input:ID`, to which the administrator pushes: named users write nothing
+//! but their queues.
 //!
 //! An entry is an object in JSON: `{"data": TEXT}` is typed, `{"rows": N, "cols": N}` is the new size. One at a time is
 //! taken, and the next when the terminal took it, so what a program does not read stays in the list.
