@@ -37,7 +37,7 @@ use keeper::Keeper;
 /// How long a stop takes at most.
 const STOP: Duration = Duration::from_secs(5);
 /// How long the spawner may take to say that it is well, before it is told to end anything.
-const SPAWNER_STOP: Duration = Duration::from_millis(1000);
+const SPAWNER_STOP: Duration = Duration::from_millis(2000);
 /// What is left of the time for the spawner to end in, at least.
 const LAST_MOMENT: Duration = Duration::from_millis(300);
 /// How long jobs may take to end after a polite signal, and again after the other one.

@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -27,6 +28,8 @@ const START: Duration = Duration::from_secs(10);
 /// How often a spawner is asked whether it is well, and how long it may be silent before it is replaced.
 const WATCH: Duration = Duration::from_secs(3);
 const SILENCE: Duration = Duration::from_secs(12);
+/// How long when it waits for the kernel: a program may come from a file system that takes its time to give it.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Why a process was not started.
 #[derive(Debug, thiserror::Error)]
@@ -164,6 +167,12 @@ impl Message {
 
 type Waiting = Arc<parking_lot::Mutex<HashMap<u64, Pending>>>;
 
+/// The process of a spawner.
+struct Peer {
+    pid: i32,
+    pidfd: OwnedFd,
+}
+
 /// A handle to the spawner.
 #[derive(Clone)]
 pub struct Spawner {
@@ -173,7 +182,7 @@ pub struct Spawner {
     /// Who asked whether it is well.
     pings: Arc<parking_lot::Mutex<Vec<oneshot::Sender<()>>>>,
     /// The process behind the connection.
-    pidfd: Arc<parking_lot::Mutex<Option<OwnedFd>>>,
+    process: Arc<parking_lot::Mutex<Option<Peer>>>,
 }
 
 impl std::fmt::Debug for Spawner {
@@ -192,7 +201,7 @@ impl Spawner {
             next_slot: Arc::default(),
             waiting: Waiting::default(),
             pings: Arc::default(),
-            pidfd: Arc::default(),
+            process: Arc::default(),
         };
         let mut link = Link { socket: socket.into(), log: log.into(), fd: open(socket, log).await? };
         let held = link.meet(&spawner).await?;
@@ -203,15 +212,30 @@ impl Spawner {
 
     /// Replaces a spawner that hangs: it is killed, and what it started dies with it.
     async fn watch(self) {
+        let mut silent = Duration::ZERO;
         while !self.requests.is_closed() {
             tokio::time::sleep(WATCH).await;
-            if !self.answers(SILENCE).await && !self.requests.is_closed() {
-                tracing::error!("the spawner does not answer for {SILENCE:?}: it is killed");
-                self.kill();
-                // Its successor gets the time that it needs.
-                tokio::time::sleep(START).await;
+            if self.answers(SILENCE).await {
+                silent = Duration::ZERO;
+                continue;
             }
+            silent += SILENCE;
+            if self.requests.is_closed() || (self.waits() && silent < PATIENCE) {
+                continue;
+            }
+            tracing::error!("the spawner does not answer for {silent:?}: it is killed");
+            self.kill();
+            // Its successor gets the time that it needs.
+            tokio::time::sleep(START).await;
+            silent = Duration::ZERO;
         }
+    }
+
+    /// Whether it waits for the kernel, as it does until a process that it starts is a program.
+    fn waits(&self) -> bool {
+        let Some(pid) = self.process.lock().as_ref().map(|peer| peer.pid) else { return false };
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('D'))
     }
 
     /// Whether it answers in time.
@@ -231,8 +255,8 @@ impl Spawner {
 
     /// Kills it, and with it all that it started.
     pub fn kill(&self) {
-        if let Some(pidfd) = &*self.pidfd.lock()
-            && let Err(e) = pidfd_send_signal(pidfd, Signal::KILL)
+        if let Some(peer) = &*self.process.lock()
+            && let Err(e) = pidfd_send_signal(&peer.pidfd, Signal::KILL)
         {
             tracing::warn!("cannot kill the spawner: {e}");
         }
@@ -328,18 +352,22 @@ struct Link {
 impl Link {
     /// Takes over what a spawner kept. One that hangs is killed, and another started.
     async fn meet(&mut self, spawner: &Spawner) -> io::Result<Vec<(String, Child)>> {
-        *spawner.pidfd.lock() = self.process()?;
-        if let Ok(held) = tokio::time::timeout(START, self.hear_held(spawner)).await {
-            return held;
+        *spawner.process.lock() = self.process()?;
+        {
+            let mut held = pin!(self.hear_held(spawner));
+            let began = tokio::time::Instant::now();
+            while began.elapsed() < START || (spawner.waits() && began.elapsed() < PATIENCE) {
+                if let Ok(held) = tokio::time::timeout(START, &mut held).await {
+                    return held;
+                }
+            }
         }
-        tracing::error!(
-            "the spawner does not answer for {START:?}: it is killed, and all jobs and services with it"
-        );
+        tracing::error!("the spawner does not answer: it is killed, and all jobs and services with it");
         spawner.kill();
         spawner.waiting.lock().clear();
         tokio::time::timeout(START, self.gone()).await.map_err(io::Error::other)??;
         self.fd = open(&self.socket, &self.log).await?;
-        *spawner.pidfd.lock() = self.process()?;
+        *spawner.process.lock() = self.process()?;
         tokio::time::timeout(START, self.hear_held(spawner)).await.map_err(io::Error::other)?
     }
 
@@ -398,15 +426,16 @@ impl Link {
     /// Its connection ends a moment before it does.
     async fn gone(&self) -> io::Result<()> {
         match self.process()? {
-            Some(pidfd) => watch(pidfd)?.readable().await.map(drop),
+            Some(peer) => watch(peer.pidfd)?.readable().await.map(drop),
             None => Ok(()),
         }
     }
 
     /// The process at the other end, unless it is gone.
-    fn process(&self) -> io::Result<Option<OwnedFd>> {
-        match pidfd_open(sockopt::socket_peercred(&self.fd)?.pid, PidfdFlags::NONBLOCK) {
-            Ok(pidfd) => Ok(Some(pidfd)),
+    fn process(&self) -> io::Result<Option<Peer>> {
+        let pid = sockopt::socket_peercred(&self.fd)?.pid;
+        match pidfd_open(pid, PidfdFlags::NONBLOCK) {
+            Ok(pidfd) => Ok(Some(Peer { pid: pid.as_raw_pid(), pidfd })),
             Err(rustix::io::Errno::SRCH) => Ok(None),
             Err(e) => Err(e.into()),
         }

@@ -60,6 +60,7 @@ class Starter(Generic[Started]):
         tags: Sequence[str] | None = None,
         id: str | None = None,
         recurring_period: float | None = None,
+        stats_interval: float | None = None,
         max_restart: int | None = None,
         log_levels: Sequence[int] | None = None,
     ) -> Started:
@@ -70,6 +71,7 @@ class Starter(Generic[Started]):
             max_time=max_time,
             max_restart=max_restart,
             recurring_period=recurring_period,
+            stats_interval=stats_interval,
             stream=stream,
             log_levels=log_levels,
             tags=tags,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal as signals
+from collections.abc import Mapping
 
 from ..call import Call, Domain, Json, R_co, command, json_call
 
@@ -44,9 +45,9 @@ class Process(Domain[R_co]):
 
 class Aggregator(Domain[R_co]):
     @command
-    def query(self, key: str | None = None, **tags: str) -> Call[Json]:
+    def query(self, key: str | None = None, tags: Mapping[str, str] | None = None) -> Call[Json]:
         """Statistics of jobs: those of a key, and with all of these tags."""
-        return json_call("aggregator.query", key=key, tags=tags)
+        return json_call("aggregator.query", key=key, tags=None if tags is None else dict(tags))
 
 
 class Service(Domain[R_co]):
