@@ -21,4 +21,5 @@ pub use accept::{Adopted, Again, AtOnce, Sender};
 pub use outcome::Outcome;
 pub use statistics::Entry;
 pub use table::{Job, JobInfo, Jobs, Parts};
+pub use terminal::Entry as Input;
 pub use usage::Usage;

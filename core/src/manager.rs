@@ -26,7 +26,7 @@ use crate::paths::Paths;
 use crate::publish;
 use crate::queue::answers;
 use crate::queue::intake::Intake;
-use crate::queue::recover::{recover, remember};
+use crate::queue::recover::{recover, take_stock};
 use crate::redis::Link;
 use crate::redis::server::Server;
 use crate::service::{self, Services};
@@ -136,7 +136,7 @@ async fn work(
             .context("cannot read what was accepted before")?;
         intakes.push(Intake::new(sender, Link::new(&access)?, seen));
     }
-    remember(&node, &mut link).await.context("cannot read what was answered before")?;
+    take_stock(&node, &mut link).await.context("cannot read what was answered before")?;
     let mut intakes: JoinSet<()> = intakes.into_iter().map(|intake| intake.run(node.clone())).collect();
     node.services.reload(&mut kept_services).await.context("cannot read the units of services")?;
     for kept in [kept_jobs, kept_services, kept_tests] {

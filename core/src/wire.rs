@@ -3,9 +3,10 @@
 //! Old clients decide most of it (the Python client `g8core` 1.0.0):
 //!
 //! - A command is one JSON object, pushed to `core:default` by redis' user `default`, or to `core:user:NAME`.
-//! - `result:ID` (`result:NAME:ID`) is a list with one JSON object. It is read as often as one likes and is gone after
-//!   [`RESULT_LIFE`].
-//! - `result:ID:flag` is a list that is there from acceptance on; without a time to live the job is running.
+//! - `result:ID` is a list with one JSON object. It is read as often as one likes and is gone after [`RESULT_LIFE`]. Old
+//!   clients wait for it by moving it onto itself, which is a write. A named user may write nothing but its queue: its
+//!   `result:NAME:ID` is a redis stream of one entry with the field `json`, to be waited for with XREAD from 0.
+//! - `result:ID:flag` (`result:NAME:ID:flag`) is a list that is there from acceptance on; without a time to live the job is running.
 //! - `stream:ID` (`stream:NAME:ID`) is a redis stream, so that many read it, each from where it likes. An entry has the
 //!   fields `level`, `time` (ms since 1970) and `text`; the last one has the field `end` with the state of the job. When the
 //!   manager was killed, the lines of its last moment may be there twice; the result and the log have each once.

@@ -8,8 +8,9 @@ use serde_json::Value;
 
 use super::{Command, CommandError, Role, blocking};
 use crate::context::Context;
-use crate::job::{Entry, JobInfo, Usage};
+use crate::job::{Entry, Input, JobInfo, Usage};
 use crate::log::now_ms;
+use crate::process::Size;
 
 /// A job, in the fields that old clients know.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -165,6 +166,35 @@ impl Command for Unschedule {
 
     async fn run(self, context: &Context) -> Result<bool, CommandError> {
         context.node.jobs.unschedule(&context.caller, &self.id)?;
+        Ok(true)
+    }
+}
+
+/// `job.input`
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct Type {
+    /// The job.
+    id: String,
+    /// What is typed.
+    #[serde(default)]
+    data: Option<String>,
+    /// The new size.
+    #[serde(default)]
+    terminal: Option<Size>,
+}
+
+impl Command for Type {
+    const NAME: &'static str = "job.input";
+    const SUMMARY: &'static str = "Types on the terminal of a job, or changes its size. Send them with one `queue`, which keeps their order; the administrator can push to the list `input:ID` instead.";
+    const ROLE: Role = Role::Operate;
+    const IDEMPOTENT: bool = false;
+    type Output = bool;
+
+    async fn run(self, context: &Context) -> Result<bool, CommandError> {
+        let entries = [self.terminal.map(Input::Size), self.data.map(|data| Input::Data { data })];
+        for entry in entries.into_iter().flatten() {
+            context.node.jobs.input(&context.caller, &self.id, entry)?;
+        }
         Ok(true)
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use futures::FutureExt;
 use parking_lot::Mutex;
@@ -11,6 +12,7 @@ use super::outcome::{Outcome, encode};
 use super::table::Control;
 use super::{Job, Jobs};
 use crate::command::{self, CommandError, Entry, Role, Run};
+use crate::config::Limits;
 use crate::context::{Caller, Context, Node};
 use crate::log::now_ms;
 use crate::queue::{Note, Ticket};
@@ -69,14 +71,15 @@ impl Jobs {
     /// The answer to a command that can be answered on its way in.
     pub fn at_once(node: &Arc<Node>, sender: &Sender, raw: &[u8]) -> Option<AtOnce> {
         let jobs = &node.jobs;
-        if raw.len() > AT_ONCE_MAX {
+        // The results of named users are of another kind.
+        if raw.len() > AT_ONCE_MAX || sender.caller.name().is_some() {
             return None;
         }
         let envelope = Envelope::parse(raw).ok()?;
         let Envelope { queue: None, recurring_period: None, stream: false, .. } = &envelope else {
             return None;
         };
-        let entry = jobs.entry(sender, &envelope).ok().filter(|entry| entry.at_once)?;
+        let entry = jobs.entry(sender, &envelope, raw.len()).ok().filter(|entry| entry.at_once)?;
         let keys = Keys::new(sender.caller.name(), &envelope.id);
         if jobs.is_known(&keys) {
             return None;
@@ -141,7 +144,7 @@ impl Jobs {
             }
         };
         let keys = self.new_name(sender, &envelope.id, &envelope.command)?;
-        let entry = match self.entry(sender, &envelope) {
+        let entry = match self.entry(sender, &envelope, raw.len()) {
             Ok(entry) => entry,
             Err(outcome) => {
                 return Err(Some(Refusal { id: envelope.id, command: envelope.command, outcome }));
@@ -153,11 +156,13 @@ impl Jobs {
             caller: sender.caller.clone(),
             entry,
             started_ms: now_ms(),
+            size: raw.len(),
             control: Control::default(),
             streams: Mutex::new(streams),
             envelope,
             keys,
         });
+        self.bytes.fetch_add(job.size, Ordering::Relaxed);
         self.live.lock().insert(job.keys.name().into(), job.clone());
         Ok(job)
     }
@@ -174,7 +179,7 @@ impl Jobs {
         Ok(keys)
     }
 
-    fn entry(&self, sender: &Sender, envelope: &Envelope) -> Result<&'static Entry, Outcome> {
+    fn entry(&self, sender: &Sender, envelope: &Envelope, size: usize) -> Result<&'static Entry, Outcome> {
         let name = &envelope.command;
         let Some(entry) = command::find(name) else {
             let shown = &name[..name.floor_char_boundary(SHOWN)];
@@ -189,12 +194,21 @@ impl Jobs {
                 sender.caller.role
             ))));
         }
-        let room = if sender.caller.role == Role::Admin { ADMIN_ROOM } else { 0 };
-        if self.count() >= self.limits.accepted + room {
-            return Err(Outcome::error(&CommandError::unavailable(format!(
-                "{} commands are being worked on: wait for some to end",
-                self.limits.accepted
-            ))));
+        let Limits { accepted, accepted_bytes, .. } = self.limits;
+        let (room, bytes_room) = match sender.caller.role {
+            Role::Admin => (ADMIN_ROOM, accepted_bytes / 2),
+            Role::Read | Role::Operate => (0, 0),
+        };
+        let busy = |what: String| {
+            let message = format!("{what} are being worked on: wait for some to end");
+            Err(Outcome::error(&CommandError::unavailable(message)))
+        };
+        if self.count() >= accepted + room {
+            return busy(format!("{accepted} commands"));
+        }
+        // redis keeps them too, and what it cannot drop must not be all that it has room for.
+        if self.bytes.load(Ordering::Relaxed) + size > accepted_bytes + bytes_room {
+            return busy(format!("commands of {accepted_bytes} bytes"));
         }
         Ok(entry)
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore, mpsc};
@@ -13,6 +13,7 @@ use super::remembered::Remembered;
 use super::serial::Serial;
 use super::spool::Glass;
 use super::statistics::{Entry as Statistic, Statistics};
+use super::terminal;
 use crate::command::{CommandError, Entry, Run};
 use crate::config::Limits;
 use crate::context::Caller;
@@ -51,6 +52,8 @@ pub struct Jobs {
     pub(super) parts: Parts,
     pub(super) limits: Limits,
     pub(super) live: Mutex<HashMap<Arc<str>, Arc<Job>>>,
+    /// The sizes of their commands together.
+    pub(super) bytes: AtomicUsize,
     pub(super) remembered: Mutex<Remembered>,
     pub(super) serial: Arc<Serial>,
     pub(super) processes: Semaphore,
@@ -70,6 +73,8 @@ pub struct Job {
     pub(super) caller: Caller,
     pub(super) entry: &'static Entry,
     pub(super) started_ms: u64,
+    /// Bytes of the command.
+    pub(super) size: usize,
     pub(super) control: Control,
     /// Where its output goes live.
     pub(super) streams: Mutex<Vec<String>>,
@@ -89,6 +94,8 @@ pub(super) struct Control {
 pub(super) struct Asked {
     /// The process that runs now.
     pub(super) process: Option<(Handle, i32)>,
+    /// Its terminal; input is passed on as long as this is here.
+    pub(super) input: Option<mpsc::Sender<terminal::Entry>>,
     /// It shall end.
     pub(super) killed: bool,
     /// It shall not run again.
@@ -142,6 +149,7 @@ impl Jobs {
             processes: Semaphore::new(limits.processes),
             limits,
             live: Mutex::default(),
+            bytes: AtomicUsize::new(0),
             remembered: Mutex::default(),
             serial: Arc::default(),
             terminals: Semaphore::new(TERMINALS),
@@ -198,6 +206,20 @@ impl Jobs {
             count += 1;
         }
         Ok(count)
+    }
+
+    /// Does something to the terminal of a job.
+    pub fn input(&self, caller: &Caller, id: &str, entry: terminal::Entry) -> Result<(), CommandError> {
+        if !entry.is_sound() {
+            return Err(CommandError::bad_request(
+                "too much is typed at once, or no terminal is of this size",
+            ));
+        }
+        let input = self.get(caller, id)?.control.asked.lock().input.clone();
+        let input = input.ok_or_else(|| CommandError::precondition(format!("job {id} has no terminal")))?;
+        input
+            .try_send(entry)
+            .map_err(|_| CommandError::unavailable(format!("job {id} does not read its terminal")))
     }
 
     /// A recurring job ends after its present run.
@@ -287,7 +309,9 @@ impl Jobs {
     }
 
     pub(super) fn remove(&self, job: &Job) {
-        self.live.lock().remove(job.keys.name());
+        if self.live.lock().remove(job.keys.name()).is_some() {
+            self.bytes.fetch_sub(job.size, Ordering::Relaxed);
+        }
         self.ended.notify_one();
     }
 }

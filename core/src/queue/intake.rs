@@ -27,6 +27,9 @@ const BATCH_BYTES: usize = 8 << 20;
 ///
 /// What BLMOVE moved may be answered here and now, when the answer is known: it is not accepted then, and answered once as it is
 /// taken away with that.
+///
+/// A redis that knows nothing begins to number at the time of its clock in us, which it notes as `core:floor`: no number is ever
+/// given twice, also when the data of the redis before it is lost.
 const ACCEPT: &str = r"#!lua flags=allow-oom
 local given = 0
 local function give(key, value)
@@ -52,6 +55,11 @@ if last and tonumber(last) > seen then
     if raw then accepted[#accepted + 1] = { seq, raw } end
   end
   if #accepted > 0 then return { given, accepted } end
+end
+if redis.call('EXISTS', 'core:floor') == 0 then
+  local now = redis.call('TIME')
+  local floor = string.format('%.0f', now[1] * 1000000 + now[2])
+  redis.call('MSET', KEYS[4], floor, 'core:floor', floor)
 end
 local raws, bytes = redis.call('LRANGE', KEYS[2], 0, -1), 0
 for _, raw in ipairs(raws) do bytes = bytes + #raw end

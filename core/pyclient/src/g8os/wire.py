@@ -1,6 +1,7 @@
 """What a client and a node say to each other: names of keys, ids, and the JSON of a command. No I/O.
 
-A command is one JSON object, RPUSHed to the user's queue. Its result appears in `result:<id>`, a list of one element;
+A command is one JSON object, RPUSHed to the user's queue. Its result appears in `result:<id>`, a list of one element, or,
+for users other than `default`, who may write nothing but their queue, a redis stream of one entry with the field `json`;
 the list `result:<id>:flag` is there from the moment the node took the command in until the result expires, and has no
 time to live while the job runs. Live output is the redis stream `stream:<id>`. Users other than `default` have keys of
 their own, since redis grants rights by key.
@@ -46,6 +47,10 @@ class Keys:
     @property
     def commands(self) -> str:
         return "core:default" if self.user == DEFAULT_USER else f"core:user:{self.user}"
+
+    @property
+    def results_are_streams(self) -> bool:
+        return self.user != DEFAULT_USER
 
     def result(self, job_id: str) -> str:
         return f"result:{self._scope}{job_id}"
