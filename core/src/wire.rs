@@ -10,7 +10,7 @@
 //! - `stream:ID` (`stream:NAME:ID`) is a redis stream, so that many read it, each from where it likes. An entry has the
 //!   fields `level`, `time` (ms since 1970) and `text`; the last one has the field `end` with the state of the job. When the
 //!   manager was killed, the lines of its last moment may be there twice; the result and the log have each once.
-//! - `input:ID` (`input:NAME:ID`) is a list: what is pushed to it is typed on the terminal of a job that has one.
+//! - `input:ID` is a list: what is pushed to it is typed on the terminal of a job that has one. Named users have `job.input`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
