@@ -26,8 +26,8 @@ pub struct System {
     #[serde(default)]
     stdin: String,
     /// Gives it a terminal of this size. What it prints comes as it is in the stream of the job, which needs `stream`; what is
-    /// pushed to the list `input:ID`, as the administrator may, is typed, `{"data": TEXT}`, or changes the size, `{"rows": N, "cols": N}`. Such a job
-    /// does not outlive the manager.
+    /// pushed to the list `input:ID`, as the administrator may, is typed, `{"data": TEXT}`, or changes the size,
+    /// `{"rows": N, "cols": N}`. Such a job does not outlive the manager.
     #[serde(default)]
     terminal: Option<Size>,
 }
@@ -58,8 +58,8 @@ pub struct Bash {
     #[serde(default)]
     stdin: String,
     /// Gives it a terminal of this size. What it prints comes as it is in the stream of the job, which needs `stream`; what is
-    /// pushed to the list `input:ID`, as the administrator may, is typed, `{"data": TEXT}`, or changes the size, `{"rows": N, "cols": N}`. Such a job
-    /// does not outlive the manager.
+    /// pushed to the list `input:ID`, as the administrator may, is typed, `{"data": TEXT}`, or changes the size,
+    /// `{"rows": N, "cols": N}`. Such a job does not outlive the manager.
     #[serde(default)]
     terminal: Option<Size>,
 }
