@@ -18,8 +18,9 @@ const BATCH: usize = 256;
 /// Most bytes of text that a stream keeps, about, and those of one entry: what is longer is cut.
 const STREAM_BYTES: usize = 4 << 20;
 const TEXT_MAX: usize = 64 << 10;
-/// How long a stream that has not ended stays after its last entry. It must have an end, or redis could not make room.
-const LIVE_LIFE: Duration = Duration::from_secs(3600);
+/// How long a stream that has not ended stays after its last entry: longer than the longest span of statistics. It must have
+/// an end, or redis could not make room.
+const LIVE_LIFE: Duration = Duration::from_secs(2 * 3600);
 /// Pause after a failure.
 const PAUSE: Duration = Duration::from_millis(100);
 /// How often the ends of streams are offered to a redis that does not take them: for a minute at least.

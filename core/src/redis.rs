@@ -27,6 +27,12 @@ pub struct Access {
     pub password: String,
 }
 
+impl std::fmt::Debug for Access {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Access").field("socket", &self.socket).finish_non_exhaustive()
+    }
+}
+
 /// One connection, made when it is needed and again after it broke. Each user of redis has its own, as a command that
 /// blocks would block the others.
 pub struct Link {

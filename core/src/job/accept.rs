@@ -177,8 +177,8 @@ impl Jobs {
     }
 
     async fn begin(&self, node: &Arc<Node>, job: Arc<Job>, child: Option<Child>) {
-        if job.begins() {
-            self.note(Note::Begin { ticket: job.ticket.clone(), keys: job.keys.clone() }).await;
+        if job.is_process() {
+            self.tell_begun(&job).await;
         }
         let user = job.caller.user.as_str();
         let turn = job.envelope.queue.as_ref().map(|queue| self.serial.enter(&format!("{user}:{queue}")));
@@ -190,10 +190,10 @@ impl Jobs {
         let keys = Keys::new(sender.caller.name(), &id);
         self.remembered.lock().put(keys.name().into());
         let result = outcome.result(&id, &command);
-        self.note(Note::Answer { ticket, keys, json: encode(result), begun: false }).await;
+        self.note(Note::Answer { ticket, keys, json: encode(result), begun: false, child: None }).await;
     }
 
-    async fn note(&self, note: Note) {
+    pub(super) async fn note(&self, note: Note) {
         // The receiver outlives every job.
         let _ = self.parts.answers.send(note).await;
     }

@@ -158,7 +158,7 @@ impl Keeper {
                     silent = if well { 0 } else { silent + 1 };
                     if silent >= 2 {
                         tracing::error!("redis does not answer: it is killed");
-                        child.killer().signal(libc::SIGKILL).await;
+                        child.handle().signal(libc::SIGKILL).await;
                     }
                     if self.without_port && well && take_port(&mut link, self.server.port).await {
                         tracing::info!("redis has its port {} again", self.server.port);
@@ -174,7 +174,7 @@ impl Keeper {
     async fn end(&mut self) -> anyhow::Result<()> {
         let Some(child) = &mut self.child else { return Ok(()) };
         tracing::warn!("redis does not answer: pid {} is killed", child.pid);
-        child.killer().signal(libc::SIGKILL).await;
+        child.handle().signal(libc::SIGKILL).await;
         if tokio::time::timeout(WATCH, child.wait()).await.is_err() {
             bail!("redis, pid {}, does not end: what is wrong with its disk?", child.pid);
         }

@@ -1,11 +1,13 @@
 //! Results going out, many to a round trip, each exactly once.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use redis::{RedisResult, Script};
 use tokio::sync::mpsc;
 
 use super::{BATCH, Note};
+use crate::log::Logs;
 use crate::redis::Link;
 use crate::wire::RESULT_LIFE;
 
@@ -21,7 +23,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// above `core:floor`, and it is answered if there is no result yet.
 ///
 /// For each note: four keys (hash, set, result, flag) and three arguments (what, field, result). What began has its flag;
-/// another `answer` brings it along.
+/// another `answer` brings it along, unless an earlier manager had told.
 const ANSWER: &str = r"#!lua flags=allow-oom
 local life = ARGV[1]
 local function again_ours(key, ...)
@@ -51,7 +53,7 @@ for i = 0, #KEYS / 4 - 1 do
         again_ours(result, 'XADD', result, '1-0', 'json', json)
       end
       redis.call('EXPIRE', result, life)
-      if what == 'answer' or redis.call('EXISTS', flag) == 0 then push(flag, '') end
+      if (what == 'answer' and again == '') or redis.call('EXISTS', flag) == 0 then push(flag, '') end
       redis.call('EXPIRE', flag, life)
     end
   end
@@ -71,10 +73,14 @@ pub struct Answers {
 
 impl Answers {
     /// Writes until the senders are gone. What redis does not take is offered again until it does.
-    pub async fn run(mut self, mut link: Link) {
+    pub async fn run(mut self, mut link: Link, logs: Arc<Logs>) {
         let script = Script::new(ANSWER);
         let mut batch = Vec::with_capacity(BATCH);
         while self.notes.recv_many(&mut batch, BATCH).await > 0 {
+            // Whose job is answered is not asked again for what it printed.
+            if batch.iter().any(|note| matches!(note, Note::Answer { child: Some(_), .. })) {
+                logs.flush().await;
+            }
             let mut failures = 0;
             while let Err(e) = write(&script, &mut link, &batch).await {
                 if failures == 0 {
@@ -94,10 +100,12 @@ async fn write(script: &Script, link: &mut Link, batch: &[Note]) -> RedisResult<
     for note in batch {
         let (what, ticket, keys, json) = match note {
             Note::Begin { ticket, keys } => ("begin", ticket, Some(keys), ""),
-            Note::Answer { ticket, keys, json, begun: false } => {
+            Note::Answer { ticket, keys, json, begun: false, .. } => {
                 ("answer", ticket, Some(keys), json.as_str())
             }
-            Note::Answer { ticket, keys, json, begun: true } => ("end", ticket, Some(keys), json.as_str()),
+            Note::Answer { ticket, keys, json, begun: true, .. } => {
+                ("end", ticket, Some(keys), json.as_str())
+            }
             Note::Drop { ticket } => ("drop", ticket, None, ""),
         };
         call.key(ticket.inflight()).key(if ticket.resumed { ticket.again() } else { String::new() });

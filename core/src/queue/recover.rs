@@ -80,7 +80,7 @@ fn owner(key: &str) -> Option<&str> {
     match (parts.next()?, parts.next()?, parts.next()?) {
         ("core", "user" | "inflight" | "again" | "batch" | "intake", user) => Some(user),
         // `result:ID:flag` is the administrator's.
-        ("result" | "stream" | "logger", user, id) if id != "flag" => Some(user),
+        ("result" | "stream" | "logger" | "input", user, id) if id != "flag" => Some(user),
         _ => None,
     }
 }

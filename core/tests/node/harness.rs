@@ -212,6 +212,21 @@ pub fn runs(pid: i32) -> bool {
     std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| !line.is_empty())
 }
 
+/// Runs a test on a thread in a new mount namespace, where what it starts lives too: its mounts go with it.
+pub fn with_own_mounts(test: impl FnOnce() + Send + 'static) {
+    let run = move || {
+        // SAFETY: a mount namespace changes no memory and no descriptor of this thread.
+        unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNS) }
+            .expect("root makes mount namespaces");
+        let private = Command::new("mount").args(["--make-rprivate", "/"]).status().unwrap();
+        assert!(private.success());
+        test();
+    };
+    if let Err(panic) = std::thread::spawn(run).join() {
+        std::panic::resume_unwind(panic);
+    }
+}
+
 /// Sends a signal.
 pub fn signal(pid: i32, signal: i32) {
     // SAFETY: no pointers.

@@ -7,9 +7,11 @@ mod harness;
 mod init;
 mod jobs;
 mod lifecycle;
+mod logs;
 mod old_client;
 mod redis_server;
 mod services;
+mod terminals;
 mod users;
 #[path = "../python/venv.rs"]
 mod venv;

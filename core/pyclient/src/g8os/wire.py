@@ -95,6 +95,8 @@ class Options:
     """How often a job that failed is started again."""
     recurring_period: float | None = None
     """Seconds after which the job is started again, for ever."""
+    stats_interval: float | None = None
+    """Seconds after which it is said, again and again, what the job uses: messages of level 10, and `aggregator.query`."""
     stream: bool = False
     """Whether output can be followed live."""
     log_levels: Sequence[int] | None = None
@@ -107,7 +109,8 @@ class Options:
             if not isinstance(self.queue, str) or not 0 < len(self.queue) <= _QUEUE_MAX:
                 raise InvalidArgument(f"queue {self.queue!r} is not a text of 1 to {_QUEUE_MAX} characters")
             fields["queue"] = self.queue
-        for name, seconds in (("max_time", self.max_time), ("recurring_period", self.recurring_period)):
+        for name in ("max_time", "recurring_period", "stats_interval"):
+            seconds = getattr(self, name)
             if seconds is None:
                 continue
             number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
@@ -140,6 +143,7 @@ class JobOptions(TypedDict, total=False):
     max_time: float | None
     max_restart: int | None
     recurring_period: float | None
+    stats_interval: float | None
     stream: bool
     log_levels: Sequence[int] | None
     tags: Sequence[str] | None
