@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use g8_fs::log_quota::LogQuota;
 use parking_lot::Mutex;
 
 use super::outcome::{Outcome, encode};
@@ -29,6 +30,15 @@ const SHOWN: usize = 64;
 pub struct Sender {
     /// The caller that the queue belongs to.
     pub caller: Caller,
+    /// How often it is logged what cannot be answered.
+    log: Arc<LogQuota>,
+}
+
+impl Sender {
+    /// Whose queue is `caller`'s.
+    pub fn new(caller: Caller) -> Self {
+        Self { caller, log: Arc::default() }
+    }
 }
 
 /// The processes of jobs that outlived the last manager, by the names of their jobs.
@@ -84,7 +94,9 @@ impl Jobs {
         let envelope = match Envelope::parse(raw) {
             Ok(envelope) => envelope,
             Err(EnvelopeError::NoId(fault)) => {
-                tracing::warn!("something from {} is dropped: {fault}", sender.caller.user);
+                if sender.log.allows() {
+                    tracing::warn!("something from {} is dropped: {fault}", sender.caller.user);
+                }
                 return Err(None);
             }
             Err(EnvelopeError::Refused { id, command, error }) => {
@@ -122,7 +134,9 @@ impl Jobs {
         if self.live.lock().contains_key(keys.name()) || self.remembered.lock().has(keys.name()) {
             let state = State::DuplicateId.name();
             let command = &command[..command.floor_char_boundary(SHOWN)];
-            tracing::warn!("{state}: {command:?} {} is dropped, the first one is answered", keys.name());
+            if sender.log.allows() {
+                tracing::warn!("{state}: {command:?} {} is dropped, the first one is answered", keys.name());
+            }
             return Err(None);
         }
         Ok(keys)
