@@ -159,11 +159,12 @@ async fn work(
         tracing::error!("the spawner does not answer: it is killed");
         spawner.kill();
     }
-    node.jobs.stop(JOBS_STOP).await;
-    if tokio::time::timeout(LAST_RESULTS, node.domains.stop()).await.is_err() {
+    let left = |limit: Duration| limit.min((STOP - 2 * LAST_MOMENT).saturating_sub(stopping.elapsed()));
+    node.jobs.stop(left(2 * JOBS_STOP) / 2).await;
+    if tokio::time::timeout(left(LAST_RESULTS), node.domains.stop()).await.is_err() {
         tracing::warn!("some bridges did not end in time");
     }
-    node.services.stop_all(SERVICES_STOP).await;
+    node.services.stop_all(left(SERVICES_STOP)).await;
     drop(node);
     // The writer ends when the last sender is gone and what it sent is written.
     let written = async {
@@ -171,12 +172,12 @@ async fn work(
         publisher.flush().await;
         ended
     };
-    match tokio::time::timeout(LAST_RESULTS, written).await {
+    match tokio::time::timeout(left(LAST_RESULTS), written).await {
         Ok(ended) => ended.context("the last results were not written")?,
         Err(_) => tracing::warn!("redis did not take the last results"),
     }
     redis.abort();
-    if tokio::time::timeout(LAST_LINES, logs.flush()).await.is_err() {
+    if tokio::time::timeout(left(LAST_LINES), logs.flush()).await.is_err() {
         tracing::warn!("the disk did not take the last lines of the log");
     }
     Ok(stopping)
