@@ -11,9 +11,9 @@ use g8_fs::format::RunConfig;
 
 use crate::cli::{Global, Net, RunArgs};
 use crate::commands::mount;
-use crate::container::{self, Network, Spec, resolve_user};
 use crate::exit::{Quiet, WithCode};
 use crate::session::{Session, wanted};
+use g8_container::{Network, Spec, resolve_user};
 
 /// As docker's: what failed before the command could run.
 const FAILED: u8 = 125;
@@ -39,7 +39,7 @@ fn contained(global: &Global, args: &RunArgs) -> anyhow::Result<i32> {
     let suid = args.options.suid || args.privileged;
     let (status, hold) = mount::mount(global, MountRequest { hold: true, suid, ..request })?;
     let result = spec(args, &config, &status.mountpoint, &status.reference)
-        .and_then(|spec| Ok(container::run(&spec)?));
+        .and_then(|spec| Ok(g8_container::run(&spec)?));
     drop(hold);
     // The daemon unmounts when it sees the connection end; the directory can go only after that.
     g8_fs::engine::mountpoint::unmount(&status.mountpoint, true)?;

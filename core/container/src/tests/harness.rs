@@ -146,7 +146,7 @@ impl Launch {
             self.threads.to_string(),
         ];
         let mut command = Command::new(std::env::current_exe().expect("this test"));
-        command.args(["--exact", "container::tests::launcher", "--nocapture", "--test-threads=1"]);
+        command.args(["--exact", "tests::launcher", "--nocapture", "--test-threads=1"]);
         command.env(LAUNCH, fields.join(&FIELD.to_string())).stdout(Stdio::null());
         command
     }
