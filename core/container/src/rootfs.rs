@@ -4,13 +4,16 @@
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid, chmodat, chownat, fstat, mkdir, openat};
+use rustix::fs::{
+    AtFlags, CWD, FileType, Gid, Mode, OFlags, StatxFlags, Uid, fchmod, fchown, fstat, mkdir, openat, statx,
+};
 use rustix::io::{Errno, Result};
 use rustix::mount::{MountAttrFlags, UnmountFlags, unmount};
 use rustix::process::{chdir, fchdir, pivot_root};
 
 use super::mount::{self, DATA_ONLY, NO_DEVICES, READ_ONLY};
 use super::plan::Plan;
+use super::{Upper, link};
 
 /// What of the kernel the container may read and not change (docker's list).
 const READ_ONLY_PATHS: [&CStr; 5] =
@@ -33,57 +36,81 @@ const MASKED_PATHS: [&CStr; 12] = [
     c"sys/firmware",
 ];
 
-/// Mounts the tmpfs with all that the container writes, and the image in it, as `lower`.
+/// Mounts the tmpfs with all that the container writes, and in it the image, as `lower`, and the layers on disk, if they
+/// are there, as `disk`.
 ///
-/// It goes over the image's own place: that is a directory which exists and which nobody in this mount
-/// namespace needs any more, so none has to be made on the host, and none can be left there. As the overlay's
-/// layers lie side by side in it, their names are relative: no path with a `:` or a `,` is ever parsed.
-pub(super) fn mount_scratch(plan: &Plan<'_>) -> Result<OwnedFd> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let place = openat(CWD, plan.lower.as_c_str(), flags, Mode::empty())?;
-    let image = mount::copy(&place, c"", READ_ONLY)?;
+/// It goes over the root: that is a directory which exists and which everybody may search, and nobody in this mount
+/// namespace looks up what it covers. So none has to be made on the host, and none can be left there. As the overlay's
+/// layers lie in it, their names are relative: no path with a `:` or a `,` is ever parsed.
+pub(super) fn mount_scratch(plan: &Plan<'_>, image: &OwnedFd, link: &OwnedFd) -> Result<OwnedFd> {
     let options = [
-        (c"size", plan.upper_size.as_c_str()),
-        (c"nr_inodes", plan.upper_inodes.as_c_str()),
+        (c"size", plan.scratch_size.as_c_str()),
+        (c"nr_inodes", plan.scratch_inodes.as_c_str()),
         (c"mode", c"0700"),
     ];
     // Setuid and devices are decided by the overlay's own flags: nothing is ever opened through this mount.
-    let scratch = mount::create(c"tmpfs", &options, MountAttrFlags::empty())?;
-    mount::attach(&scratch, &place)?;
-    mount::attach(&image, mount::directory(&scratch, c"lower")?)?;
-    mount::directory(&scratch, c"work")?;
-
+    let scratch = mount::create(c"tmpfs", &options, &[], MountAttrFlags::empty())?;
+    let root = openat(CWD, c"/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    mount::attach(&scratch, root)?;
+    mount::attach(image, mount::directory(&scratch, c"lower")?)?;
+    let upper = match plan.spec.upper {
+        Upper::Memory { .. } => {
+            mount::directory(&scratch, c"work")?;
+            mount::directory(&scratch, c"upper")?;
+            openat(&scratch, c"upper", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?
+        }
+        Upper::Disk { .. } => {
+            mount::attach(link::receive_mount(link)?, mount::directory(&scratch, c"disk")?)?;
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            openat(mount::locate(&scratch, c"disk")?, c"upper", flags, Mode::empty())?
+        }
+    };
     // The upper layer's root stands for the image's root.
-    mount::directory(&scratch, c"upper")?;
-    let root = fstat(&image)?;
-    let owner = (Uid::from_raw(root.st_uid), Gid::from_raw(root.st_gid));
-    chownat(&scratch, c"upper", Some(owner.0), Some(owner.1), AtFlags::empty())?;
-    chmodat(&scratch, c"upper", Mode::from_raw_mode(root.st_mode), AtFlags::empty())?;
+    let root = fstat(image)?;
+    fchown(&upper, Some(Uid::from_raw(root.st_uid)), Some(Gid::from_raw(root.st_gid)))?;
+    fchmod(&upper, Mode::from_raw_mode(root.st_mode))?;
     Ok(scratch)
 }
 
 /// Mounts the overlay and returns its root.
-pub(super) fn mount_overlay(scratch: &OwnedFd, privileged: bool) -> Result<OwnedFd> {
+pub(super) fn mount_overlay(plan: &Plan<'_>, scratch: &OwnedFd) -> Result<OwnedFd> {
     fchdir(scratch)?;
-    let options = [(c"lowerdir", c"lower"), (c"upperdir", c"upper"), (c"workdir", c"work")];
-    // The container may make device nodes (CAP_MKNOD) and there is no device cgroup, so every mount that it
-    // can make files on refuses to open them.
-    let attributes = if privileged { MountAttrFlags::empty() } else { NO_DEVICES };
-    let root = mount::create(c"overlay", &options, attributes)?;
+    let (upper, work, lasting) = match plan.spec.upper {
+        Upper::Memory { .. } => (c"upper", c"work", true),
+        // What is written lives as long as the container, so nobody waits for the disk.
+        Upper::Disk { .. } => (c"disk/upper", c"disk/work", false),
+    };
+    let options = [(c"lowerdir", c"lower"), (c"upperdir", upper), (c"workdir", work)];
+    // In a user namespace the overlay may keep its marks in attributes of users only.
+    let switches: &[&CStr] = match (plan.spec.privileged, lasting) {
+        (true, true) => &[],
+        (true, false) => &[c"volatile"],
+        (false, true) => &[c"userxattr"],
+        (false, false) => &[c"userxattr", c"volatile"],
+    };
+    // The container may make device nodes (CAP_MKNOD) where it is the host's root, and there is no device cgroup, so every
+    // mount that it can make files on refuses to open them.
+    let attributes = if plan.spec.privileged { MountAttrFlags::empty() } else { NO_DEVICES };
+    let root = mount::create(c"overlay", &options, switches, attributes)?;
     mount::attach(&root, mount::directory(scratch, c"root")?)?;
     Ok(root)
 }
 
 /// Mounts a fresh procfs, which shows the PID namespace of its mounter.
 pub(super) fn mount_proc(root: &OwnedFd) -> Result<()> {
-    mount::attach(mount::create(c"proc", &[], DATA_ONLY)?, mount::directory(root, c"proc")?)
+    mount::attach(mount::create(c"proc", &[], &[], DATA_ONLY)?, mount::directory(root, c"proc")?)
 }
 
-/// Mounts sysfs, which shows the network namespace of its mounter; the rest of it is the host's.
-pub(super) fn mount_sys(root: &OwnedFd, privileged: bool) -> Result<()> {
+/// Mounts sysfs, which shows the network namespace of its mounter; the rest of it is the host's. That of the host's
+/// network comes from the caller.
+pub(super) fn mount_sys(plan: &Plan<'_>, root: &OwnedFd, link: &OwnedFd) -> Result<()> {
     // On the mount: sysfs itself may be shared with the host.
-    let attributes = if privileged { DATA_ONLY } else { DATA_ONLY | READ_ONLY };
-    mount::attach(mount::create(c"sysfs", &[], attributes)?, mount::directory(root, c"sys")?)
+    let attributes = if plan.spec.privileged { DATA_ONLY } else { DATA_ONLY | READ_ONLY };
+    let sys = match plan.takes_sys() {
+        true => link::receive_mount(link)?,
+        false => mount::create(c"sysfs", &[], &[], attributes)?,
+    };
+    mount::attach(sys, mount::directory(root, c"sys")?)
 }
 
 /// Mounts kernel paths over themselves, read-only.
@@ -125,8 +152,14 @@ pub(super) fn enter(root: &OwnedFd) -> Result<()> {
     // pivot_root(2), "pivot_root(".", ".")": the old root comes to lie on the new one, no directory is needed
     // for it.
     pivot_root(c".", c".")?;
+    // On it lies the scratch, which was put over the host's root.
     unmount(c".", UnmountFlags::DETACH)?;
-    chdir(c"/")
+    unmount(c".", UnmountFlags::DETACH)?;
+    chdir(c"/")?;
+    // What is left on the root is not seen by `/`, and is by `/..`.
+    let mount_of =
+        |path: &CStr| statx(CWD, path, AtFlags::empty(), StatxFlags::MNT_ID).map(|stat| stat.stx_mnt_id);
+    if mount_of(c"/")? == mount_of(c"/..")? { Ok(()) } else { Err(Errno::XDEV) }
 }
 
 /// Makes each directory that is missing. What exists and is no directory fails later, when it is entered.

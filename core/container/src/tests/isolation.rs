@@ -4,8 +4,8 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::process::Stdio;
 
-use super::super::Network;
-use super::harness::{Image, Launch};
+use super::super::{Limits, Network, Spec, run};
+use super::harness::{self, Image, Launch};
 
 /// The caller's own value of a field of `/proc/self/status`.
 fn own_status(field: &str) -> String {
@@ -17,7 +17,7 @@ fn own_status(field: &str) -> String {
 #[test]
 fn the_host_name_and_the_processes_are_its_own() {
     let done = Image::new().sh("hostname; echo $$; ls -d /proc/[0-9]*; cat /proc/1/comm").finish();
-    assert_eq!(done.text(), "inside\n2\n/proc/1\n/proc/2\nflist-init\n");
+    assert_eq!(done.text(), "inside\n2\n/proc/1\n/proc/2\ncontainer-init\n");
 }
 
 #[test]
@@ -81,7 +81,7 @@ fn dev_has_the_usual_devices_and_takes_no_others() {
     assert!(done.text().contains("Read-only file system"), "{}", done.text());
     for place in ["/n", "/dev/n", "/dev/shm/n"] {
         let done = image.sh(&format!("mknod {place} c 1 3 && echo made && cat {place}")).finish();
-        assert!(done.code != 0 && done.text().contains("Permission denied"), "{place}: {}", done.text());
+        assert!(done.code != 0 && done.text().contains("not permitted"), "{place}: {}", done.text());
     }
 }
 
@@ -101,6 +101,8 @@ fn a_file_of_the_host_handed_in_for_reading_cannot_be_written() {
     let image = Image::new();
     let host = tempfile::NamedTempFile::new().expect("tempfile");
     fs::write(host.path(), "host").expect("write");
+    // For everybody: its owner is nobody inside.
+    fs::set_permissions(host.path(), std::os::unix::fs::PermissionsExt::from_mode(0o666)).expect("chmod");
     let read_only = || Stdio::from(fs::File::open(host.path()).expect("open"));
     let finish = |script: &str| image.sh(script).start_with(read_only()).finish();
     assert_eq!(finish("cat /dev/stdin").text(), "host");
@@ -153,4 +155,160 @@ fn a_path_with_colons_and_commas_is_mounted() {
     fs::rename(image.path("bin"), odd.join("bin")).expect("rename");
     let done = Launch { lower: odd, ..image.sh("echo here") }.finish();
     assert_eq!(done.text(), "here\n");
+}
+
+#[test]
+fn root_inside_is_nobody_outside() {
+    let image = Image::new();
+    let done = image
+        .sh("read inside outside count < /proc/self/uid_map; echo $inside $outside $count; id -u")
+        .finish();
+    let text = done.text().to_owned();
+    let first: u32 = text.split_whitespace().nth(1).expect("a map").parse().expect("a number");
+    assert!((0x3000_0000..0x7000_0000).contains(&first) && first.is_multiple_of(65_536), "{text}");
+    assert_eq!(text, format!("0 {first} 65536\n0\n"));
+    // The image's files are root's inside, also what only their owner may read, and so is what is made.
+    let secret = image.path("etc/shadow");
+    fs::write(&secret, "secret").expect("write");
+    fs::set_permissions(&secret, std::os::unix::fs::PermissionsExt::from_mode(0o600)).expect("chmod");
+    let script = "cat /etc/shadow; touch /etc/new; chmod 640 /etc/shadow; busybox stat -c ' %u:%g %a' /etc/shadow /etc/new";
+    assert_eq!(image.sh(script).finish().text(), "secret 0:0 640\n 0:0 644\n");
+}
+
+#[test]
+fn the_upper_layer_can_be_on_disk_where_files_are_roots_too() {
+    let image = Image::new();
+    let disk = tempfile::tempdir().expect("tempdir");
+    let launch = |script| Launch { disk: Some(disk.path().to_owned()), ..image.sh(script) };
+    let done =
+        launch("echo new > /new; rm /etc/motd; mkdir /bin/d; busybox mv /root /toor; ls -d /toor").finish();
+    assert!(done.text().ends_with("/toor\n"), "{}", done.text());
+    let new = fs::metadata(disk.path().join("upper/new")).expect("on disk");
+    let owner = std::os::unix::fs::MetadataExt::uid(&new);
+    assert_eq!((owner, new.len()), (0, 4), "shown by an id-mapped mount: on disk it is root's");
+    assert!(!image.path("new").exists() && image.path("root").exists());
+    // A folder that has been used is not a container's own.
+    assert!(launch("true").finish().text().contains("cannot open the upper layer: File exists"));
+}
+
+#[test]
+fn a_volume_is_shown_where_it_belongs_with_its_owners_and_no_more() {
+    let image = Image::new();
+    let host = tempfile::tempdir().expect("tempdir");
+    fs::write(host.path().join("file"), "from the host").expect("write");
+    let volumes = vec![
+        (host.path().to_owned(), "/data/deep", false),
+        (host.path().to_owned(), "/ro", true),
+        (host.path().join("file"), "/etc/one", true),
+    ];
+    let script = "cat /data/deep/file /etc/one; echo inside > /data/deep/new; busybox stat -c ' %u' /data/deep/new; \
+        echo x > /ro/new";
+    let done = Launch { volumes: volumes.clone(), ..image.sh(script) }.finish();
+    let text = done.text();
+    assert!(
+        text.starts_with("from the hostfrom the host 0\n") && text.contains("Read-only file system"),
+        "{text}"
+    );
+    assert_eq!(fs::read_to_string(host.path().join("new")).expect("written"), "inside\n");
+    assert!(!image.path("data").exists());
+
+    let missing = vec![(host.path().join("missing"), "/x", false)];
+    let done = Launch { volumes: missing, ..image.sh("true") }.finish();
+    assert!(done.text().contains("missing inside: No such file"), "{}", done.text());
+    let done = Launch { volumes: vec![("/dev/null".into(), "/x", false)], ..image.sh("true") }.finish();
+    assert!(done.text().contains("cannot show /dev/null inside"), "{}", done.text());
+}
+
+#[test]
+fn a_file_is_written_before_anything_runs() {
+    let image = Image::new();
+    fs::write(image.path("etc/app"), "a longer text of the image").expect("write");
+    let files = vec![("/etc/app", "new"), ("/opt/made/for/it", "deep")];
+    let done = Launch { files, ..image.sh("cat /etc/app /opt/made/for/it") }.finish();
+    assert_eq!(done.text(), "newdeep");
+    assert_eq!(fs::read_to_string(image.path("etc/app")).expect("read"), "a longer text of the image");
+}
+
+#[test]
+fn no_link_of_the_image_leads_a_volume_or_a_file_out() {
+    let victim = tempfile::tempdir().expect("tempdir");
+    fs::write(victim.path().join("file"), "host").expect("write");
+    let climbing = format!("../../../../../..{}", victim.path().display());
+    for target in
+        [victim.path().display().to_string(), climbing, "/proc/self/root".into(), "/proc/1/cwd".into()]
+    {
+        let image = Image::new();
+        symlink(&target, image.path("out")).expect("symlink");
+        symlink(format!("{target}/file"), image.path("link")).expect("symlink");
+        let volume = tempfile::tempdir().expect("tempdir");
+        fs::write(volume.path().join("mark"), "").expect("write");
+        let launch = Launch {
+            volumes: vec![(volume.path().to_owned(), "/out/mnt", false)],
+            files: vec![("/out/file", "overwritten"), ("/link", "overwritten")],
+            ..image.sh("true")
+        };
+        // Whether it fails or the link leads to a place inside: outside nothing has changed.
+        launch.finish();
+        for files in [vec![("/out/file", "overwritten")], vec![("/link", "overwritten")]] {
+            Launch { files, ..image.sh("true") }.finish();
+        }
+        Launch { volumes: vec![(volume.path().to_owned(), "/out/mnt", false)], ..image.sh("true") }.finish();
+        assert_eq!(fs::read_to_string(victim.path().join("file")).expect("read"), "host", "{target}");
+        assert_eq!(fs::read_dir(victim.path()).expect("read").count(), 1, "{target}");
+    }
+    // A link that stays inside is followed inside.
+    let image = Image::new();
+    symlink("/etc", image.path("conf")).expect("symlink");
+    let done = Launch { files: vec![("/conf/app", "linked")], ..image.sh("cat /etc/app") }.finish();
+    assert_eq!(done.text(), "linked");
+    // What is no file is not written, and nobody waits for the reader of a FIFO.
+    let image = Image::new();
+    let fifo = image.path("fifo");
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        &fifo,
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::from_raw_mode(0o644),
+        0,
+    )
+    .expect("mkfifo");
+    let done = Launch { files: vec![("/fifo", "x")], ..image.sh("true") }.finish();
+    assert!(done.text().contains("cannot write a file of the container"), "{}", done.text());
+}
+
+#[test]
+fn a_limit_that_nobody_keeps_is_an_error_that_names_the_controller() {
+    let image = Image::new();
+    let controllers = ["/sys/fs/cgroup/cgroup.controllers", "/sys/fs/cgroup/unified/cgroup.controllers"];
+    let has = controllers.iter().find_map(|path| fs::read_to_string(path).ok()).unwrap_or_default();
+    let limits = Limits { memory_bytes: Some(64 << 20), ..Limits::default() };
+    let name = format!("test-{}", std::process::id());
+    let spec = Spec { limits: Some((name, limits)), ..harness::spec(image.path("")) };
+    let done = run(&spec, &harness::program(&["true"]));
+    if has.split_whitespace().any(|controller| controller == "memory") {
+        assert_eq!(done.expect("runs"), 0);
+    } else {
+        let error = done.expect_err("nobody keeps the limit").to_string();
+        assert!(error.contains("no memory controller"), "{error}");
+    }
+}
+
+#[test]
+fn nothing_of_the_host_is_mounted_inside() {
+    let image = Image::new();
+    let done = image.sh("cat /proc/self/mountinfo; echo; ls /; echo; ls /..; echo; ls /../../..").finish();
+    let parts: Vec<&str> = done.text().split("\n\n").map(str::trim_end).collect();
+    let [mounts, root, above, further] = parts[..] else { panic!("{}", done.text()) };
+    assert_eq!((above, further), (root, root), "there is nothing above the root");
+    assert!(root.lines().eq(["bin", "dev", "etc", "proc", "root", "sys", "tmp"]), "{root}");
+    for mount in mounts.lines() {
+        let kind = mount.split(" - ").nth(1).and_then(|rest| rest.split(' ').next()).expect("a type");
+        let known = ["overlay", "proc", "sysfs", "tmpfs", "devpts", "mqueue"].contains(&kind);
+        let device = mount
+            .split(' ')
+            .nth(4)
+            .is_some_and(|place| place.starts_with("/dev/") || place.starts_with("/proc/"));
+        assert!(known || device, "{mount}");
+    }
+    assert_eq!(mounts.lines().filter(|mount| mount.split(' ').nth(4) == Some("/")).count(), 1, "{mounts}");
 }
