@@ -277,7 +277,7 @@ async fn know_logged(log: &Path, jobs: &mut Adopted) {
 
 fn senders(config: &Config) -> Vec<Sender> {
     let users = config.users.iter().map(|(name, user)| Caller { user: name.clone(), role: user.role });
-    std::iter::once(Caller::admin()).chain(users).map(|caller| Sender { caller }).collect()
+    std::iter::once(Caller::admin()).chain(users).map(Sender::new).collect()
 }
 
 /// Processes whose commands redis, or whose units nobody, knows any more.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use futures::FutureExt;
+use g8_fs::log_quota::LogQuota;
 use parking_lot::Mutex;
 
 use super::outcome::{Outcome, encode};
@@ -45,6 +46,15 @@ pub struct AtOnce {
 pub struct Sender {
     /// The caller that the queue belongs to.
     pub caller: Caller,
+    /// How often it is logged what cannot be answered.
+    log: Arc<LogQuota>,
+}
+
+impl Sender {
+    /// Whose queue is `caller`'s.
+    pub fn new(caller: Caller) -> Self {
+        Self { caller, log: Arc::default() }
+    }
 }
 
 /// The processes of jobs that outlived the last manager, by the names of their jobs.
@@ -135,7 +145,9 @@ impl Jobs {
         let envelope = match Envelope::parse(raw) {
             Ok(envelope) => envelope,
             Err(EnvelopeError::NoId(fault)) => {
-                tracing::warn!("something from {} is dropped: {fault}", sender.caller.user);
+                if sender.log.allows() {
+                    tracing::warn!("something from {} is dropped: {fault}", sender.caller.user);
+                }
                 return Err(None);
             }
             Err(EnvelopeError::Refused { id, command, error }) => {
@@ -173,7 +185,9 @@ impl Jobs {
         if self.is_known(&keys) {
             let state = State::DuplicateId.name();
             let command = &command[..command.floor_char_boundary(SHOWN)];
-            tracing::warn!("{state}: {command:?} {} is dropped, the first one is answered", keys.name());
+            if sender.log.allows() {
+                tracing::warn!("{state}: {command:?} {} is dropped, the first one is answered", keys.name());
+            }
             return Err(None);
         }
         Ok(keys)

@@ -108,12 +108,39 @@ fn bad_input_is_one_clear_result_or_a_line_in_the_log() {
         let data: String = serde_json::from_str(result["data"].as_str().unwrap()).unwrap();
         assert!(data.contains(message), "{message}: {data}");
     }
+    // What is no command in JSON is answered too, as long as its id can be read.
+    let deep = format!(
+        r#"{{"id":"nested","command":"core.ping","arguments":{}{}}}"#,
+        "[".repeat(100_000),
+        "]".repeat(100_000)
+    );
+    node.push_raw(deep.as_bytes());
+    node.push_raw(b"{\"id\":\"odd\",\"command\":\"bash\",\"arguments\":{\"script\":\"\xff\"}}");
+    for (id, message) in [("nested", "recursion limit"), ("odd", "unicode")] {
+        let result = node.result(id);
+        assert_eq!((&result["state"], &result["code"]), (&json!("ERROR"), &json!(400)), "{result}");
+        assert!(result["data"].as_str().unwrap().contains(message), "{result}");
+    }
     let deep = format!(r#"{{"id":"deep","command":"core.ping","arguments":{}"#, "[".repeat(100_000));
     let raws: [&[u8]; 6] =
         [b"", b"\xff\xfe{", b"[]", br#"{"command":"core.ping"}"#, br#"{"id":"a:b"}"#, deep.as_bytes()];
     raws.iter().for_each(|raw| node.push_raw(raw));
     until("a line in the log for each", || said(&node.dir).matches("is dropped").count() >= raws.len());
     assert_eq!(node.call("core.ping", json!({}))["state"], "SUCCESS");
+}
+
+#[test]
+fn who_sends_rubbish_for_ever_does_not_fill_the_log() {
+    let node = Node::start();
+    let mut pipeline = redis::pipe();
+    (0..5000).for_each(|_| {
+        pipeline.cmd("RPUSH").arg("core:default").arg("rubbish").ignore();
+    });
+    pipeline.exec(&mut node.connect()).unwrap();
+    // It was all looked at when this one is answered.
+    assert_eq!(node.call("core.ping", json!({}))["state"], "SUCCESS");
+    let lines = said(&node.dir).matches("is dropped").count();
+    assert!((1..=20).contains(&lines), "{lines} lines");
 }
 
 #[test]
