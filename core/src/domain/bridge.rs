@@ -8,7 +8,8 @@ mod plan;
 mod record;
 
 use std::collections::HashMap;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -23,6 +24,8 @@ use crate::sys::netlink::{self, Change, Cidr, Link, Netlink};
 
 /// Most bridges of a node.
 const MAX_BRIDGES: usize = 1000;
+/// The kernel's random bytes (random(4)).
+const RANDOM: &str = "/dev/urandom";
 /// Lets the kernel pass packets from one link to another (ip-sysctl.rst).
 const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
 
@@ -65,12 +68,15 @@ pub enum BridgeError {
     File(PathBuf, #[source] io::Error),
 }
 
+/// The dnsmasq of each bridge that has one.
+type Servers = HashMap<String, Dnsmasq>;
+
 /// The bridges of a node. They are made and removed one at a time.
 #[derive(Debug)]
 pub struct Bridges {
     firewall: Arc<Firewall>,
     records: Records,
-    servers: Mutex<HashMap<String, Dnsmasq>>,
+    servers: Mutex<Servers>,
 }
 
 impl Bridges {
@@ -85,9 +91,33 @@ impl Bridges {
         Ok(links.into_iter().filter(Link::is_bridge).map(|link| link.name).collect())
     }
 
+    /// What a bridge of ours is; `None` when somebody else made it, or nobody.
+    pub fn find(&self, name: &str) -> Result<Option<Plan>, BridgeError> {
+        self.records.read(name)
+    }
+
+    /// Makes a bridge, unless it is there and just that.
+    pub async fn ensure(&self, plan: &Plan) -> Result<(), BridgeError> {
+        // Both questions with the lock: a bridge that is being made has a record, and no link yet.
+        let mut servers = self.servers.lock().await;
+        if self.find(&plan.name)?.as_ref() == Some(plan) {
+            let netlink = Netlink::open().await?;
+            match netlink.link(&plan.name).await {
+                Ok(_) => return Ok(()),
+                // Somebody removed the link alone.
+                Err(netlink::Error::NoLink(_)) => self.remove(&netlink, &mut servers, plan).await?,
+                Err(e) => return Err(e.into()),
+            }
+        }
+        self.create_in_turn(&mut servers, plan).await
+    }
+
     /// Makes a bridge.
     pub async fn create(&self, plan: &Plan) -> Result<(), BridgeError> {
-        let mut servers = self.servers.lock().await;
+        self.create_in_turn(&mut *self.servers.lock().await, plan).await
+    }
+
+    async fn create_in_turn(&self, servers: &mut Servers, plan: &Plan) -> Result<(), BridgeError> {
         let netlink = Netlink::open().await?;
         let links = netlink.links().await?;
         if links.iter().any(|link| link.name == *plan.name) {
@@ -117,7 +147,12 @@ impl Bridges {
     }
 
     async fn make(&self, netlink: &Netlink, plan: &Plan) -> Result<Option<Dnsmasq>, BridgeError> {
-        let bridge = netlink.add_bridge(&plan.name, plan.address).await?;
+        // Without an address of its own, a bridge has that of one of its ports, and another one when that port goes.
+        let address = match plan.address {
+            Some(address) => address,
+            None => random_address().map_err(|e| BridgeError::File(RANDOM.into(), e))?,
+        };
+        let bridge = netlink.add_bridge(&plan.name, Some(address)).await?;
         if let Some(network) = plan.mode.network() {
             netlink.add_address(&bridge, network).await?;
         }
@@ -133,7 +168,8 @@ impl Bridges {
 
     /// Starts the dnsmasq of a bridge that has one.
     async fn serve(&self, plan: &Plan) -> Result<Option<Dnsmasq>, BridgeError> {
-        let Mode::Dnsmasq { network, start, end } = plan.mode else { return Ok(None) };
+        let Mode::Dnsmasq { network, .. } = plan.mode else { return Ok(None) };
+        let Some((start, end)) = plan.mode.for_dhcp() else { return Ok(None) };
         let files = self.records.files(&plan.name);
         let server = Dnsmasq::start(dnsmasq::arguments(&plan.name, network, start, end, &files), files).await;
         server.map(Some).map_err(|why| BridgeError::Dnsmasq(plan.name.to_string(), why))
@@ -152,14 +188,18 @@ impl Bridges {
         if !is_bridge && plan.is_none() {
             return Err(BridgeError::Missing(name.to_owned()));
         }
-        if let Some(server) = servers.remove(name) {
-            server.stop().await;
-        }
         match plan {
-            Some(plan) => self.unmake(&netlink, &plan).await,
+            Some(plan) => self.remove(&netlink, &mut servers, &plan).await,
             // Made by somebody else, who gave it nothing of ours.
             None => delete_link(&netlink, name).await,
         }
+    }
+
+    async fn remove(&self, netlink: &Netlink, servers: &mut Servers, plan: &Plan) -> Result<(), BridgeError> {
+        if let Some(server) = servers.remove(&*plan.name) {
+            server.stop().await;
+        }
+        self.unmake(netlink, plan).await
     }
 
     /// Removes whatever is there of a bridge, the record last.
@@ -181,10 +221,7 @@ impl Bridges {
         for plan in self.records.all()? {
             let there = links.iter().any(|link| link.is_bridge() && link.name == *plan.name);
             let recovered = if there {
-                dnsmasq::kill_stray(&self.records.files(&plan.name)).await;
-                self.serve(&plan).await.map(|server| {
-                    servers.extend(server.map(|server| (plan.name.to_string(), server)));
-                })
+                self.take_up(&plan, &mut servers).await
             } else {
                 self.unmake(&netlink, &plan).await
             };
@@ -195,11 +232,31 @@ impl Bridges {
         Ok(())
     }
 
+    async fn take_up(&self, plan: &Plan, servers: &mut Servers) -> Result<(), BridgeError> {
+        dnsmasq::kill_stray(&self.records.files(&plan.name)).await;
+        if let Some(server) = self.serve(plan).await? {
+            servers.insert(plan.name.to_string(), server);
+        }
+        // Somebody may have removed all rules.
+        if let Some(behind) = behind(plan) {
+            self.firewall.add_network(&behind).await?;
+        }
+        Ok(())
+    }
+
     /// Ends what serves the bridges; the bridges stay. For the end of the node.
     pub async fn stop(&self) {
         let servers: Vec<Dnsmasq> = self.servers.lock().await.drain().map(|(_, server)| server).collect();
         futures::future::join_all(servers.into_iter().map(Dnsmasq::stop)).await;
     }
+}
+
+/// A hardware address that is locally administered, and of one link.
+fn random_address() -> io::Result<[u8; 6]> {
+    let mut address = [0; 6];
+    File::open(RANDOM)?.read_exact(&mut address)?;
+    address[0] = 2;
+    Ok(address)
 }
 
 async fn delete_link(netlink: &Netlink, name: &str) -> Result<(), BridgeError> {

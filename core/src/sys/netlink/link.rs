@@ -2,7 +2,8 @@
 
 use futures::TryStreamExt;
 use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, State};
-use rtnetlink::{LinkBridge, LinkMessageBuilder, LinkUnspec};
+use rtnetlink::{LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec};
+use rustix::io::Errno;
 
 use super::{Error, Netlink, answer};
 
@@ -123,6 +124,9 @@ pub enum Change {
     Controller(u32),
     /// Make it no port any more.
     NoController,
+    /// As a port of a bridge, it gets back what it sends, when that is for it. With br_netfilter, a bridge does not let go
+    /// of a packet that the firewall sends back to where it came from.
+    Hairpin,
 }
 
 impl Netlink {
@@ -134,9 +138,16 @@ impl Netlink {
 
     /// The link of a name.
     pub async fn link(&self, name: &str) -> Result<Link, Error> {
-        // A list, not a question for the name: a kernel answers that with an error, which has no name in it.
-        let found = self.links().await?.into_iter().find(|link| link.name == name);
-        found.ok_or_else(|| Error::NoLink(name.to_owned()))
+        let mut asked = std::pin::pin!(self.handle.link().get().match_name(name).execute().map_ok(Link::new));
+        match answer(format!("find the link {name}"), asked.try_next()).await {
+            // Alternative names lead to a link too, and are none that anybody gave us.
+            Ok(Some(link)) if link.name == name => Ok(link),
+            // ERANGE and EINVAL: no link can have this name.
+            Ok(Some(_) | None) | Err(Error::Refused(_, Errno::NODEV | Errno::RANGE | Errno::INVAL)) => {
+                Err(Error::NoLink(name.to_owned()))
+            }
+            Err(e) => Err(e),
+        }
     }
 
     /// Changes a link.
@@ -151,6 +162,10 @@ impl Netlink {
             Change::Address(address) => message.address(address.to_vec()),
             Change::Controller(index) => message.controller(index),
             Change::NoController => message.nocontroller(),
+            Change::Hairpin => {
+                let port = LinkBridgePort::new(link.index).hairpin(true).build();
+                return answer(what, self.handle.link().set_port(port).execute()).await;
+            }
         };
         answer(what, self.handle.link().change(message.build()).execute()).await
     }
