@@ -78,7 +78,10 @@ impl Netlink {
         let (done, opened) = oneshot::channel();
         thread::Builder::new()
             .name("netns".to_owned())
-            .spawn(move || done.send(open()))
+            .spawn(move || {
+                // Whoever asked may have gone away.
+                let _ = done.send(open());
+            })
             .map_err(Error::Socket)?;
         let opened = opened.await.map_err(|_| Error::Socket(io::Error::other("its thread ended")))?;
         let (connection, handle, _) = opened.map_err(Error::Socket)?;

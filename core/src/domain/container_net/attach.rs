@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::plan::Plan;
 use super::record::Record;
@@ -63,7 +64,7 @@ impl Networks {
         match self.make(&netlink, &record, netns, &sites).await {
             Ok(()) => Ok(Attached::from(&record)),
             Err(error) => {
-                if let Err(left) = self.unmake(&record).await {
+                if let Err(left) = self.unmake(&record, Duration::ZERO).await {
                     tracing::error!(container = id, error = %left, "what was made of a network stays until it is released");
                 }
                 Err(error)

@@ -232,7 +232,7 @@ mod tests {
         fs::write(folder.join("8.json"), "{\"id\":8").unwrap();
         fs::write(folder.join("9.new"), "").unwrap();
         fs::copy(folder.join("7.json"), folder.join("6.json")).unwrap();
-        assert_eq!(records.all().unwrap(), [record.clone()]);
+        assert_eq!(records.all().unwrap(), std::slice::from_ref(&record));
         assert!(!folder.join("9.new").exists());
         assert_eq!(record.forwards().map(|f| (f.port, f.to_port)).collect::<Vec<_>>(), [(53, 5353)]);
         records.remove(7).unwrap();

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::io::Errno;
 
@@ -10,9 +11,14 @@ use super::record::{NicRecord, Record};
 use super::{DEFAULT_BRIDGE, Id, NetworkError, Networks};
 use crate::sys::netlink::{self, Netlink};
 
+/// How long the kernel may take to remove the links of a container that ended. It removes those of many in one go; by
+/// hand, each one holds up all that is made meanwhile for some twenty milliseconds.
+const PATIENCE: Duration = Duration::from_millis(500);
+
 impl Networks {
     /// Takes everything back that [`Networks::attach`] gave to a container; what is not there is gone already. When it
-    /// fails, it can be called again, and the next manager does it, too.
+    /// fails, it can be called again, and the next manager does it, too. It is cheapest when the container has ended and
+    /// nobody has its network namespace open.
     pub async fn release(self: &Arc<Self>, id: Id) -> Result<(), NetworkError> {
         let Some(turn) = self.state.lock().entries.get(&id).map(|entry| entry.turn.clone()) else {
             return Ok(());
@@ -23,7 +29,7 @@ impl Networks {
             // Whoever had the turn may have released it.
             let record = networks.state.lock().entries.get(&id).map(|entry| entry.record.clone());
             match record {
-                Some(record) => networks.unmake(&record).await,
+                Some(record) => networks.unmake(&record, PATIENCE).await,
                 None => Ok(()),
             }
         });
@@ -31,13 +37,17 @@ impl Networks {
     }
 
     /// Removes whatever is there of a network: first the way in, last the record.
-    pub(super) async fn unmake(self: &Arc<Self>, record: &Record) -> Result<(), NetworkError> {
+    pub(super) async fn unmake(
+        self: &Arc<Self>,
+        record: &Record,
+        patience: Duration,
+    ) -> Result<(), NetworkError> {
         if let Some(entry) = self.state.lock().entries.get_mut(&record.id) {
             entry.record.ports.clear();
         }
         // What cannot be removed does not keep the rest here.
         let closed = self.close(record).await;
-        let unlinked = remove_links(record).await;
+        let unlinked = remove_links(record, patience).await;
         closed.and(unlinked)?;
         self.records.remove(record.id)?;
         // The sockets go with it, and with them the ports.
@@ -108,21 +118,24 @@ impl Networks {
     }
 }
 
-async fn remove_links(record: &Record) -> Result<(), NetworkError> {
+async fn remove_links(record: &Record, patience: Duration) -> Result<(), NetworkError> {
     let netlink = Netlink::open().await?;
     for nic in &record.nics {
-        remove_link(&netlink, nic).await?;
+        remove_link(&netlink, nic, patience).await?;
     }
     Ok(())
 }
 
 /// Both ends go with it. A link of this name with another hardware address came from elsewhere.
-async fn remove_link(netlink: &Netlink, nic: &NicRecord) -> Result<(), NetworkError> {
+async fn remove_link(netlink: &Netlink, nic: &NicRecord, patience: Duration) -> Result<(), NetworkError> {
     let link = match netlink.link(&nic.link).await {
         Ok(link) if link.address == nic.link_hardware => link,
         Ok(_) | Err(netlink::Error::NoLink(_)) => return Ok(()),
         Err(e) => return Err(e.into()),
     };
+    if !patience.is_zero() && Netlink::until_gone(&link, patience).await? {
+        return Ok(());
+    }
     match netlink.delete_link(&link).await {
         // It went with the namespace of its other end.
         Err(netlink::Error::Refused(_, Errno::NODEV)) => Ok(()),

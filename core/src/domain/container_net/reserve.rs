@@ -33,7 +33,7 @@ pub struct Site {
 impl Networks {
     /// The bridge of every NIC, the default one made at need.
     pub(super) async fn sites(&self, netlink: &Netlink, plan: &Plan) -> Result<Vec<Site>, NetworkError> {
-        if plan.nics.iter().any(|nic| is_default(nic)) {
+        if plan.nics.iter().any(is_default) {
             self.bridges.ensure(&self.default_bridge).await.map_err(NetworkError::DefaultBridge)?;
         }
         let mut sites = Vec::new();

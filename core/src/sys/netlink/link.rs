@@ -1,11 +1,15 @@
 //! Links: listing, changing, bridges.
 
-use futures::TryStreamExt;
+use std::time::Duration;
+
+use futures::{StreamExt, TryStreamExt};
 use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, State};
-use rtnetlink::{LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use rtnetlink::packet_core::NetlinkPayload;
+use rtnetlink::{LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, MulticastGroup};
 use rustix::io::Errno;
 
-use super::{Error, Netlink, answer};
+use super::{AT_ONCE, Error, Netlink, answer};
 
 /// A link, as far as it matters to a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -178,6 +182,33 @@ impl Netlink {
         }
         answer(format!("make the bridge {name}"), self.handle.link().add(message.build()).execute()).await?;
         self.link(name).await
+    }
+
+    /// Waits for a link to go, as one does with the network namespace of its other end. False when it is still there.
+    pub async fn until_gone(link: &Link, limit: Duration) -> Result<bool, Error> {
+        let place = AT_ONCE.acquire().await.expect("it is never closed");
+        let (connection, handle, mut events) =
+            rtnetlink::new_multicast_connection(&[MulticastGroup::Link]).map_err(Error::Socket)?;
+        let netlink = Netlink { handle, connection: tokio::spawn(connection), _place: place };
+        let gone = async {
+            // Only now: what happens from here on is heard.
+            match netlink.link(&link.name).await {
+                Ok(now) if now.index == link.index => {}
+                Ok(_) | Err(Error::NoLink(_)) => return Ok(true),
+                Err(e) => return Err(e),
+            }
+            while let Some((event, _)) = events.next().await {
+                // A bridge says in the same words that it loses a port.
+                if let NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(gone)) = event.payload
+                    && gone.header.index == link.index
+                    && gone.header.interface_family == AddressFamily::Unspec
+                {
+                    return Ok(true);
+                }
+            }
+            Ok(false)
+        };
+        tokio::time::timeout(limit, gone).await.unwrap_or(Ok(false))
     }
 
     /// Removes a link.
