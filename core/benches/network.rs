@@ -58,7 +58,8 @@ async fn in_turn(networks: &Arc<Networks>, plan: &Plan, into: [&mut Times; 2]) {
     for id in 1..=CONTAINERS {
         let netns = container();
         let began = Instant::now();
-        networks.attach(id, "bench", netns, plan.clone()).await.expect("it is attached");
+        networks.reserve(id, "bench", plan.clone()).await.expect("it is reserved");
+        networks.attach(id, netns).await.expect("it is attached");
         attach.1.push(began.elapsed());
         let began = Instant::now();
         networks.release(id).await.expect("it is released");
@@ -72,7 +73,8 @@ async fn in_the_background(networks: &Arc<Networks>, plan: &Plan, into: &mut Tim
     for id in 1..=CONTAINERS {
         let netns = container();
         let began = Instant::now();
-        networks.attach(id, "bench", netns, plan.clone()).await.expect("it is attached");
+        networks.reserve(id, "bench", plan.clone()).await.expect("it is reserved");
+        networks.attach(id, netns).await.expect("it is attached");
         into.1.push(began.elapsed());
         let networks = networks.clone();
         releases.push(tokio::spawn(async move { networks.release(id).await.expect("it is released") }));

@@ -1,7 +1,8 @@
 //! Networks of containers: links into their network namespaces, with addresses, a way out, and ports of the node.
 //!
 //! ```text
-//! NetworkArguments --plan()--> Wanted::Own(Plan) --attach(id, name, namespace)--> Attached ... --release(id)--> nothing
+//! NetworkArguments --plan()--> Wanted::Own(Plan) --reserve(id, name)--> Attached --attach(id, namespace)--> it works
+//!                                                                              --release(id)--> nothing is left
 //! ```
 //!
 //! Nothing runs inside of a container for it: all is done from outside, through a descriptor of its namespace. Before
@@ -60,8 +61,8 @@ pub enum NetworkError {
     /// It has one.
     #[error("container {0} has a network already")]
     Exists(Id),
-    /// The container that it is about ended meanwhile.
-    #[error("the network of container {0} was released while it was made")]
+    /// Nothing is reserved, or it was released meanwhile.
+    #[error("no network is reserved for container {0}")]
     Released(Id),
     /// No bridge of this name.
     #[error("no bridge {0}")]
@@ -130,7 +131,7 @@ pub enum NetworkError {
     Injected(usize),
 }
 
-/// An attached network.
+/// The network of a container, attached or about to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attached {
     /// The NICs, in their order.
@@ -243,7 +244,7 @@ impl Networks {
         })
     }
 
-    /// The network of a container, when it is attached.
+    /// The network of a container, unless it is just being made or taken apart.
     pub fn get(&self, id: Id) -> Option<Attached> {
         let state = self.state.lock();
         let entry = state.entries.get(&id)?;

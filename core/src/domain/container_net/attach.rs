@@ -4,9 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::plan::Plan;
 use super::record::Record;
-use super::reserve::Site;
 use super::{Attached, Id, NetworkError, Networks, port};
 use crate::sys::netlink::{self, Change, Netlink, Veth};
 
@@ -19,49 +17,26 @@ pub(super) fn route_localnet(bridge: &str) -> String {
 const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
 
 impl Networks {
-    /// Gives a container a network. `netns` is its network namespace, with nothing but a loopback in it. When it fails,
-    /// nothing is left; and it is done to its end also when the caller does not wait for that.
-    pub async fn attach(
-        self: &Arc<Self>,
-        id: Id,
-        name: &str,
-        netns: OwnedFd,
-        plan: Plan,
-    ) -> Result<Attached, NetworkError> {
+    /// Makes the network that was reserved for a container. `netns` is its network namespace, with nothing but a loopback
+    /// in it. When it fails, nothing is left, the reservation neither; and it is done to its end also when the caller does
+    /// not wait for that.
+    pub async fn attach(self: &Arc<Self>, id: Id, netns: OwnedFd) -> Result<Attached, NetworkError> {
         let networks = self.clone();
-        let name = name.to_owned();
-        let made = tokio::spawn(async move { networks.attach_here(id, &name, netns.as_fd(), &plan).await });
+        let made = tokio::spawn(async move { networks.attach_here(id, netns.as_fd()).await });
         made.await.map_err(|e| NetworkError::Interrupted(id, e))?
     }
 
     pub(super) async fn attach_here(
         self: &Arc<Self>,
         id: Id,
-        name: &str,
         netns: BorrowedFd<'_>,
-        plan: &Plan,
     ) -> Result<Attached, NetworkError> {
-        let netlink = Netlink::open().await?;
-        // The default bridge stays from here until the record says that it is used.
-        let bridge_use = self.bridge_use.read().await;
-        self.step().await?;
-        let reserved = match self.sites(&netlink, plan).await {
-            Ok(sites) => match self.step().await {
-                Ok(()) => self.reserve(id, name, plan, &sites).map(|reserved| (reserved, sites)),
-                Err(e) => Err(e),
-            },
-            Err(e) => Err(e),
-        };
-        drop(bridge_use);
-        let ((record, _turn), sites) = match reserved {
-            Ok(reserved) => reserved,
-            Err(error) => {
-                // The default bridge may have been made for this one alone.
-                self.linger();
-                return Err(error);
-            }
-        };
-        match self.make(&netlink, &record, netns, &sites).await {
+        let turn = self.state.lock().entries.get(&id).map(|entry| entry.turn.clone());
+        let _turn = turn.ok_or(NetworkError::Released(id))?.lock_owned().await;
+        // Whoever had the turn may have released it.
+        let record = self.state.lock().entries.get(&id).map(|entry| entry.record.clone());
+        let record = record.ok_or(NetworkError::Released(id))?;
+        match self.make(&record, netns).await {
             Ok(()) => Ok(Attached::from(&record)),
             Err(error) => {
                 if let Err(left) = self.unmake(&record, Duration::ZERO).await {
@@ -72,23 +47,19 @@ impl Networks {
         }
     }
 
-    async fn make(
-        &self,
-        netlink: &Netlink,
-        record: &Record,
-        netns: BorrowedFd<'_>,
-        sites: &[Site],
-    ) -> Result<(), NetworkError> {
+    async fn make(&self, record: &Record, netns: BorrowedFd<'_>) -> Result<(), NetworkError> {
+        let netlink = Netlink::open().await?;
         // First what somebody else may have, and costs nothing to give back.
         self.step().await?;
         self.hold(record)?;
-        for (nic, site) in record.nics.iter().zip(sites) {
+        for nic in &record.nics {
             self.step().await?;
+            let bridge = netlink.link(&nic.bridge).await?;
             let veth = Veth {
                 name: &nic.link,
                 address: nic.link_hardware,
-                controller: site.index,
-                mtu: site.mtu,
+                controller: bridge.index,
+                mtu: bridge.mtu,
                 netns,
                 peer: &nic.name,
                 peer_address: nic.hardware,

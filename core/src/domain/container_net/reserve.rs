@@ -4,24 +4,20 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-use tokio::sync::OwnedMutexGuard;
-
 use super::lease::{self, INSIDE, OUTSIDE, Salt};
 use super::plan::{Addressing, Nic, Plan, Port};
 use super::record::{NicRecord, Record, Target};
-use super::{DEFAULT_BRIDGE, Entry, Id, MAX_CONTAINERS, NetworkError, Networks, State, named, port};
+use super::{
+    Attached, DEFAULT_BRIDGE, Entry, Id, MAX_CONTAINERS, NetworkError, Networks, State, named, port,
+};
 use crate::domain::bridge;
 use crate::sys::netlink::{self, Cidr, Netlink};
 
 /// A bridge, as it is now.
 #[derive(Debug)]
-pub struct Site {
+struct Site {
     /// Its name.
-    pub name: String,
-    /// Number of the link.
-    pub index: u32,
-    /// Its largest packet.
-    pub mtu: u32,
+    name: String,
     /// Its hardware address.
     hardware: Vec<u8>,
     /// The node's addresses on it.
@@ -31,8 +27,42 @@ pub struct Site {
 }
 
 impl Networks {
+    /// Decides what network a container will have, so that what it shall find in its files is known before there is a
+    /// namespace. Whoever reserves one calls [`Networks::attach`] or [`Networks::release`] for it.
+    pub async fn reserve(self: &Arc<Self>, id: Id, name: &str, plan: Plan) -> Result<Attached, NetworkError> {
+        let networks = self.clone();
+        let name = name.to_owned();
+        // On its own: a caller that goes away must not leave half of a bridge.
+        let reserved = tokio::spawn(async move { networks.reserve_here(id, &name, &plan).await });
+        reserved.await.map_err(|e| NetworkError::Interrupted(id, e))?
+    }
+
+    pub(super) async fn reserve_here(
+        self: &Arc<Self>,
+        id: Id,
+        name: &str,
+        plan: &Plan,
+    ) -> Result<Attached, NetworkError> {
+        // The default bridge stays from here until the record says that it is used.
+        let bridge_use = self.bridge_use.read().await;
+        let reserved = async {
+            self.step().await?;
+            let sites = self.sites(plan).await?;
+            self.step().await?;
+            self.write_down(id, name, plan, &sites)
+        };
+        let reserved = reserved.await;
+        drop(bridge_use);
+        if reserved.is_err() {
+            // The default bridge may have been made for this one alone.
+            self.linger();
+        }
+        reserved
+    }
+
     /// The bridge of every NIC, the default one made at need.
-    pub(super) async fn sites(&self, netlink: &Netlink, plan: &Plan) -> Result<Vec<Site>, NetworkError> {
+    async fn sites(&self, plan: &Plan) -> Result<Vec<Site>, NetworkError> {
+        let netlink = Netlink::open().await?;
         if plan.nics.iter().any(is_default) {
             self.bridges.ensure(&self.default_bridge).await.map_err(NetworkError::DefaultBridge)?;
         }
@@ -48,26 +78,13 @@ impl Networks {
             };
             let addresses = netlink.addresses(Some(&link)).await?.into_iter().map(|(_, cidr)| cidr).collect();
             let plan = self.bridges.find(name)?;
-            sites.push(Site {
-                name: name.to_owned(),
-                index: link.index,
-                mtu: link.mtu,
-                hardware: link.address,
-                addresses,
-                plan,
-            });
+            sites.push(Site { name: name.to_owned(), hardware: link.address, addresses, plan });
         }
         Ok(sites)
     }
 
-    /// Decides what the container gets and writes it down. Whoever has the turn makes it.
-    pub(super) fn reserve(
-        &self,
-        id: Id,
-        name: &str,
-        plan: &Plan,
-        sites: &[Site],
-    ) -> Result<(Record, OwnedMutexGuard<()>), NetworkError> {
+    /// Decides what the container gets and writes it down.
+    fn write_down(&self, id: Id, name: &str, plan: &Plan, sites: &[Site]) -> Result<Attached, NetworkError> {
         let salt = self.records.salt()?;
         let mut state = self.state.lock();
         if state.entries.contains_key(&id) {
@@ -94,10 +111,9 @@ impl Networks {
             self.records.remove(id)?;
             return Err(error);
         }
-        let turn = Arc::new(tokio::sync::Mutex::new(()));
-        let held = turn.clone().try_lock_owned().expect("nobody else has it");
-        state.entries.insert(id, Entry { record: record.clone(), turn, held: Vec::new() });
-        Ok((record, held))
+        let attached = Attached::from(&record);
+        state.entries.insert(id, Entry { record, turn: Arc::default(), held: Vec::new() });
+        Ok(attached)
     }
 }
 

@@ -83,7 +83,10 @@ impl Container {
     }
 
     async fn attach(&self, node: &Arc<Networks>, id: Id, plan: Plan) -> Result<Attached, NetworkError> {
-        node.attach(id, &format!("test{id}"), self.netns(), plan).await
+        let reserved = node.reserve(id, &format!("test{id}"), plan).await?;
+        let attached = node.attach(id, self.netns()).await?;
+        assert_eq!(attached, reserved);
+        Ok(attached)
     }
 }
 

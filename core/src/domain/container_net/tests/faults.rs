@@ -65,7 +65,8 @@ fn the_next_manager_removes_what_one_left_that_was_killed_at_any_step() {
                 let (killed, netns) = (killed.clone(), container.netns());
                 async move {
                     let netns = std::os::fd::AsFd::as_fd(&netns);
-                    killed.attach_here(1, "test", netns, &full_plan()).await.map(|_| ())
+                    killed.reserve_here(1, "test", &full_plan()).await?;
+                    killed.attach_here(1, netns).await.map(|_| ())
                 }
             });
             let died = tokio::select! {
@@ -134,7 +135,7 @@ fn the_next_manager_takes_up_what_lives() {
 }
 
 #[test]
-fn a_caller_that_goes_away_leaves_a_whole_network_or_none() {
+fn a_caller_that_goes_away_leaves_nothing_half_made() {
     in_new_network(|| async {
         let dir = tempfile::tempdir().unwrap();
         let node = node(dir.path());
@@ -144,13 +145,15 @@ fn a_caller_that_goes_away_leaves_a_whole_network_or_none() {
             let attaching = container.attach(&node, 1, default_plan());
             let _ = tokio::time::timeout(Duration::from_millis(wait), attaching).await;
             // Whoever cleans up after the caller waits for what is under way.
-            let made = async {
+            let reserved = async {
                 while node.users(DEFAULT_BRIDGE).is_empty() {
                     tokio::time::sleep(Duration::from_millis(1)).await;
                 }
                 node.release(1).await.unwrap();
             };
-            tokio::time::timeout(Duration::from_secs(60), made).await.expect("it is made to its end");
+            tokio::time::timeout(Duration::from_secs(60), reserved).await.expect("it is reserved in the end");
+            let late = node.attach(1, container.netns()).await.unwrap_err();
+            assert_eq!(late.to_string(), "no network is reserved for container 1");
             assert_eq!(container.run("ip -o link").await.unwrap().lines().count(), 1);
         }
         until_without_default_bridge(&node).await;

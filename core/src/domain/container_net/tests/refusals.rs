@@ -152,7 +152,8 @@ fn names_that_mean_something_else_elsewhere_stay_names() {
         for (id, name) in (u32::MAX - 9..).zip(names) {
             let container = Container::new();
             let port = plan(json!({"port": {"8080": 80}}));
-            node.attach(id, name, container.netns(), port.clone()).await.unwrap();
+            node.reserve(id, name, port.clone()).await.unwrap();
+            node.attach(id, container.netns()).await.unwrap();
             let taken = Container::new().attach(&node, 1, port).await.unwrap_err().to_string();
             assert!(taken.len() < 200 && !taken.contains(['\n', '\u{202e}']), "{taken:?}");
             node.release(id).await.unwrap();
