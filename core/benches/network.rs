@@ -126,10 +126,8 @@ async fn compare(folder: &Path) {
     // One stays, and the default bridge with it.
     let stays = container();
     let began = Instant::now();
-    networks
-        .attach(0, "stays", stays.try_clone().expect("a descriptor"), bridge.clone())
-        .await
-        .expect("a bridge");
+    networks.reserve(0, "stays", bridge.clone()).await.expect("a bridge");
+    networks.attach(0, stays.try_clone().expect("a descriptor")).await.expect("it is attached");
     println!("the first container, for which the default bridge is made: {:?}", began.elapsed());
     let mut attach = Times("attach", Vec::new());
     let mut release = Times("release", Vec::new());

@@ -23,5 +23,6 @@ pub mod pack;
 pub mod paths;
 pub mod publish;
 pub mod reference;
+pub mod settings;
 pub mod source;
 pub mod unpack;
