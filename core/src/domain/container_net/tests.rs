@@ -152,4 +152,6 @@ async fn until_without_default_bridge(node: &Networks) {
         }
     };
     tokio::time::timeout(Duration::from_secs(60), gone).await.expect("the default bridge stays");
+    // Who removes it has this until nothing of it is left.
+    drop(node.bridge_use.write().await);
 }
