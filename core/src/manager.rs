@@ -4,6 +4,7 @@
 
 mod keeper;
 
+use std::collections::BTreeSet;
 use std::fs::{DirBuilder, File, Permissions};
 use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
@@ -122,8 +123,8 @@ async fn work(
     let jobs = Jobs::new(parts, limits);
     let began = Instant::now();
     let machine = std::os::unix::process::parent_id() == 1 && std::env::var_os("CORE0_MACHINE").is_some();
-    let domains = Domains::new(&paths, config.firewall.input);
-    domains.start().await;
+    let domains = Domains::new(&paths, &config).context("network.containers of the configuration")?;
+    domains.start(&BTreeSet::new()).await;
     let node = Arc::new(Node { jobs, services, domains, paths, config, logs: logs.clone(), began, machine });
     let writer = tokio::spawn(answers.run(Link::new(&access)?, logs.clone()));
     tokio::spawn(outlet.run(Link::new(&access)?));
