@@ -71,6 +71,8 @@ pub fn mount(plan: Plan) -> Result<MountStatus, FlistError> {
         allow_other: true,
         deadline_ms: DEADLINE.as_millis() as u64,
         hold: false,
+        profile: None,
+        record: false,
     });
     let cache = cache()?;
     let arguments = vec![ROLE.into(), "--cache".into(), cache.clone().into()];
