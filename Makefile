@@ -19,10 +19,10 @@ step = @began=$$SECONDS; echo "== $(1)"; \
 # What mounts by the mode of the environment. The others choose it themselves, or mount nothing.
 FUSE_TESTS := fidelity model lazy http damage full_disk lifecycle identity posix modes semantics run_cmd crash debian
 
-.PHONY: help setup build demo node test check bench soak fuzz clean
+.PHONY: help setup build demo node image image-lock test check bench soak fuzz clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Install Debian packages and build RocksDB, once per machine
 	$(call step,setup,3000,.ci/setup)
@@ -37,6 +37,14 @@ demo: setup ## Pack a Debian tree, mount it by its CID, run python3 in it (root)
 node: setup ## Run a node for developing, in target/node (root); its redis is on the loopback, Ctrl-C ends it
 	$(call step,build,3000,cargo build --release --locked -p core0)
 	@target/release/core0 run --dev target/node
+
+image: setup ## Build kernel, initramfs, UKI, disk image and ISO into target/image; ARGS=--minimal for those of the tests
+	$(call step,build,3000,cargo build --release --locked -p core0 -p initramfs)
+	@target/release/initramfs build $(ARGS)
+
+image-lock: setup ## Lock the Debian packages of the image in the versions of today
+	$(call step,build,3000,cargo build --release --locked -p core0 -p initramfs)
+	@target/release/initramfs lock
 
 test: setup ## Run all tests (root)
 	$(call step,IPFS nodes,2200,.ci/setup ipfs)

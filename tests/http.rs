@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use harness::origin::{FAULTS, Fault, Link};
+use harness::tls::{Authority, Certificate};
 use harness::{Flist, Gateway, Mounted, Origin, Outcome, args, compare, prng::SplitMix64, synthetic, wait};
 use rustix::process::Signal;
 
@@ -404,6 +405,37 @@ fn what_is_no_gateway_says_so_at_once() {
     let outcome = user.run_within(STARTS, args!["pack", source, "--to", origin.url()]);
     explains(&outcome, 1, "can only be read", &origin.url());
     harness::mount_table::assert_none_under(user.home().path());
+}
+
+/// The certificates of the system decide, here one authority alone. What is wrong with one is no trouble that passes, and
+/// nobody is asked over such a connection.
+#[test]
+fn https_is_http_from_those_whose_certificate_is_good() {
+    let publisher = Publisher::new();
+    let (origin, authority, stranger) = (publisher.origin(), Authority::default(), Authority::default());
+    let trusted = authority.file_in(&publisher.flist.home().dir("authority"));
+    let run = |user: &Flist, arguments| {
+        harness::process::run(user.command(arguments).env("SSL_CERT_FILE", &trusted), STARTS)
+    };
+    let bad = [
+        (&authority, Certificate::Expired, "expired"),
+        (&authority, Certificate::ForOther, "not valid for name"),
+        (&stranger, Certificate::Good, "BadSignature"),
+    ];
+    for (authority, certificate, words) in bad {
+        let (front, user) = (authority.front(certificate, origin.address()), Flist::new());
+        let mountpoint = user.mountpoint();
+        let outcome =
+            run(&user, args!["mount", publisher.cid, mountpoint, "--from", front.url(), "--deadline", "60"]);
+        explains(&outcome, 1, words, &front.url());
+        assert!(origin.asked().is_empty(), "{certificate:?}");
+        harness::mount_table::assert_none_under(user.home().path());
+    }
+    let (front, user) = (authority.front(Certificate::Good, origin.address()), Flist::new());
+    let mountpoint = user.mountpoint();
+    run(&user, args!["mount", publisher.cid, mountpoint, "--from", front.url()]).ok();
+    let mounted = user.adopt(&mountpoint);
+    compare::assert_same(&publisher.source(), mounted.path());
 }
 
 #[track_caller]

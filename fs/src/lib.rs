@@ -25,5 +25,6 @@ pub mod paths;
 pub mod publish;
 pub mod reference;
 pub mod replay;
+pub mod settings;
 pub mod source;
 pub mod unpack;

@@ -1,19 +1,39 @@
-//! `initramfs` builds the bootable images that carry `core0`.
-//!
-//! There is no recipe yet, since there is no `core0` to carry. The program says so instead of pretending.
+//! The program `initramfs`: builds the bootable images that carry `core0`.
 
+use std::io::Write;
 use std::process::ExitCode;
 
+use anyhow::Context;
+use clap::Parser;
+use initramfs::build::{self, BuildError, Built};
+use initramfs::cli::{Cli, Verb};
+use initramfs::report::size;
+
 fn main() -> ExitCode {
-    let version = env!("CARGO_PKG_VERSION");
-    match std::env::args().nth(1).as_deref() {
-        Some("--version") => {
-            println!("initramfs {version}");
-            ExitCode::SUCCESS
-        }
-        Some(_) | None => {
-            eprintln!("initramfs {version} has no recipes yet");
-            ExitCode::from(2)
+    match run(Cli::parse().verb) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("\ninitramfs: {e:#}");
+            ExitCode::FAILURE
         }
     }
+}
+
+fn run(verb: Verb) -> anyhow::Result<()> {
+    match verb {
+        Verb::Build(args) => {
+            let built = build::build(&args.options().map_err(BuildError::from)?)?;
+            print(&built).context("cannot print what was built")
+        }
+        Verb::Lock(places) => Ok(build::lock(&places.options("node").map_err(BuildError::from)?)?),
+    }
+}
+
+fn print(built: &Built) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    for (path, length) in &built.files {
+        writeln!(out, "{:>10}  {}", size(*length), path.display())?;
+    }
+    let (unpacked, seconds) = (size(built.unpacked_bytes), built.took.as_secs_f64());
+    writeln!(out, "{unpacked:>10}  the initramfs, unpacked; built in {seconds:.1} s")
 }

@@ -36,6 +36,7 @@ pub mod soak;
 pub mod status;
 pub mod store;
 pub mod synthetic;
+pub mod tls;
 pub mod tmpfs;
 pub mod tree;
 pub mod wait;

@@ -286,7 +286,9 @@ impl State {
         };
         let arg = of("arg").trim_start_matches("/ipfs/").to_owned();
         match call {
-            "version" => lines(&[json!({"Version": "0.40.0", "Commit": "", "Repo": "18"})]),
+            "version" => {
+                lines(&[json!({"Version": "0.40.0", "Commit": "", "Repo": "18", "Golang": "go1.25.7"})])
+            }
             "block/stat" => match self.blocks.get(&arg) {
                 Some(block) => lines(&[json!({"Key": arg.to_uppercase(), "Size": block.len()})]),
                 None => refuse(format!("block was not found locally (offline): ipld: could not find {arg}")),

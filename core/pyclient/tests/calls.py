@@ -91,6 +91,7 @@ CALLS: list[tuple[Send, str, dict[str, Any]]] = [
         {"queue": "q", "levels": [1, 2], "source": "job a"},
     ),
     (lambda cl: cl.logger.unsubscribe("q"), "logger.unsubscribe", {"queue": "q"}),
+    (lambda cl: cl.aggregator.query("k", {"id": "a"}), "aggregator.query", {"key": "k", "tags": {"id": "a"}}),
     (lambda cl: cl.job.list(), "job.list", {"id": None}),
     (lambda cl: cl.job.kill("a", 9), "job.kill", {"id": "a", "signal": 9}),
     (lambda cl: cl.job.killall(), "job.killall", {"signal": 15}),

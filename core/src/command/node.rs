@@ -37,7 +37,7 @@ impl Command for State {
 
     async fn run(self, context: &Context) -> Result<Usage, CommandError> {
         let age = context.node.began.elapsed().as_millis() as u64;
-        Ok(Usage::of(std::process::id() as i32, age))
+        Ok(Usage::of(std::process::id() as i32).since(age))
     }
 }
 

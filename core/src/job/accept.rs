@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use parking_lot::Mutex;
 
@@ -10,6 +11,7 @@ use super::table::Control;
 use super::{Job, Jobs};
 use crate::command::Role;
 use crate::command::{self, CommandError, Entry};
+use crate::config::Limits;
 use crate::context::{Caller, Node};
 use crate::log::now_ms;
 use crate::queue::{Note, Ticket};
@@ -91,7 +93,7 @@ impl Jobs {
             }
         };
         let keys = self.new_name(sender, &envelope.id, &envelope.command)?;
-        let entry = match self.entry(sender, &envelope) {
+        let entry = match self.entry(sender, &envelope, raw.len()) {
             Ok(entry) => entry,
             Err(outcome) => {
                 return Err(Some(Refusal { id: envelope.id, command: envelope.command, outcome }));
@@ -103,11 +105,13 @@ impl Jobs {
             caller: sender.caller.clone(),
             entry,
             started_ms: now_ms(),
+            size: raw.len(),
             control: Control::default(),
             streams: Mutex::new(streams),
             envelope,
             keys,
         });
+        self.bytes.fetch_add(job.size, Ordering::Relaxed);
         self.live.lock().insert(job.keys.name().into(), job.clone());
         Ok(job)
     }
@@ -124,7 +128,7 @@ impl Jobs {
         Ok(keys)
     }
 
-    fn entry(&self, sender: &Sender, envelope: &Envelope) -> Result<&'static Entry, Outcome> {
+    fn entry(&self, sender: &Sender, envelope: &Envelope, size: usize) -> Result<&'static Entry, Outcome> {
         let name = &envelope.command;
         let Some(entry) = command::find(name) else {
             let shown = &name[..name.floor_char_boundary(SHOWN)];
@@ -139,19 +143,28 @@ impl Jobs {
                 sender.caller.role
             ))));
         }
-        let room = if sender.caller.role == Role::Admin { ADMIN_ROOM } else { 0 };
-        if self.count() >= self.limits.accepted + room {
-            return Err(Outcome::error(&CommandError::unavailable(format!(
-                "{} commands are being worked on: wait for some to end",
-                self.limits.accepted
-            ))));
+        let Limits { accepted, accepted_bytes, .. } = self.limits;
+        let (room, bytes_room) = match sender.caller.role {
+            Role::Admin => (ADMIN_ROOM, accepted_bytes / 2),
+            Role::Read | Role::Operate => (0, 0),
+        };
+        let busy = |what: String| {
+            let message = format!("{what} are being worked on: wait for some to end");
+            Err(Outcome::error(&CommandError::unavailable(message)))
+        };
+        if self.count() >= accepted + room {
+            return busy(format!("{accepted} commands"));
+        }
+        // redis keeps them too, and what it cannot drop must not be all that it has room for.
+        if self.bytes.load(Ordering::Relaxed) + size > accepted_bytes + bytes_room {
+            return busy(format!("commands of {accepted_bytes} bytes"));
         }
         Ok(entry)
     }
 
     async fn begin(&self, node: &Arc<Node>, job: Arc<Job>, child: Option<Child>) {
-        if job.begins() {
-            self.note(Note::Begin { ticket: job.ticket.clone(), keys: job.keys.clone() }).await;
+        if job.is_process() {
+            self.tell_begun(&job).await;
         }
         let user = job.caller.user.as_str();
         let turn = job.envelope.queue.as_ref().map(|queue| self.serial.enter(&format!("{user}:{queue}")));
@@ -163,10 +176,10 @@ impl Jobs {
         let keys = Keys::new(sender.caller.name(), &id);
         self.remembered.lock().put(keys.name().into());
         let result = outcome.result(&id, &command);
-        self.note(Note::Answer { ticket, keys, json: encode(result), begun: false }).await;
+        self.note(Note::Answer { ticket, keys, json: encode(result), begun: false, child: None }).await;
     }
 
-    async fn note(&self, note: Note) {
+    pub(super) async fn note(&self, note: Note) {
         // The receiver outlives every job.
         let _ = self.parts.answers.send(note).await;
     }

@@ -24,6 +24,9 @@ const BATCH_BYTES: usize = 8 << 20;
 ///
 /// The key of the batch says which numbers the last one had. Until they are acknowledged by the next call (`seen`), no other batch
 /// is taken: a reply that got lost is given again. A call that redis runs late, after the one that replaced it, only reads.
+///
+/// A redis that knows nothing begins to number at the time of its clock in us, which it notes as `core:floor`: no number is ever
+/// given twice, also when the data of the redis before it is lost.
 const ACCEPT: &str = r"#!lua flags=allow-oom
 local count, limit, seen = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local batch, accepted = redis.pcall('GET', KEYS[5]), {}
@@ -34,6 +37,11 @@ if last and tonumber(last) > seen then
     if raw then accepted[#accepted + 1] = { seq, raw } end
   end
   if #accepted > 0 then return accepted end
+end
+if redis.call('EXISTS', 'core:floor') == 0 then
+  local now = redis.call('TIME')
+  local floor = string.format('%.0f', now[1] * 1000000 + now[2])
+  redis.call('MSET', KEYS[4], floor, 'core:floor', floor)
 end
 local raws, bytes = redis.call('LRANGE', KEYS[2], 0, -1), 0
 for _, raw in ipairs(raws) do bytes = bytes + #raw end

@@ -98,37 +98,6 @@ fn a_duplicate_is_dropped_and_reads_the_first_result() {
 }
 
 #[test]
-fn users_have_their_own_queues_results_and_roles() {
-    let folder = tempfile::tempdir().unwrap();
-    let secret = folder.path().join("eve.password");
-    std::fs::write(&secret, "a-long-password\n").unwrap();
-    let config =
-        format!("[users.eve]\nrole = \"read\"\npassword_file = {:?}\n", secret.display().to_string());
-    std::fs::write(folder.path().join("core0.toml"), config).unwrap();
-    let node = Node::start_in(folder.path());
-    assert!(node.connect_as("eve", "wrong").is_err());
-    assert!(node.connect_as("default", "wrong").is_err());
-    let mut eve = node.connect_as("eve", "a-long-password").unwrap();
-    for (id, command, state, code) in [("1", "core.ping", "SUCCESS", 0), ("2", "bash", "ERROR", 403)] {
-        let envelope = json!({"id": id, "command": command, "arguments": {"script": "true"}}).to_string();
-        redis::cmd("RPUSH").arg("core:user:eve").arg(envelope).exec(&mut eve).unwrap();
-        let (_, json): (String, String) =
-            redis::cmd("BLPOP").arg(format!("result:eve:{id}")).arg(30).query(&mut eve).unwrap();
-        let result: Value = serde_json::from_str(&json).unwrap();
-        assert_eq!((&result["state"], &result["code"]), (&json!(state), &json!(code)), "{result}");
-    }
-    let refused = |eve: &mut redis::Connection, command: &[&str]| {
-        let error = redis::cmd(command[0]).arg(&command[1..]).exec(eve).unwrap_err();
-        assert_eq!(error.code(), Some("NOPERM"), "{command:?}: {error}");
-    };
-    refused(&mut eve, &["RPUSH", "core:default", "{}"]);
-    refused(&mut eve, &["LRANGE", "result:x", "0", "-1"]);
-    refused(&mut eve, &["FLUSHALL"]);
-    refused(&mut node.connect(), &["CONFIG", "GET", "*"]);
-    refused(&mut node.connect(), &["KEYS", "*"]);
-}
-
-#[test]
 fn output_is_a_stream_that_many_read() {
     let node = Node::start();
     let script = "echo one; echo two >&2; echo 8::three";

@@ -116,7 +116,7 @@ def test_a_wait_that_is_too_short(cl):
 
 
 def test_info(cl):
-    assert len(cl.info.cpu()) == len(os.sched_getaffinity(0))
+    assert len(cl.info.cpu()) == os.cpu_count()
     assert cl.info.mem()["total"] > 0
     assert "/" in [disk["mountpoint"] for disk in cl.info.disk()]
     assert "lo" in [nic["name"] for nic in cl.info.nic()]

@@ -86,6 +86,8 @@ impl Walk {
                 Ok(None) => Ok(None),
                 Err(broken) => {
                     tracing::warn!(error = %broken, "a CAR ends early");
+                    // hyper drops what it holds when a body fails. In this pause it sends it: the blocks so far are right.
+                    tokio::task::yield_now().await;
                     Err(broken)
                 }
             }

@@ -19,13 +19,24 @@ const MARGIN: Duration = Duration::from_millis(500);
 
 /// What a node says it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Version(pub String);
+pub struct Version {
+    /// As it writes it, shortened where it is long.
+    pub number: String,
+    /// Whether it is written in Go: kubo names the compiler, js-ipfs has none.
+    pub is_go: bool,
+}
 
 impl Version {
     /// Whether pins have names: kubo from 0.26 on. js-ipfs counts its versions from 0.1 to 0.18.
     pub fn names_pins(&self) -> bool {
-        let mut parts = self.0.split(['.', '-']).map_while(|part| part.parse::<u64>().ok());
+        let mut parts = self.number.split(['.', '-']).map_while(|part| part.parse::<u64>().ok());
         (parts.next().unwrap_or(0), parts.next().unwrap_or(0)) >= (0, 26)
+    }
+
+    /// Whether it says at once that it lacks a block. js-ipfs does not know `offline` there, and asks the network until its
+    /// time is over.
+    pub fn says_what_it_lacks(&self) -> bool {
+        self.is_go
     }
 }
 
@@ -33,7 +44,7 @@ impl Node {
     /// Its version, which also tells whether there is a node at all.
     pub async fn version(&self) -> Result<Version, RpcError> {
         let version = within("version", SOON, self.limited(SOON).version()).await?;
-        Ok(Version(shown(&version.version)))
+        Ok(Version { number: shown(&version.version), is_go: version.golang.is_some() })
     }
 
     /// Whether it keeps `id` and all below it.
@@ -93,7 +104,8 @@ mod tests {
             ("1.0.0", true),
             ("", false),
         ] {
-            assert_eq!(Version(version.into()).names_pins(), names, "{version}");
+            let version = Version { number: version.into(), is_go: true };
+            assert_eq!(version.names_pins(), names, "{version:?}");
         }
     }
 }

@@ -25,7 +25,7 @@ const ASKED: usize = 16;
 /// How long a node may take to say whether it has an object.
 const SAYS: Duration = Duration::from_secs(2);
 /// A node that has twice not said after this time whether it has one object, which a healthy one does in a few milliseconds, is
-/// taken for one that waits for what is missing, as js-ipfs does.
+/// taken for one that waits for what is missing, as js-ipfs does; that one says what it is and is not tried out.
 const PROMPT: Duration = Duration::from_secs(1);
 /// How long a node may take to list one pin.
 const LISTS: Duration = Duration::from_secs(10);
@@ -61,7 +61,7 @@ pub(super) async fn publish(
     };
     // The first call also tells whether there is a node at all; for one that is not there nobody wants to wait.
     let version = run.node.version().await.map_err(run.told())?;
-    run.waits = run.is_silent().await? && run.is_silent().await?;
+    run.waits = !version.says_what_it_lacks() || (run.is_silent().await? && run.is_silent().await?);
     run.rounds().await?;
     if let Some(profile) = plan.profile {
         // It came with the rest; its own pin keeps it, and with it the flist.

@@ -1,0 +1,270 @@
+//! The whole line, from a recipe to the files that a machine boots.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::apt::AptError;
+use crate::assemble::{self, AssembleError, Programs};
+use crate::lock::{Lock, LockError};
+use crate::media::{MediaError, disk, iso, uki};
+use crate::modules::{self, ModulesError};
+use crate::pool::Pool;
+use crate::recipe::{Recipe, RecipeError};
+use crate::resolve;
+use crate::store::{Store, StoreError};
+use crate::tree::Tree;
+use crate::{cpio, report};
+
+/// What to build, and from what.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The recipe. Its name is part of the names of what is built, unless it is `node`.
+    pub recipe: PathBuf,
+    /// The lock.
+    pub lock: PathBuf,
+    /// When the mirror has dropped locked versions: make a lock of today for this build, in the output folder.
+    pub relock: bool,
+    /// Where `core0` and `core0-init` are.
+    pub programs: PathBuf,
+    /// Where packages are kept.
+    pub cache: PathBuf,
+    /// Where the files go.
+    pub output: PathBuf,
+}
+
+/// Why nothing was built.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// The recipe.
+    #[error(transparent)]
+    Recipe(#[from] RecipeError),
+    /// The lock.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// The lock has no kernel, or not the one that its package brings.
+    #[error("the lock {0} has no kernel: `make image-lock` makes a new one")]
+    NoKernel(PathBuf),
+    /// Locked versions are gone from the mirror, and from this machine's cache.
+    #[error("the mirror no longer has what {lock} names ({}): `make image-lock` locks today's versions; commit that", .gone.join("; "))]
+    Stale {
+        /// The lock.
+        lock: PathBuf,
+        /// What apt says is gone.
+        gone: Vec<String>,
+    },
+    /// This machine does not say which release it is.
+    #[error("/etc/os-release names no release: the images are made from Debian's packages, on Debian")]
+    NoRelease,
+    /// The packages.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The files.
+    #[error(transparent)]
+    Assemble(#[from] AssembleError),
+    /// The modules.
+    #[error(transparent)]
+    Modules(#[from] ModulesError),
+    /// The media.
+    #[error(transparent)]
+    Media(#[from] MediaError),
+    /// The output folder.
+    #[error("cannot write {path}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// What came out.
+#[derive(Clone, Debug)]
+pub struct Built {
+    /// The files and their sizes.
+    pub files: Vec<(PathBuf, u64)>,
+    /// Bytes of the initramfs before compression.
+    pub unpacked_bytes: u64,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// Builds all files of a recipe.
+pub fn build(options: &Options) -> Result<Built, BuildError> {
+    let began = Instant::now();
+    let recipe = Recipe::load(&options.recipe)?;
+    let names = Names::of(&options.recipe, &options.output);
+    let output = |source| BuildError::Io { path: options.output.clone(), source };
+    fs::create_dir_all(&options.output).map_err(output)?;
+    // On the same file system as what comes out of it, so that it can be renamed.
+    let work = tempfile::tempdir_in(&options.output).map_err(output)?;
+    let stripped = work.path().join("programs");
+    fs::create_dir(&stripped).map_err(output)?;
+    let programs = Programs { built: options.programs.clone(), stripped };
+    let store = Store::open(&options.cache)?;
+
+    let lock = packages(options, &recipe, &programs, &store)?;
+    let step = report::step("taking files");
+    let pool = Pool::open(&lock.packages, &store)?;
+    let mut tree = assemble::assemble(&recipe, &pool, &programs)?.tree;
+    step.done(&format!("{} files and folders", tree.iter().count()));
+
+    let kernel = lock.kernel().ok_or_else(|| BuildError::NoKernel(options.lock.clone()))?;
+    let version = kernel.name.strip_prefix("linux-image-").expect("it is how a kernel is known").to_owned();
+    let kernel = store.tree(kernel)?;
+    let step = report::step("taking modules");
+    let from = kernel.join("lib/modules").join(&version);
+    let count =
+        modules::install(&from, &version, &recipe.kernel.modules, &work.path().join("modules"), &mut tree)?;
+    step.done(&format!("{count} of Linux {version}"));
+
+    let step = report::step("compressing");
+    let initramfs = work.path().join("initramfs");
+    let unpacked_bytes = pack(&tree, recipe.level, &initramfs)?;
+    step.done(&format!("{} at level {}", report::size(unpacked_bytes), recipe.level));
+
+    let step = report::step("making media");
+    let vmlinuz = work.path().join("vmlinuz");
+    copy(&kernel.join(format!("boot/vmlinuz-{version}")), &vmlinuz)?;
+    let made = media(&recipe, &pool, &vmlinuz, &initramfs, work.path())?;
+    step.done("UKI, disk and ISO");
+    let mut files = Vec::new();
+    for (from, to) in [vmlinuz, initramfs].iter().chain(&made).zip(names.all()) {
+        fs::rename(from, &to).map_err(|source| BuildError::Io { path: to.clone(), source })?;
+        let length = fs::metadata(&to).map_err(|source| BuildError::Io { path: to.clone(), source })?.len();
+        files.push((to, length));
+    }
+    Ok(Built { files, unpacked_bytes, took: began.elapsed() })
+}
+
+/// The locked packages, all of them here.
+fn packages(
+    options: &Options,
+    recipe: &Recipe,
+    programs: &Programs,
+    store: &Store,
+) -> Result<Lock, BuildError> {
+    let lock = Lock::load(&options.lock)?;
+    let step = report::step("looking for packages");
+    match store.fetch(&lock) {
+        Ok(fetched) => {
+            let size = report::size(fetched.size_bytes);
+            step.done(&format!("{}, {} of them ({size}) fetched", lock.packages.len(), fetched.packages));
+            Ok(lock)
+        }
+        // The mirror has moved on, or this machine has another release than the lock.
+        Err(StoreError::Apt(e @ (AptError::Dropped(_) | AptError::NoSource(_)))) if options.relock => {
+            step.done(&e.to_string());
+            eprintln!(
+                "initramfs: warning: {} is out of date: this build takes today's packages",
+                options.lock.display()
+            );
+            let lock = resolve::resolve(recipe, programs, store)?;
+            lock.save(&options.output.join("packages.lock"))?;
+            Ok(lock)
+        }
+        Err(StoreError::Apt(AptError::Dropped(gone))) => {
+            Err(BuildError::Stale { lock: options.lock.clone(), gone })
+        }
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Writes the initramfs and returns how long it is before compression.
+fn pack(tree: &Tree, level: i32, to: &Path) -> Result<u64, BuildError> {
+    let write = || {
+        let mut encoder = zstd::Encoder::new(BufWriter::new(File::create(to)?), level)?;
+        // The kernel unpacks with a window of 8 MiB at most, and checks nothing.
+        encoder.window_log(23)?;
+        let length = cpio::write(tree, &mut encoder)?;
+        encoder.finish()?.flush()?;
+        Ok(length)
+    };
+    write().map_err(|source| BuildError::Io { path: to.into(), source })
+}
+
+/// UKI, disk image and ISO, in this order.
+fn media(
+    recipe: &Recipe,
+    pool: &Pool,
+    kernel: &Path,
+    initramfs: &Path,
+    work: &Path,
+) -> Result<[PathBuf; 3], BuildError> {
+    let part = |path: &str| {
+        let found = pool.find(path).ok_or_else(|| AssembleError::Missing(path.into()));
+        found.map(|found| found.source.clone())
+    };
+    let read = |path: &Path| fs::read(path).map_err(|source| BuildError::Io { path: path.into(), source });
+    let arguments = &recipe.kernel.arguments;
+    let [program, disk_image, iso_image] = ["uki", "disk", "iso.img"].map(|name| work.join(name));
+    let uki = uki::uki(&read(&part(&recipe.media.stub)?)?, &read(kernel)?, &read(initramfs)?, arguments)?;
+    fs::write(&program, uki).map_err(|source| BuildError::Io { path: program.clone(), source })?;
+    disk::disk(&program, &disk_image)?;
+    let parts = iso::Parts {
+        kernel: kernel.into(),
+        initramfs: initramfs.into(),
+        uki: program.clone(),
+        isolinux: part(&recipe.media.isolinux)?,
+        ldlinux: part(&recipe.media.ldlinux)?,
+        boot_sector: part(&recipe.media.boot_sector)?,
+        arguments: arguments.clone(),
+    };
+    iso::iso(&parts, work, &iso_image)?;
+    Ok([program, disk_image, iso_image])
+}
+
+fn copy(from: &Path, to: &Path) -> Result<(), BuildError> {
+    fs::copy(from, to).map(drop).map_err(|source| BuildError::Io { path: from.into(), source })
+}
+
+/// What the files are called.
+struct Names {
+    output: PathBuf,
+    suffix: String,
+}
+
+impl Names {
+    fn of(recipe: &Path, output: &Path) -> Self {
+        let stem = recipe.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+        let suffix = if stem == "node" { String::new() } else { format!("-{stem}") };
+        Self { output: output.into(), suffix }
+    }
+
+    /// Kernel, initramfs, UKI, disk and ISO. The kernel is the same for all recipes.
+    fn all(&self) -> [PathBuf; 5] {
+        let suffix = &self.suffix;
+        [
+            "vmlinuz".to_owned(),
+            format!("initramfs{suffix}.cpio.zst"),
+            format!("g8os{suffix}.efi"),
+            format!("g8os{suffix}.img"),
+            format!("g8os{suffix}.iso"),
+        ]
+        .map(|name| self.output.join(name))
+    }
+}
+
+/// Makes a lock of today's packages for a recipe, and says what changed.
+pub fn lock(options: &Options) -> Result<(), BuildError> {
+    let recipe = Recipe::load(&options.recipe)?;
+    let store = Store::open(&options.cache)?;
+    let work = tempfile::tempdir().map_err(|source| BuildError::Io { path: std::env::temp_dir(), source })?;
+    let programs = Programs { built: options.programs.clone(), stripped: work.path().into() };
+    let old = if options.lock.exists() { Lock::load(&options.lock)? } else { Lock::default() };
+    let new = resolve::resolve(&recipe, &programs, &store)?;
+    let line = |package: &crate::lock::Package| format!("{} {}", package.name, package.version);
+    let before: BTreeSet<String> = old.packages.iter().map(line).collect();
+    let after: BTreeSet<String> = new.packages.iter().map(line).collect();
+    for gone in before.difference(&after) {
+        println!("- {gone}");
+    }
+    for come in after.difference(&before) {
+        println!("+ {come}");
+    }
+    new.save(&options.lock)?;
+    Ok(())
+}

@@ -1,0 +1,104 @@
+//! Builds real images from the machine's own mirror. Packages are fetched once per machine.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use initramfs::apt::AptError;
+use initramfs::build::{self, BuildError, Options};
+use initramfs::lock::Lock;
+use initramfs::store::{Store, StoreError};
+use sha2::{Digest, Sha256};
+
+fn recipes() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("recipes")
+}
+
+/// The minimal image, with the programs that cargo built beside this test.
+fn options(output: &Path) -> Options {
+    let test = std::env::current_exe().unwrap();
+    Options {
+        recipe: recipes().join("minimal.toml"),
+        lock: recipes().join("packages.lock"),
+        relock: true,
+        programs: test.ancestors().nth(2).unwrap().into(),
+        cache: Store::usual().unwrap(),
+        output: output.into(),
+    }
+}
+
+/// The lock that these tests build from: the committed one, or today's where the mirror has moved on.
+fn lock_of(output: &Path) -> PathBuf {
+    let relocked = output.join("packages.lock");
+    if relocked.exists() { relocked } else { recipes().join("packages.lock") }
+}
+
+#[test]
+fn two_builds_are_the_same_bytes_and_a_changed_text_is_another_image() {
+    let folder = tempfile::tempdir().unwrap();
+    let [first, second, third] = ["first", "another/second", "third"].map(|name| folder.path().join(name));
+    let built = build::build(&options(&first)).unwrap();
+    // The same lock, other times and another place.
+    let again = Options { lock: lock_of(&first), ..options(&second) };
+    let again = build::build(&again).unwrap();
+    assert_eq!(built.files.len(), 5);
+    for ((one, length), (other, _)) in built.files.iter().zip(&again.files) {
+        assert_eq!(one.file_name(), other.file_name());
+        assert_eq!(digest(one), digest(other), "{} differs", one.display());
+        assert!(*length > 1 << 20 && *length == std::fs::metadata(one).unwrap().size());
+    }
+    let initramfs = &built.files[1];
+    assert!(initramfs.1 <= 40_000_000, "the minimal initramfs has {} bytes", initramfs.1);
+
+    let own = folder.path().join("recipes");
+    std::fs::create_dir(&own).unwrap();
+    let text = std::fs::read_to_string(recipes().join("minimal.toml")).unwrap();
+    std::fs::write(own.join("minimal.toml"), text.replace("127.0.0.1 localhost", "127.0.0.1 other")).unwrap();
+    let changed = Options { recipe: own.join("minimal.toml"), lock: lock_of(&first), ..options(&third) };
+    let changed = build::build(&changed).unwrap();
+    assert_eq!(digest(&built.files[0].0), digest(&changed.files[0].0));
+    assert_ne!(digest(&initramfs.0), digest(&changed.files[1].0));
+}
+
+#[test]
+fn a_lock_that_the_mirror_has_left_behind_is_an_error_that_says_what_to_do_or_is_made_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("packages.lock");
+    let mut lock = Lock::load(&recipes().join("packages.lock")).unwrap();
+    let old = lock.packages.iter_mut().find(|package| package.name == "kmod").unwrap();
+    old.version = "29-0".into();
+    old.file = "kmod_29-0_amd64.deb".into();
+    lock.save(&path).unwrap();
+    let output = folder.path().join("out");
+    let stale = Options { lock: path.clone(), relock: false, ..options(&output) };
+    let error = build::build(&stale).unwrap_err();
+    assert!(matches!(error, BuildError::Stale { .. }), "{error:?}");
+    for words in ["packages.lock", "kmod", "29-0", "make image-lock"] {
+        assert!(error.to_string().contains(words), "{error}");
+    }
+    build::build(&Options { relock: true, ..stale }).unwrap();
+    let today = Lock::load(&output.join("packages.lock")).unwrap();
+    assert!(today.packages.iter().any(|package| package.name == "kmod" && package.version != "29-0"));
+    assert_eq!(Lock::load(&path).unwrap(), lock, "the lock itself is changed on purpose only");
+}
+
+#[test]
+fn a_package_with_another_hash_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("packages.lock");
+    let mut lock = Lock::load(&recipes().join("packages.lock")).unwrap();
+    let forged = lock.packages.iter_mut().find(|package| package.name == "nftables").unwrap();
+    forged.sha256 = "0".repeat(64);
+    lock.save(&path).unwrap();
+    let options = Options { lock: path, relock: false, ..options(&folder.path().join("out")) };
+    match build::build(&options).unwrap_err() {
+        BuildError::Store(StoreError::Wrong(path)) => assert!(path.to_string_lossy().contains("nftables")),
+        // The mirror has moved on, and does not give the package at all.
+        BuildError::Stale { .. } | BuildError::Store(StoreError::Apt(AptError::Dropped(_))) => {}
+        other => panic!("{other:?}"),
+    }
+    assert!(!folder.path().join("out/vmlinuz").exists());
+}
+
+fn digest(path: &Path) -> Vec<u8> {
+    Sha256::digest(std::fs::read(path).unwrap()).to_vec()
+}
