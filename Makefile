@@ -70,7 +70,7 @@ soak: setup ## Mounts, readers and failures of every kind at once for ten minute
 	@target/release/soak $(ARGS)
 
 fuzz: ## Fuzz the parsers for a minute each (needs cargo-fuzz and a nightly toolchain)
-	@cd fs/fuzz && for target in root shard map tree frame car; do cargo +nightly fuzz run $$target -- -max_total_time=60; done
+	@cd fs/fuzz && for target in root shard map tree frame car profile elf; do cargo +nightly fuzz run $$target -- -max_total_time=60; done
 
 clean: ## Remove what cargo built
 	cargo clean
