@@ -20,9 +20,23 @@ pub struct Process {
     pub env: BTreeMap<String, String>,
     /// Folder to start in; empty is `/`.
     pub dir: String,
+    /// Whom it runs as in a container, where it has no variables but its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inside: Option<Inside>,
     /// All that it reads from its standard input. It travels apart from the rest.
     #[serde(skip)]
     pub stdin: Vec<u8>,
+}
+
+/// The ids of a process in a container.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Inside {
+    /// Its user.
+    pub uid: u32,
+    /// Its group.
+    pub gid: u32,
+    /// Its other groups.
+    pub groups: Vec<u32>,
 }
 
 /// Most arguments and variables of a process, each.

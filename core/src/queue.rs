@@ -73,6 +73,13 @@ pub enum Note {
         /// Whether a [`Note::Begin`] came before.
         begun: bool,
     },
+    /// One more command, for a user's queue. It may get there twice.
+    Push {
+        /// The queue.
+        queue: String,
+        /// The command.
+        json: String,
+    },
     /// Nobody can be answered, or somebody is already.
     Drop {
         /// Its place.

@@ -106,6 +106,8 @@ pub struct Envelope {
     pub log_levels: Vec<u16>,
     /// Given back in the result.
     pub tags: Vec<String>,
+    /// The container that carries it out; otherwise the node does.
+    pub container: Option<u32>,
 }
 
 /// Why something that was pushed is no command.
@@ -190,6 +192,7 @@ impl Fields {
             stream: self.get("stream")?.unwrap_or(false),
             log_levels: self.get("log_levels")?.unwrap_or_default(),
             tags,
+            container: self.get("container")?.filter(|container| *container != 0),
         })
     }
 

@@ -104,6 +104,9 @@ const NAMESPACES: [i32; 7] = [
     libc::CLONE_NEWNET,
 ];
 
+/// What puts characters into the input of a terminal, which may be that of the caller's shell: TIOCSTI and TIOCLINUX.
+const TYPING: [u32; 2] = [0x5412, 0x541c];
+
 /// The last number of the table that all architectures share, as of Linux 6.10 (`mseal`).
 const LAST: c_long = 462;
 /// The first number of that table.
@@ -134,6 +137,12 @@ fn compile() -> std::result::Result<Filters, BackendError> {
         let set = SeccompCondition::new(0, SeccompCmpArgLen::Qword, SeccompCmpOp::MaskedEq(flag), flag)?;
         SeccompRule::new(vec![set])
     });
+    let typing = TYPING.iter().map(|request| {
+        // The kernel looks at no more of it either.
+        let is = SeccompCondition::new(1, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, u64::from(*request))?;
+        SeccompRule::new(vec![is])
+    });
+    refused.insert(libc::SYS_ioctl, typing.collect::<std::result::Result<_, _>>()?);
     refused.insert(libc::SYS_clone, namespaces.collect::<std::result::Result<_, _>>()?);
     let refusing = SeccompFilter::new(refused, SeccompAction::Allow, errno(Errno::PERM), architecture)?;
 

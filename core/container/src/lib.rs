@@ -113,7 +113,8 @@ pub enum Upper {
 /// A file or a folder of the host that is shown inside.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Volume {
-    /// On the host. Its owner 0 is the container's root inside.
+    /// On the host. Its owner 0 is the container's root inside, which can leave set-user-ID files of the host's root in what it
+    /// may write: show only what nobody on the host executes.
     pub source: PathBuf,
     /// Inside: absolute, made when missing.
     pub target: PathBuf,

@@ -34,7 +34,7 @@ impl ProcessCommand for System {
 
     fn process(self) -> Result<Process, CommandError> {
         let argv = [vec![self.name], self.args].concat();
-        Ok(Process { argv, env: self.env, dir: self.dir, stdin: self.stdin.into_bytes() })
+        Ok(Process { argv, env: self.env, dir: self.dir, inside: None, stdin: self.stdin.into_bytes() })
     }
 }
 

@@ -46,7 +46,7 @@ impl Jobs {
         match jobs.judge(sender, &ticket, raw) {
             Ok(job) => jobs.begin(node, job, None).await,
             Err(Some(refusal)) => jobs.refuse(sender, ticket, refusal).await,
-            Err(None) => jobs.note(Note::Drop { ticket }).await,
+            Err(None) => jobs.tell(Note::Drop { ticket }).await,
         }
     }
 
@@ -68,7 +68,7 @@ impl Jobs {
                 }
             },
             Err(Some(refusal)) => jobs.refuse(sender, ticket, refusal).await,
-            Err(None) => jobs.note(Note::Drop { ticket }).await,
+            Err(None) => jobs.tell(Note::Drop { ticket }).await,
         }
     }
 
@@ -151,7 +151,7 @@ impl Jobs {
 
     async fn begin(&self, node: &Arc<Node>, job: Arc<Job>, child: Option<Child>) {
         if job.begins() {
-            self.note(Note::Begin { ticket: job.ticket.clone(), keys: job.keys.clone() }).await;
+            self.tell(Note::Begin { ticket: job.ticket.clone(), keys: job.keys.clone() }).await;
         }
         let user = job.caller.user.as_str();
         let turn = job.envelope.queue.as_ref().map(|queue| self.serial.enter(&format!("{user}:{queue}")));
@@ -163,10 +163,11 @@ impl Jobs {
         let keys = Keys::new(sender.caller.name(), &id);
         self.remembered.lock().put(keys.name().into());
         let result = outcome.result(&id, &command);
-        self.note(Note::Answer { ticket, keys, json: encode(result), begun: false }).await;
+        self.tell(Note::Answer { ticket, keys, json: encode(result), begun: false }).await;
     }
 
-    async fn note(&self, note: Note) {
+    /// Tells redis something.
+    pub async fn tell(&self, note: Note) {
         // The receiver outlives every job.
         let _ = self.parts.answers.send(note).await;
     }

@@ -14,7 +14,7 @@ use super::{Job, Jobs};
 use crate::command::{Code, CommandError};
 use crate::log::{Record, now_ms};
 use crate::process::{Message, Messages, Process, level};
-use crate::spawner::{Child, Exit, SpawnError};
+use crate::spawner::{Child, Exit, SpawnError, Spawner};
 use crate::wire::State;
 
 /// A deadline for jobs that have none.
@@ -26,9 +26,9 @@ const REST: usize = 1 << 20;
 
 impl Jobs {
     /// Starts a process for a job and follows it.
-    pub(super) async fn start(&self, job: &Job, process: &Process) -> Outcome {
+    pub(super) async fn start(&self, job: &Job, process: &Process, spawner: &Spawner) -> Outcome {
         let tag = format!("job {}", job.keys.name());
-        match self.parts.spawner.spawn(process, &tag).await {
+        match spawner.spawn(process, &tag).await {
             Ok(child) => self.follow(job, child).await,
             Err(error) => {
                 let code = match &error {
@@ -87,6 +87,9 @@ impl Jobs {
             None => (State::Error, Code::Unavailable.number()),
         };
         let critical = match exit {
+            None if job.envelope.container.is_some() => {
+                "its container ended, and this process with it".into()
+            }
             None => "the spawner died, and this process with it".into(),
             Some(_) if late => "killed: it took longer than its max_time".into(),
             Some(_) => String::new(),

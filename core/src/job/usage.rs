@@ -4,6 +4,9 @@ use rustix::param::{clock_ticks_per_second, page_size};
 use schemars::JsonSchema;
 use serde::Serialize;
 
+/// Most processes that are looked at for one sum.
+const TREE_MAX: usize = 4096;
+
 /// What a process uses now. All zero when it has ended meanwhile.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
 pub struct Usage {
@@ -23,6 +26,27 @@ impl Usage {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
         Self::parse(&stat, &status, age_ms).unwrap_or_default()
+    }
+
+    /// Of a process and all that descend from it, on average since it was started. What ends meanwhile is not counted.
+    pub fn of_tree(pid: i32, age_ms: u64) -> Self {
+        let (mut sum, mut left, mut seen) = (Self::default(), vec![pid], 0);
+        while let Some(pid) = left.pop() {
+            let usage = Self::of(pid, age_ms);
+            sum.cpu += usage.cpu;
+            sum.rss += usage.rss;
+            sum.vms += usage.vms;
+            sum.swap += usage.swap;
+            seen += 1;
+            if seen >= TREE_MAX {
+                break;
+            }
+            // Of the first thread alone: what others started is missed.
+            let children =
+                std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+            left.extend(children.split_ascii_whitespace().filter_map(|child| child.parse::<i32>().ok()));
+        }
+        sum
     }
 
     fn parse(stat: &str, status: &str, age_ms: u64) -> Option<Self> {

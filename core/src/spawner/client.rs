@@ -64,6 +64,12 @@ impl Child {
         (&mut self.exit).await.ok()
     }
 
+    /// Lets programs start in a container.
+    pub async fn go(&self) {
+        // Without a spawner there is no container either.
+        let _ = self.spawner.requests.send((Request::Go { slot: self.slot }, Vec::new())).await;
+    }
+
     /// What signals it while others wait for it.
     pub fn killer(&self) -> Killer {
         Killer { slot: self.slot, spawner: self.spawner.clone() }
@@ -132,10 +138,38 @@ impl Spawner {
         let (requests, queue) = mpsc::channel(REQUESTS);
         let spawner =
             Self { requests, next_slot: Arc::default(), waiting: Waiting::default(), pidfd: Arc::default() };
-        let mut link = Link { socket: socket.into(), log: log.into(), fd: open(socket, log).await? };
+        let fd = open(socket, log).await?;
+        let mut link = Link { place: Some((socket.into(), log.into())), fd };
+        *spawner.pidfd.lock() = link.process()?;
         let held = link.hear_held(&spawner).await?;
         tokio::spawn(link.run(spawner.clone(), queue));
         Ok((spawner, held))
+    }
+
+    /// Speaks to the spawner inside of a container, over the socket that came with the container. Gives the processes that it
+    /// kept.
+    pub async fn inside(socket: OwnedFd) -> io::Result<(Self, Vec<(String, Child)>)> {
+        let (requests, queue) = mpsc::channel(REQUESTS);
+        let spawner =
+            Self { requests, next_slot: Arc::default(), waiting: Waiting::default(), pidfd: Arc::default() };
+        let mut link = Link { place: None, fd: watch(socket)? };
+        let hello = async {
+            link.send(&spawner, &Request::Hello, &[]).await?;
+            link.hear_held(&spawner).await
+        };
+        let held = tokio::time::timeout(START, hello).await.map_err(|_| io::ErrorKind::TimedOut)??;
+        tokio::spawn(link.run(spawner.clone(), queue));
+        Ok((spawner, held))
+    }
+
+    /// Builds a container; it is built when this returns, and waits for [`Child::go`].
+    pub async fn contain(&self, spec: &g8_container::Spec, tag: &str) -> Result<Child, SpawnError> {
+        let json = serde_json::to_vec(spec).map_err(io::Error::from);
+        let memfd = json
+            .and_then(|json| in_memory(&json))
+            .map_err(|source| SpawnError::Failed { step: "describe the container".into(), source })?;
+        let tag = tag.to_owned();
+        self.ask(|slot| Request::Contain { slot, tag }, vec![memfd]).await
     }
 
     /// Starts a process. The tag names it to the next manager.
@@ -153,11 +187,21 @@ impl Spawner {
         if !process.stdin.is_empty() {
             fds.push(in_memory(&process.stdin).map_err(failed("hand over the standard input"))?);
         }
+        let tag = tag.to_owned();
+        self.ask(|slot| Request::Spawn { slot, tag }, fds).await
+    }
+
+    /// Sends a request that makes a child, and waits for it.
+    async fn ask(
+        &self,
+        request: impl FnOnce(u64) -> Request,
+        fds: Vec<OwnedFd>,
+    ) -> Result<Child, SpawnError> {
         let slot = self.next_slot.fetch_add(1, Ordering::Relaxed);
         let (started, told) = oneshot::channel();
         let (exited, exit) = oneshot::channel();
         self.waiting.lock().insert(slot, Pending { started: Some((started, exit)), exited });
-        if self.requests.send((Request::Spawn { slot, tag: tag.into() }, fds)).await.is_err() {
+        if self.requests.send((request(slot), fds)).await.is_err() {
             self.waiting.lock().remove(&slot);
             return Err(SpawnError::Gone);
         }
@@ -214,14 +258,13 @@ impl Spawner {
 
 /// The connection.
 struct Link {
-    socket: PathBuf,
-    log: PathBuf,
+    /// Where another one can be started, with its log; none inside of a container.
+    place: Option<(PathBuf, PathBuf)>,
     fd: AsyncFd<OwnedFd>,
 }
 
 impl Link {
     async fn hear_held(&mut self, spawner: &Spawner) -> io::Result<Vec<(String, Child)>> {
-        *spawner.pidfd.lock() = self.process()?;
         let mut held = Vec::new();
         loop {
             match self.receive().await? {
@@ -252,6 +295,10 @@ impl Link {
         loop {
             let finished = self.carry(&spawner, &mut queue).await;
             spawner.waiting.lock().clear();
+            if self.place.is_none() {
+                // The container ends, or has ended.
+                return;
+            }
             if finished {
                 if let Err(e) = self.gone().await {
                     tracing::warn!("cannot wait for the end of the spawner: {e}");
@@ -287,7 +334,9 @@ impl Link {
     }
 
     async fn reopen(&mut self, spawner: &Spawner) -> io::Result<()> {
-        self.fd = open(&self.socket, &self.log).await?;
+        let Some((socket, log)) = &self.place else { return Err(io::ErrorKind::NotConnected.into()) };
+        self.fd = open(socket, log).await?;
+        *spawner.pidfd.lock() = self.process()?;
         self.hear_held(spawner).await.map(drop)
     }
 
@@ -302,7 +351,7 @@ impl Link {
                 },
                 message = queue.recv(), if !finishing => {
                     let Some((request, fds)) = message else { return true };
-                    if matches!(request, Request::Spawn { slot, .. } if !spawner.waiting.lock().contains_key(&slot)) {
+                    if matches!(request, Request::Spawn { slot, .. } | Request::Contain { slot, .. } if !spawner.waiting.lock().contains_key(&slot)) {
                         // Its sender was told that the spawner before this one is gone.
                         continue;
                     }
