@@ -110,7 +110,9 @@ async fn work(
     let domains = Domains::new(&paths, config.firewall.input);
     domains.start().await;
     let containers = Containers::new(spawner.clone(), logs.clone(), paths.run().into());
-    kept_jobs.extend(containers.adopt(kept_containers).await);
+    for (name, child) in containers.adopt(kept_containers).await {
+        kept_jobs.entry(name).or_insert(child);
+    }
     let node = Arc::new(Node { jobs, services, domains, containers, paths, config, logs, began, machine });
     let writer = tokio::spawn(answers.run(Link::new(&access)?));
     tokio::spawn(outlet.run(Link::new(&access)?));

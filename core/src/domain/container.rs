@@ -8,7 +8,9 @@
 //! [`tear_down`](life) takes apart what is there, for a step of `create` that fails, for the end of a container, and in the
 //! manager that comes after one that was killed. Containers themselves belong to the spawner, and outlive the manager.
 //!
-//! Limits: what a container writes lies in memory, and is gone with it.
+//! Limits: what a container writes lies in memory, and is gone with it. An image that is mounted keeps the sources of the
+//! container that it was mounted for. When the daemon that serves it is killed, what a container has not read yet is an
+//! error to it.
 
 mod image;
 mod life;
@@ -44,8 +46,8 @@ const MAX_CONTAINERS: usize = 1000;
 const MAX_ID: Id = 0xffff;
 /// What a container's entrypoint has to end after a polite signal.
 const GRACE: Duration = Duration::from_secs(2);
-/// How long all containers may take to end with the node.
-const STOP: Duration = Duration::from_millis(900);
+/// How long all containers may take to end with the node, politely, and again when they are killed.
+const STOP: Duration = Duration::from_millis(500);
 
 /// Why there is no container.
 #[derive(Debug, thiserror::Error)]
@@ -225,21 +227,32 @@ impl Containers {
         jobs
     }
 
-    /// Ends all containers, with the node.
+    /// Ends all containers, with the node: entrypoints by a polite signal first.
     pub async fn stop(&self) {
-        let ended = async {
-            for container in self.list() {
-                container.ending.store(true, Ordering::Relaxed);
-                container.init.signal(libc::SIGKILL).await;
+        let containers = self.list();
+        for container in &containers {
+            container.ending.store(true, Ordering::Relaxed);
+            if let Some(entrypoint) = &container.entrypoint {
+                entrypoint.signal(libc::SIGTERM).await;
             }
-            while !self.places.lock().all.is_empty() {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        if tokio::time::timeout(STOP, ended).await.is_err() {
+        }
+        if containers.iter().any(|container| container.entrypoint.is_some()) {
+            // What does not end by itself is ended below.
+            let _ = tokio::time::timeout(STOP, self.none_left()).await;
+        }
+        for container in &containers {
+            container.init.signal(libc::SIGKILL).await;
+        }
+        if tokio::time::timeout(STOP, self.none_left()).await.is_err() {
             tracing::warn!("some containers did not end in time");
         }
         self.images.clear().await;
+    }
+
+    async fn none_left(&self) {
+        while !self.places.lock().all.is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 }
 

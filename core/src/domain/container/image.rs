@@ -107,12 +107,18 @@ impl Images {
         if *count > 0 {
             return;
         }
-        let (path, users) = (self.folder.join(key), users.clone());
+        let (path, users, all, key) =
+            (self.folder.join(key), users.clone(), self.users.clone(), key.to_owned());
         tokio::spawn(async move {
             tokio::time::sleep(LINGER).await;
             let count = users.lock().await;
             if *count == 0 {
                 unmount(path).await;
+                let mut all = all.lock();
+                // One in the table, one here: nobody waits for it.
+                if Arc::strong_count(&users) == 2 {
+                    all.remove(&key);
+                }
             }
         });
     }
