@@ -94,6 +94,8 @@ fn the_client_drives_a_node() {
     let tests = crate_dir().join("pyclient");
     let path = format!("pythonpath={}", place.path().display());
     let mut pytest = node.pytest(&venv, &tests);
+    let (cid, store) = image::pack_busybox(node.folder());
+    pytest.env("G8_TEST_FLIST", cid).env("G8_TEST_STORE", store);
     node.passes(pytest.args(["-o", &path, "tests/node"]));
 }
 

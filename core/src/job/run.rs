@@ -98,6 +98,9 @@ impl Jobs {
 
     async fn once(&self, node: &Arc<Node>, job: &Job) -> Outcome {
         let arguments = job.envelope.arguments.clone();
+        if let Some(Err(error)) = job.envelope.container.map(|id| node.containers.get(id)) {
+            return Outcome::error(&error.into());
+        }
         match job.entry.run {
             Run::Process(process) => match process(arguments).and_then(|process| enter(node, job, process)) {
                 Ok((process, spawner)) => self.start(job, &process, &spawner).await,
