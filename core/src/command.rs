@@ -7,6 +7,7 @@
 mod bridge;
 mod btrfs;
 mod config;
+mod corex;
 mod disk;
 mod error;
 mod filesystem;

@@ -2,6 +2,7 @@
 
 pub mod bridge;
 pub mod btrfs;
+pub mod container;
 pub mod disk;
 pub mod filesystem;
 pub mod flist;
