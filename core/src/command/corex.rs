@@ -24,13 +24,17 @@ const UPPER_BYTES: u64 = 1 << 30;
 impl From<ContainerError> for CommandError {
     fn from(error: ContainerError) -> Self {
         use std::io::ErrorKind::{NotFound, PermissionDenied};
+        if let ContainerError::Image(flist, ImageError::Mount(error)) = error {
+            // As it is told of any mount.
+            let error = CommandError::from(error);
+            return CommandError::new(error.code(), format!("flist {flist}")).because(error.report());
+        }
         let code = match &error {
             ContainerError::Wanted(_) | ContainerError::User(_) => Code::BadRequest,
             ContainerError::TooMany | ContainerError::Interrupted => Code::Unavailable,
             ContainerError::Unknown(_) => Code::NotFound,
-            ContainerError::Image(_, ImageError::Mount(_)) => Code::Precondition,
-            ContainerError::Image(_, ImageError::Folder(..) | ImageError::Interrupted) => Code::Internal,
-            ContainerError::Image(..) => Code::BadRequest,
+            ContainerError::Image(_, ImageError::Moved) => Code::Unavailable,
+            ContainerError::Image(..) => Code::Internal,
             ContainerError::Volume { .. } => Code::Precondition,
             ContainerError::Entrypoint(SpawnError::Failed { source, .. }) => match source.kind() {
                 NotFound => Code::NotFound,

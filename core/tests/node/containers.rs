@@ -187,7 +187,7 @@ fn what_cannot_be_made_is_told_and_leaves_nothing() {
         (json!({"root": unknown}), 412, unknown),
         (json!({"root": "no flist"}), 400, "no flist"),
         (json!({"root": ""}), 400, "root is empty"),
-        (json!({"storage": "nfs:/x"}), 412, "nfs"),
+        (json!({"storage": "nfs:/x"}), 400, "nfs"),
         (json!({"mount": {missing.to_str().unwrap(): "/data"}}), 412, "missing"),
         (json!({"mount": {"/dev/null": "/data"}}), 412, "cannot show /dev/null inside"),
         (json!({"mount": {"/tmp": "relative"}}), 400, "no place in a container"),

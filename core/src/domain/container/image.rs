@@ -10,9 +10,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use g8_fs::engine::Mode;
 use g8_fs::names::Names;
-use g8_fs::reference::{BadHint, BadReference, Reach, Reference, ResolveError, resolve};
+use g8_fs::reference::{Reference, resolve};
 use parking_lot::Mutex;
 
 use crate::domain::flist::{self, FlistError, Plan};
@@ -23,15 +22,9 @@ const LINGER: Duration = Duration::from_secs(5);
 /// Why an image is not there.
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
-    /// It is no reference.
-    #[error(transparent)]
-    Reference(#[from] BadReference),
-    /// It leads nowhere.
-    #[error(transparent)]
-    Resolve(#[from] ResolveError),
-    /// A hint that is not followed.
-    #[error(transparent)]
-    Hint(#[from] BadHint),
+    /// A name that led to one flist, and a moment later to another.
+    #[error("the name leads elsewhere now: try again")]
+    Moved,
     /// It cannot be mounted.
     #[error(transparent)]
     Mount(#[from] FlistError),
@@ -69,9 +62,12 @@ impl Images {
 
     /// Mounts an flist, or counts one more user of its mount. Those of privileged containers honour set-user-ID and devices.
     pub async fn take(&self, text: &str, sources: &[String], privileged: bool) -> Result<Image, ImageError> {
-        let (reference, mut specs) = (text.parse::<Reference>()?, sources.to_vec());
-        let resolved = blocking(move || Ok(resolve(&reference, Names::of_user().as_ref())?)).await?;
-        specs.extend(resolved.hints.gateways(Reach::Public)?.iter().map(ToString::to_string));
+        let reference = text.to_owned();
+        let follow = move || {
+            let reference: Reference = reference.parse().map_err(FlistError::from)?;
+            Ok(resolve(&reference, Names::of_user().as_ref()).map_err(FlistError::from)?)
+        };
+        let resolved = blocking(follow).await?;
         let cid = resolved.id.to_string();
         let key = if privileged { format!("{cid}-privileged") } else { cid.clone() };
         let path = self.folder.join(&key);
@@ -79,15 +75,15 @@ impl Images {
         let mut count = users.lock().await;
         if *count == 0 && !is_mounted(&path) {
             let plan = Plan {
-                reference: cid,
+                reference: text.to_owned(),
                 mountpoint: path.clone(),
-                sources: specs,
-                mode: Mode::Auto,
+                sources: sources.to_vec(),
+                mode: None,
                 suid: privileged,
                 dev: privileged,
             };
             let folder = path.clone();
-            blocking(move || mount(&folder, plan)).await?;
+            blocking(move || mount(&folder, plan, &cid)).await?;
         }
         *count += 1;
         Ok(Image { key, path })
@@ -141,16 +137,23 @@ impl Images {
     }
 }
 
-fn mount(folder: &Path, plan: Plan) -> Result<(), ImageError> {
+fn mount(folder: &Path, plan: Plan, cid: &str) -> Result<(), ImageError> {
     let mut make = DirBuilder::new();
     // Nobody but root comes near images that may have set-user-ID in them.
     make.recursive(true).mode(0o700);
     make.create(folder).map_err(|e| ImageError::Folder(folder.into(), e))?;
-    flist::mount(plan).map(drop).map_err(|e| {
+    let mounted = flist::mount(plan).map_err(ImageError::from).and_then(|status| {
+        if status.reference == cid {
+            return Ok(());
+        }
+        flist::unmount(folder, true)?;
+        Err(ImageError::Moved)
+    });
+    if mounted.is_err() {
         // Empty, or something is wrong that shows when it is used again.
         let _ = std::fs::remove_dir(folder);
-        e.into()
-    })
+    }
+    mounted
 }
 
 /// Containers that still end may use it: it is detached from its place, and ends after them.
