@@ -43,6 +43,9 @@ const SPAWNER_STOP: Duration = Duration::from_millis(2000);
 const LAST_MOMENT: Duration = Duration::from_millis(300);
 /// How long jobs may take to end after a polite signal, and again after the other one.
 const JOBS_STOP: Duration = Duration::from_millis(900);
+/// How long all containers may take to end, half of it politely, and their images to be unmounted.
+const CONTAINERS_STOP: Duration = Duration::from_millis(800);
+const IMAGES_STOP: Duration = Duration::from_millis(1500);
 /// How long all services may take to end, whatever their units say: the whole stop is promised within five seconds.
 const SERVICES_STOP: Duration = Duration::from_millis(1500);
 /// How long the last results may take to be written.
@@ -176,12 +179,16 @@ async fn work(
         tracing::error!("the spawner does not answer: it is killed");
         spawner.kill();
     }
-    node.jobs.stop(JOBS_STOP).await;
-    node.containers.stop().await;
-    if tokio::time::timeout(LAST_RESULTS, node.domains.stop()).await.is_err() {
+    let left = |limit: Duration| limit.min((STOP - 2 * LAST_MOMENT).saturating_sub(stopping.elapsed()));
+    node.jobs.stop(left(2 * JOBS_STOP) / 2).await;
+    node.containers.stop(left(CONTAINERS_STOP)).await;
+    if tokio::time::timeout(left(IMAGES_STOP), node.containers.unmount()).await.is_err() {
+        tracing::warn!("some images of containers stay mounted until the next start");
+    }
+    if tokio::time::timeout(left(LAST_RESULTS), node.domains.stop()).await.is_err() {
         tracing::warn!("some bridges did not end in time");
     }
-    node.services.stop_all(SERVICES_STOP).await;
+    node.services.stop_all(left(SERVICES_STOP)).await;
     drop(node);
     // The writer ends when the last sender is gone and what it sent is written.
     let written = async {
@@ -189,12 +196,12 @@ async fn work(
         publisher.flush().await;
         ended
     };
-    match tokio::time::timeout(LAST_RESULTS, written).await {
+    match tokio::time::timeout(left(LAST_RESULTS), written).await {
         Ok(ended) => ended.context("the last results were not written")?,
         Err(_) => tracing::warn!("redis did not take the last results"),
     }
     redis.abort();
-    if tokio::time::timeout(LAST_LINES, logs.flush()).await.is_err() {
+    if tokio::time::timeout(left(LAST_LINES), logs.flush()).await.is_err() {
         tracing::warn!("the disk did not take the last lines of the log");
     }
     Ok(stopping)
@@ -295,7 +302,7 @@ async fn know_logged(log: &Path, jobs: &mut Adopted) {
 
 fn senders(config: &Config) -> Vec<Sender> {
     let users = config.users.iter().map(|(name, user)| Caller { user: name.clone(), role: user.role });
-    std::iter::once(Caller::admin()).chain(users).map(|caller| Sender { caller }).collect()
+    std::iter::once(Caller::admin()).chain(users).map(Sender::new).collect()
 }
 
 /// Processes whose commands redis, or whose units nobody, knows any more.

@@ -32,7 +32,7 @@ pub static COMMANDS: &[Entry] = commands! {
     answer corex: Create, List, Get, Find, Terminate, Dispatch;
     answer process: List, Kill;
     answer config: Get;
-    answer job: List, Kill, KillAll, Unschedule, Query;
+    answer job: List, Kill, KillAll, Unschedule, Type, Query;
     answer service: List, Show, Start, Stop, Restart, Reload, Logs;
 };
 

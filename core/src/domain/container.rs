@@ -46,8 +46,6 @@ const MAX_CONTAINERS: usize = 1000;
 const MAX_ID: Id = 0xffff;
 /// What a container's entrypoint has to end after a polite signal.
 const GRACE: Duration = Duration::from_secs(2);
-/// How long all containers may take to end with the node, politely, and again when they are killed.
-const STOP: Duration = Duration::from_millis(500);
 
 /// Why there is no container.
 #[derive(Debug, thiserror::Error)]
@@ -228,7 +226,7 @@ impl Containers {
     }
 
     /// Ends all containers, with the node: entrypoints by a polite signal first.
-    pub async fn stop(&self) {
+    pub async fn stop(&self, limit: Duration) {
         let containers = self.list();
         for container in &containers {
             container.ending.store(true, Ordering::Relaxed);
@@ -238,14 +236,18 @@ impl Containers {
         }
         if containers.iter().any(|container| container.entrypoint.is_some()) {
             // What does not end by itself is ended below.
-            let _ = tokio::time::timeout(STOP, self.none_left()).await;
+            let _ = tokio::time::timeout(limit / 2, self.none_left()).await;
         }
         for container in &containers {
             container.init.signal(libc::SIGKILL).await;
         }
-        if tokio::time::timeout(STOP, self.none_left()).await.is_err() {
+        if tokio::time::timeout(limit / 2, self.none_left()).await.is_err() {
             tracing::warn!("some containers did not end in time");
         }
+    }
+
+    /// Unmounts the images that no container uses.
+    pub async fn unmount(&self) {
         self.images.clear().await;
     }
 

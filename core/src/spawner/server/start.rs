@@ -66,6 +66,8 @@ struct Child<'a> {
     dir: &'a CStr,
     streams: [i32; 3],
     terminal: bool,
+    /// The spawner.
+    parent: i32,
     files: libc::rlimit,
     /// Whom it is in a container: groups, group, user.
     ids: Option<(&'a [u32], u32, u32)>,
@@ -119,6 +121,7 @@ impl Starter {
             dir: &dir_text,
             streams: [stdin.unwrap_or(&self.null), out, err].map(|fd| fd.as_fd().as_raw_fd()),
             terminal: process.terminal.is_some(),
+            parent: std::process::id() as i32,
             files: libc::rlimit { rlim_cur: limit(files.current), rlim_max: limit(files.maximum) },
             ids: process.inside.as_ref().map(|inside| (inside.groups.as_slice(), inside.gid, inside.uid)),
             failed: None,
@@ -190,6 +193,10 @@ fn steps(child: &mut Child<'_>) -> (Step, i32) {
         }
         if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0) != 0 {
             return (Step::Parent, errno());
+        }
+        // Who died before that sends no signal.
+        if libc::getppid() != child.parent {
+            return (Step::Parent, libc::ESRCH);
         }
         if libc::setrlimit(libc::RLIMIT_NOFILE, &child.files) != 0 {
             return (Step::Files, errno());
