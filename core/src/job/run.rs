@@ -95,6 +95,10 @@ impl Jobs {
                     job.control.restarts.fetch_add(1, Ordering::Relaxed);
                     RESTART
                 }
+                // There is nowhere to run it again.
+                (_, Some(_)) if job.envelope.container.is_some_and(|id| node.containers.get(id).is_err()) => {
+                    return (outcome, ended);
+                }
                 (_, Some(period)) => {
                     restarts = 0;
                     period

@@ -145,9 +145,16 @@ fn a_container_is_made_commanded_listed_and_taken_apart() {
 
     // Ending one ends what runs in it, and says so.
     let sleeping = place.begin(id, "core.system", json!({"name": "sleep", "args": ["600"]}));
+    let inner = json!({
+        "id": "recurring", "command": "core.system", "arguments": {"name": "true"}, "recurring_period": 0.05,
+    });
+    let recurring = data(&place.node.call("corex.dispatch", json!({"container": id, "command": inner})));
+    let recurring = recurring.as_str().unwrap().to_owned();
     place.terminate(id);
     let result = place.node.result(&sleeping);
     assert_eq!(result["state"], "ERROR", "{result}");
+    // Also what would run for ever.
+    assert_eq!(place.node.result(&recurring)["container"], id);
     until("it is gone", || !runs(pid));
     assert_eq!(place.node.call("corex.terminate", json!({"container": id}))["code"], 404);
     let inner = json!({"command": "core.ping", "arguments": {}});
