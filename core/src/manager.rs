@@ -4,6 +4,7 @@
 
 mod keeper;
 
+use std::collections::BTreeSet;
 use std::fs::{DirBuilder, File, Permissions};
 use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
@@ -126,8 +127,8 @@ async fn work(
     let jobs = Jobs::new(parts, limits);
     let began = Instant::now();
     let machine = std::os::unix::process::parent_id() == 1 && std::env::var_os("CORE0_MACHINE").is_some();
-    let domains = Domains::new(&paths, config.firewall.input);
-    domains.start().await;
+    let domains = Domains::new(&paths, &config).context("network.containers of the configuration")?;
+    domains.start(&BTreeSet::new()).await;
     let containers = Containers::new(spawner.clone(), logs.clone(), paths.run().into());
     let mut contained = containers.adopt(kept_containers).await;
     know_logged(paths.log(), &mut contained).await;
