@@ -4,6 +4,7 @@
 
 mod keeper;
 
+use std::collections::BTreeSet;
 use std::fs::{DirBuilder, File, Permissions};
 use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
@@ -122,8 +123,8 @@ async fn work(
     let jobs = Jobs::new(parts, limits);
     let began = Instant::now();
     let machine = std::os::unix::process::parent_id() == 1 && std::env::var_os("CORE0_MACHINE").is_some();
-    let domains = Domains::new(&paths, config.firewall.input);
-    domains.start().await;
+    let domains = Domains::new(&paths, &config).context("network.containers of the configuration")?;
+    domains.start(&BTreeSet::new()).await;
     let node = Arc::new(Node { jobs, services, domains, paths, config, logs: logs.clone(), began, machine });
     let writer = tokio::spawn(answers.run(Link::new(&access)?, logs.clone()));
     tokio::spawn(outlet.run(Link::new(&access)?));
@@ -159,11 +160,12 @@ async fn work(
         tracing::error!("the spawner does not answer: it is killed");
         spawner.kill();
     }
-    node.jobs.stop(JOBS_STOP).await;
-    if tokio::time::timeout(LAST_RESULTS, node.domains.stop()).await.is_err() {
+    let left = |limit: Duration| limit.min((STOP - 2 * LAST_MOMENT).saturating_sub(stopping.elapsed()));
+    node.jobs.stop(left(2 * JOBS_STOP) / 2).await;
+    if tokio::time::timeout(left(LAST_RESULTS), node.domains.stop()).await.is_err() {
         tracing::warn!("some bridges did not end in time");
     }
-    node.services.stop_all(SERVICES_STOP).await;
+    node.services.stop_all(left(SERVICES_STOP)).await;
     drop(node);
     // The writer ends when the last sender is gone and what it sent is written.
     let written = async {
@@ -171,12 +173,12 @@ async fn work(
         publisher.flush().await;
         ended
     };
-    match tokio::time::timeout(LAST_RESULTS, written).await {
+    match tokio::time::timeout(left(LAST_RESULTS), written).await {
         Ok(ended) => ended.context("the last results were not written")?,
         Err(_) => tracing::warn!("redis did not take the last results"),
     }
     redis.abort();
-    if tokio::time::timeout(LAST_LINES, logs.flush()).await.is_err() {
+    if tokio::time::timeout(left(LAST_LINES), logs.flush()).await.is_err() {
         tracing::warn!("the disk did not take the last lines of the log");
     }
     Ok(stopping)
@@ -276,7 +278,7 @@ async fn know_logged(log: &Path, jobs: &mut Adopted) {
 
 fn senders(config: &Config) -> Vec<Sender> {
     let users = config.users.iter().map(|(name, user)| Caller { user: name.clone(), role: user.role });
-    std::iter::once(Caller::admin()).chain(users).map(|caller| Sender { caller }).collect()
+    std::iter::once(Caller::admin()).chain(users).map(Sender::new).collect()
 }
 
 /// Processes whose commands redis, or whose units nobody, knows any more.

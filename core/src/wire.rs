@@ -8,7 +8,9 @@
 //!   `result:NAME:ID` is a redis stream of one entry with the field `json`, to be waited for with XREAD from 0.
 //! - `result:ID:flag` (`result:NAME:ID:flag`) is a list that is there from acceptance on; without a time to live the job is running.
 //! - `stream:ID` (`stream:NAME:ID`) is a redis stream, so that many read it, each from where it likes. An entry has the
-//!   fields `level`, `time` (ms since 1970) and `text`; the last one has the field `end` with the state of the job.
+//!   fields `level`, `time` (ms since 1970) and `text`; the last one has the field `end` with the state of the job. When the
+//!   manager was killed, the lines of its last moment may be there twice; the result and the log have each once.
+//! - `input:ID` is a list: what is pushed to it is typed on the terminal of a job that has one. Named users have `job.input`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -146,11 +148,11 @@ impl Envelope {
     /// Reads what was pushed.
     pub fn parse(raw: &[u8]) -> Result<Self, EnvelopeError> {
         if raw.len() > COMMAND_MAX {
-            return Err(oversized(raw));
+            return Err(unread(raw, format!("{} bytes, a command has at most {COMMAND_MAX}", raw.len())));
         }
         // serde_json gives up below 128 levels of nesting.
-        let mut fields: BTreeMap<String, Value> = serde_json::from_slice(raw)
-            .map_err(|e| EnvelopeError::NoId(format!("no command in JSON: {e}")))?;
+        let mut fields: BTreeMap<String, Value> =
+            serde_json::from_slice(raw).map_err(|e| unread(raw, format!("no command in JSON: {e}")))?;
         fields.retain(|_, value| !value.is_null());
         let id = match fields.remove("id") {
             Some(Value::String(id)) if is_name(&id) => id,
@@ -171,13 +173,13 @@ impl Envelope {
     }
 }
 
-/// Of an oversized command only the id is read. redis takes no more than twice the bytes, so that is bounded too.
-fn oversized(raw: &[u8]) -> EnvelopeError {
+/// Of a command that is too long, too deep or not UTF-8 only the id is read, and all else passed over, however deep it is.
+/// redis takes no more than twice the bytes of a command, so that is bounded too.
+fn unread(raw: &[u8], fault: String) -> EnvelopeError {
     #[derive(Deserialize)]
     struct OnlyId {
         id: String,
     }
-    let fault = format!("{} bytes, a command has at most {COMMAND_MAX}", raw.len());
     match serde_json::from_slice(raw) {
         Ok(OnlyId { id }) if is_name(&id) => {
             EnvelopeError::Refused { id, command: String::new(), error: CommandError::bad_request(fault) }
@@ -365,6 +367,22 @@ mod tests {
         assert!(fault.contains("at most"), "{fault}");
         let hidden = long.replace(r#""id": "big", "#, r#""id": 1, "#);
         assert!(matches!(Envelope::parse(hidden.as_bytes()), Err(EnvelopeError::NoId(_))));
+    }
+
+    #[test]
+    fn what_is_too_deep_or_not_utf_8_is_refused_by_its_id() {
+        let nested = |levels| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
+        let (id, fault) =
+            refused(&format!(r#"{{"command":"x","arguments":{},"id":"deep"}}"#, nested(500_000)));
+        assert!(id == "deep" && fault.contains("recursion limit"), "{id}: {fault}");
+        let raw = b"{\"id\":\"odd\",\"command\":\"x\",\"arguments\":{\"name\":\"\xff\"}}";
+        match Envelope::parse(raw).unwrap_err() {
+            EnvelopeError::Refused { id, error, .. } => {
+                assert!(id == "odd" && error.to_string().contains("unicode"), "{id}: {error}");
+            }
+            EnvelopeError::NoId(fault) => panic!("{fault}"),
+        }
+        assert!(matches!(Envelope::parse(b"{\"id\":\"\xff\"}"), Err(EnvelopeError::NoId(_))));
     }
 
     #[test]

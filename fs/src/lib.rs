@@ -18,7 +18,7 @@ pub mod fuse;
 pub mod gateway;
 pub mod image;
 pub mod ipfs;
-mod log_quota;
+pub mod log_quota;
 pub mod names;
 pub mod pack;
 pub mod paths;

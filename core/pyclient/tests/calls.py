@@ -95,6 +95,11 @@ CALLS: list[tuple[Send, str, dict[str, Any]]] = [
     (lambda cl: cl.job.list(), "job.list", {"id": None}),
     (lambda cl: cl.job.kill("a", 9), "job.kill", {"id": "a", "signal": 9}),
     (lambda cl: cl.job.killall(), "job.killall", {"signal": 15}),
+    (
+        lambda cl: cl.job.input("a", "ls\n", {"rows": 1, "cols": 2}),
+        "job.input",
+        {"id": "a", "data": "ls\n", "terminal": {"rows": 1, "cols": 2}},
+    ),
     (lambda cl: cl.job.unschedule("a"), "job.unschedule", {"id": "a"}),
     (lambda cl: cl.service.list(), "service.list", {}),
     (lambda cl: cl.service.status("s"), "service.status", {"name": "s"}),

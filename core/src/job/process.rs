@@ -86,7 +86,7 @@ impl Jobs {
         };
         let killed = {
             let mut asked = job.control.asked.lock();
-            asked.process = None;
+            (asked.process, asked.input) = (None, None);
             asked.killed
         };
         let heard = output.finish().await;

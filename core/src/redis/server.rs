@@ -166,12 +166,12 @@ fn private(path: &Path, content: &str) -> io::Result<()> {
     fs::rename(&new, path)
 }
 
-/// A secret of 256 bits in a file, made at first.
+/// A secret of 256 bits in a file, made at first; or what the administrator has put there.
 fn secret(path: &Path) -> io::Result<String> {
-    match fs::read_to_string(path) {
-        Ok(secret) if secret.len() >= 32 => return Ok(secret),
-        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-        Ok(_) | Err(_) => {}
+    match users::password(path) {
+        Ok(secret) => return Ok(secret),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        Err(e) => return Err(io::Error::new(e.kind(), format!("the password in {}: {e}", path.display()))),
     }
     let mut random = [0; 32];
     fs::File::open("/dev/urandom")?.read_exact(&mut random)?;
@@ -208,6 +208,12 @@ mod tests {
             let mode = fs::metadata(dir.path().join(file)).unwrap().permissions().mode();
             assert_eq!(mode & 0o777, 0o600, "{file}");
         }
+        // One of the administrator's own, as an editor writes it; and one that redis could not read.
+        fs::write(dir.path().join("password"), "own-password\n").unwrap();
+        assert_eq!(Server::set_up(&paths, &Config::default()).unwrap().password, "own-password");
+        fs::write(dir.path().join("password"), "two words").unwrap();
+        let error = Server::set_up(&paths, &Config::default()).err().unwrap();
+        assert!(error.to_string().contains("password: it has blanks"), "{error}");
         let argv = Server::process(&paths, false).argv.join(" ");
         assert!(!argv.contains(&first.password), "{argv}");
     }

@@ -43,7 +43,7 @@ pub fn changed(old: &str, new: &str) -> BTreeSet<String> {
 }
 
 /// One word: redis reads its file by lines and blanks.
-fn password(path: &Path) -> io::Result<String> {
+pub fn password(path: &Path) -> io::Result<String> {
     let text = text::read(path)?;
     let password = text.trim_end_matches('\n');
     let fault = match password {

@@ -12,10 +12,10 @@ use g8_fs::format::RunConfig;
 
 use crate::cli::{Global, Net, RunArgs};
 use crate::commands::mount;
-use crate::container::{self, Network, Spec, resolve_user};
 use crate::defaults;
 use crate::exit::{Quiet, WithCode};
 use crate::session::{Session, Wanted, wanted};
+use g8_container::{Command, Network, Spec, Upper, resolve_user};
 
 /// As docker's: what failed before the command could run.
 const FAILED: u8 = 125;
@@ -59,9 +59,11 @@ pub fn contained(
     let suid = args.options.suid || args.privileged;
     let record = watch == Watch::Blocks;
     let profile = request.profile.filter(|_| !record);
-    let (status, hold) = mount::mount(global, MountRequest { hold: true, suid, profile, record, ..request })?;
-    let result = spec(args, &config, &status.mountpoint, &status.reference).and_then(|spec| {
-        let code = container::run(&spec)?;
+    // Root of the container is somebody else, to whom the mount must be open.
+    let request = MountRequest { hold: true, suid, allow_other: true, profile, record, ..request };
+    let (status, hold) = mount::mount(global, request)?;
+    let result = spec(args, &config, &status.mountpoint, &status.reference).and_then(|(spec, command)| {
+        let code = g8_container::run(&spec, &command)?;
         Ok((code, if record { recorded(global, &status.mountpoint)? } else { Vec::new() }))
     });
     drop(hold);
@@ -81,7 +83,12 @@ fn recorded(global: &Global, mountpoint: &Path) -> anyhow::Result<Vec<u32>> {
 }
 
 /// The container that `args` ask for, on the image mounted at `lower`.
-pub fn spec(args: &RunArgs, config: &RunConfig, lower: &Path, reference: &str) -> anyhow::Result<Spec> {
+pub fn spec(
+    args: &RunArgs,
+    config: &RunConfig,
+    lower: &Path,
+    reference: &str,
+) -> anyhow::Result<(Spec, Command)> {
     let mut argv: Vec<String> = match &args.entrypoint {
         Some(program) if program.is_empty() => Vec::new(),
         Some(program) => vec![program.clone()],
@@ -102,20 +109,26 @@ pub fn spec(args: &RunArgs, config: &RunConfig, lower: &Path, reference: &str) -
         set(&mut env, more);
     }
     let tail = &reference[reference.len().saturating_sub(12)..];
-    Ok(Spec {
+    let spec = Spec {
         lower: lower.to_owned(),
-        upper_bytes: args.upper_size,
+        upper: Upper::Memory { bytes: args.upper_size },
         hostname: args.hostname.clone().unwrap_or_else(|| tail.to_owned()),
-        argv: strings(argv)?,
-        env: strings(env)?,
-        workdir: args.workdir.as_ref().or(config.workdir.as_ref()).map_or("/".into(), Into::into),
-        user,
         network: match args.net {
             Net::None => Network::None,
             Net::Host => Network::Host,
         },
+        volumes: Vec::new(),
+        files: Vec::new(),
+        limits: None,
         privileged: args.privileged,
-    })
+    };
+    let command = Command {
+        argv: strings(argv)?,
+        env: strings(env)?,
+        workdir: args.workdir.as_ref().or(config.workdir.as_ref()).map_or("/".into(), Into::into),
+        user,
+    };
+    Ok((spec, command))
 }
 
 /// Puts `KEY=VALUE` in place of an earlier value of the same key.

@@ -155,7 +155,7 @@ def _system(node: ScriptedNode, name: str, arguments: dict[str, Any]) -> Reply:
     if argv[0] == "exit":
         node.say(name, 2, "about to fail")
         node.end(name, "ERROR")
-        return {"state": "ERROR", "code": 1000 + int(argv[1]), "streams": ["", "about to fail\n"]}
+        return {"state": "ERROR", "code": 1000 + int(argv[1]), "streams": ["so far\n", "about to fail\n"]}
     node.say(name, 1, " ".join(argv))
     node.end(name, "SUCCESS")
     return {"streams": [" ".join(argv) + "\n", ""]}

@@ -55,6 +55,8 @@ struct Child<'a> {
     dir: &'a CStr,
     streams: [i32; 3],
     terminal: bool,
+    /// The spawner.
+    parent: i32,
     files: libc::rlimit,
     failed: Option<(Step, i32)>,
 }
@@ -104,6 +106,7 @@ impl Starter {
             dir: &dir_text,
             streams: [stdin.unwrap_or(&self.null), out, err].map(|fd| fd.as_fd().as_raw_fd()),
             terminal: process.terminal.is_some(),
+            parent: std::process::id() as i32,
             files: libc::rlimit { rlim_cur: limit(files.current), rlim_max: limit(files.maximum) },
             failed: None,
         };
@@ -173,6 +176,10 @@ fn steps(child: &mut Child<'_>) -> (Step, i32) {
         }
         if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0) != 0 {
             return (Step::Parent, errno());
+        }
+        // Who died before that sends no signal.
+        if libc::getppid() != child.parent {
+            return (Step::Parent, libc::ESRCH);
         }
         if libc::setrlimit(libc::RLIMIT_NOFILE, &child.files) != 0 {
             return (Step::Files, errno());
