@@ -181,3 +181,33 @@ async fn the_readers_of_a_flight_that_ends_without_a_block_get_the_next_one() {
     second.await.unwrap().unwrap();
     first.await.unwrap().unwrap();
 }
+
+#[tokio::test]
+async fn what_a_profile_brings_takes_only_the_room_that_is_left() {
+    let (origin, sources) = gated();
+    origin.lets.add_permits(100);
+    // A quarter is for stored blocks: four of 8 bytes, each with what it costs to keep one.
+    let cache = memory_only(4 * 4 * 168);
+    let get = async |number: usize, class: Class| {
+        cache.get_object(id(number), &sources, class.until(soon())).await.unwrap();
+    };
+    for number in 0..3 {
+        get(number, Class::OnDemand).await;
+    }
+    assert!(cache.has_room(8) && !cache.has_room(1000));
+    for number in 10..20 {
+        get(number, Class::Profile).await;
+    }
+    assert!(!cache.has_room(8));
+    let before = origin.asked.lock().len();
+    for number in [0, 1, 2, 10] {
+        get(number, Class::OnDemand).await;
+    }
+    assert_eq!(
+        origin.asked.lock().len(),
+        before,
+        "all that was wanted is there, and the first of the profile"
+    );
+    get(11, Class::OnDemand).await;
+    assert_eq!(origin.asked.lock().len(), before + 1);
+}
