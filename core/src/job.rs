@@ -17,8 +17,9 @@ mod tail;
 mod terminal;
 mod usage;
 
-pub use accept::{Adopted, Again, Sender};
+pub use accept::{Adopted, Again, AtOnce, Sender};
 pub use outcome::Outcome;
 pub use statistics::Entry;
 pub use table::{Job, JobInfo, Jobs, Parts};
+pub use terminal::Entry as Input;
 pub use usage::Usage;

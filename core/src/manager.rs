@@ -4,6 +4,7 @@
 
 mod keeper;
 
+use std::collections::BTreeSet;
 use std::fs::{DirBuilder, File, Permissions};
 use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
@@ -20,6 +21,7 @@ use tokio::task::JoinSet;
 use crate::config::Config;
 use crate::context::{Caller, Node};
 use crate::domain::Domains;
+use crate::domain::container::Containers;
 use crate::job::{Adopted, Jobs, Parts, Sender};
 use crate::log::{Logs, last_places};
 use crate::paths::Paths;
@@ -42,6 +44,9 @@ const SPAWNER_STOP: Duration = Duration::from_millis(2000);
 const LAST_MOMENT: Duration = Duration::from_millis(300);
 /// How long jobs may take to end after a polite signal, and again after the other one.
 const JOBS_STOP: Duration = Duration::from_millis(900);
+/// How long all containers may take to end, half of it politely, and their images to be unmounted.
+const CONTAINERS_STOP: Duration = Duration::from_millis(800);
+const IMAGES_STOP: Duration = Duration::from_millis(1500);
 /// How long all services may take to end, whatever their units say: the whole stop is promised within five seconds.
 const SERVICES_STOP: Duration = Duration::from_millis(1500);
 /// How long the last results may take to be written.
@@ -92,7 +97,7 @@ async fn work(
     held: Vec<(String, Child)>,
     [terminate, interrupt]: [&mut Signal; 2],
 ) -> anyhow::Result<Instant> {
-    let [mut kept_jobs, mut kept_services, kept_tests] = sort(held);
+    let [mut kept_jobs, mut kept_services, kept_tests, kept_containers] = sort(held);
     know_logged(paths.log(), &mut kept_jobs).await;
     let (publisher, outlet) = publish::channel();
     let logs = Arc::new(Logs::open(paths.log(), publisher.clone()).context("cannot open the log")?);
@@ -122,9 +127,25 @@ async fn work(
     let jobs = Jobs::new(parts, limits);
     let began = Instant::now();
     let machine = std::os::unix::process::parent_id() == 1 && std::env::var_os("CORE0_MACHINE").is_some();
-    let domains = Domains::new(&paths, config.firewall.input);
-    domains.start().await;
-    let node = Arc::new(Node { jobs, services, domains, paths, config, logs: logs.clone(), began, machine });
+    let domains = Domains::new(&paths, &config).context("network.containers of the configuration")?;
+    domains.start(&BTreeSet::new()).await;
+    let containers = Containers::new(spawner.clone(), logs.clone(), paths.run().into());
+    let mut contained = containers.adopt(kept_containers).await;
+    know_logged(paths.log(), &mut contained).await;
+    for (name, child) in contained {
+        kept_jobs.entry(name).or_insert(child);
+    }
+    let node = Arc::new(Node {
+        jobs,
+        services,
+        domains,
+        containers,
+        paths,
+        config,
+        logs: logs.clone(),
+        began,
+        machine,
+    });
     let writer = tokio::spawn(answers.run(Link::new(&access)?, logs.clone()));
     tokio::spawn(outlet.run(Link::new(&access)?));
 
@@ -159,11 +180,16 @@ async fn work(
         tracing::error!("the spawner does not answer: it is killed");
         spawner.kill();
     }
-    node.jobs.stop(JOBS_STOP).await;
-    if tokio::time::timeout(LAST_RESULTS, node.domains.stop()).await.is_err() {
+    let left = |limit: Duration| limit.min((STOP - 2 * LAST_MOMENT).saturating_sub(stopping.elapsed()));
+    node.jobs.stop(left(2 * JOBS_STOP) / 2).await;
+    node.containers.stop(left(CONTAINERS_STOP)).await;
+    if tokio::time::timeout(left(IMAGES_STOP), node.containers.unmount()).await.is_err() {
+        tracing::warn!("some images of containers stay mounted until the next start");
+    }
+    if tokio::time::timeout(left(LAST_RESULTS), node.domains.stop()).await.is_err() {
         tracing::warn!("some bridges did not end in time");
     }
-    node.services.stop_all(SERVICES_STOP).await;
+    node.services.stop_all(left(SERVICES_STOP)).await;
     drop(node);
     // The writer ends when the last sender is gone and what it sent is written.
     let written = async {
@@ -171,12 +197,12 @@ async fn work(
         publisher.flush().await;
         ended
     };
-    match tokio::time::timeout(LAST_RESULTS, written).await {
+    match tokio::time::timeout(left(LAST_RESULTS), written).await {
         Ok(ended) => ended.context("the last results were not written")?,
         Err(_) => tracing::warn!("redis did not take the last results"),
     }
     redis.abort();
-    if tokio::time::timeout(LAST_LINES, logs.flush()).await.is_err() {
+    if tokio::time::timeout(left(LAST_LINES), logs.flush()).await.is_err() {
         tracing::warn!("the disk did not take the last lines of the log");
     }
     Ok(stopping)
@@ -243,13 +269,14 @@ fn load(paths: &Paths, config: Option<PathBuf>) -> anyhow::Result<Config> {
     Ok(config)
 }
 
-/// What the spawner kept, by what it is: jobs, services, and tests of services, which nobody waits for any more.
-fn sort(held: Vec<(String, Child)>) -> [Adopted; 3] {
-    let mut sorted = [Adopted::new(), Adopted::new(), Adopted::new()];
+/// What the spawner kept, by what it is: jobs, services, tests of services, which nobody waits for any more, and containers.
+fn sort(held: Vec<(String, Child)>) -> [Adopted; 4] {
+    let mut sorted = [Adopted::new(), Adopted::new(), Adopted::new(), Adopted::new()];
     for (tag, child) in held {
         let (which, name) = match tag.split_once(' ') {
             Some(("job", name)) => (0, name),
             Some(("service", name)) => (1, name),
+            Some(("container", id)) => (3, id),
             Some(_) | None => (2, tag.as_str()),
         };
         sorted[which].insert(name.into(), child);

@@ -8,7 +8,9 @@
 //!   `result:NAME:ID` is a redis stream of one entry with the field `json`, to be waited for with XREAD from 0.
 //! - `result:ID:flag` (`result:NAME:ID:flag`) is a list that is there from acceptance on; without a time to live the job is running.
 //! - `stream:ID` (`stream:NAME:ID`) is a redis stream, so that many read it, each from where it likes. An entry has the
-//!   fields `level`, `time` (ms since 1970) and `text`; the last one has the field `end` with the state of the job.
+//!   fields `level`, `time` (ms since 1970) and `text`; the last one has the field `end` with the state of the job. When the
+//!   manager was killed, the lines of its last moment may be there twice; the result and the log have each once.
+//! - `input:ID` is a list: what is pushed to it is typed on the terminal of a job that has one. Named users have `job.input`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -122,6 +124,8 @@ pub struct Envelope {
     pub log_levels: Vec<u16>,
     /// Given back in the result.
     pub tags: Vec<String>,
+    /// The container that carries it out; otherwise the node does.
+    pub container: Option<u32>,
 }
 
 /// Why something that was pushed is no command.
@@ -207,6 +211,7 @@ impl Fields {
             stream: self.get("stream")?.unwrap_or(false),
             log_levels: self.levels()?,
             tags,
+            container: self.get("container")?.filter(|container| *container != 0),
         })
     }
 

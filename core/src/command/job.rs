@@ -8,8 +8,9 @@ use serde_json::Value;
 
 use super::{Command, CommandError, Role, blocking};
 use crate::context::Context;
-use crate::job::{Entry, JobInfo, Usage};
+use crate::job::{Entry, Input, JobInfo, Usage};
 use crate::log::now_ms;
+use crate::process::Size;
 
 /// A job, in the fields that old clients know.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -169,6 +170,35 @@ impl Command for Unschedule {
     }
 }
 
+/// `job.input`
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct Type {
+    /// The job.
+    id: String,
+    /// What is typed.
+    #[serde(default)]
+    data: Option<String>,
+    /// The new size.
+    #[serde(default)]
+    terminal: Option<Size>,
+}
+
+impl Command for Type {
+    const NAME: &'static str = "job.input";
+    const SUMMARY: &'static str = "Types on the terminal of a job, or changes its size. Send them with one `queue`, which keeps their order; the administrator can push to the list `input:ID` instead.";
+    const ROLE: Role = Role::Operate;
+    const IDEMPOTENT: bool = false;
+    type Output = bool;
+
+    async fn run(self, context: &Context) -> Result<bool, CommandError> {
+        let entries = [self.terminal.map(Input::Size), self.data.map(|data| Input::Data { data })];
+        for entry in entries.into_iter().flatten() {
+            context.node.jobs.input(&context.caller, &self.id, entry)?;
+        }
+        Ok(true)
+    }
+}
+
 /// `aggregator.query`
 #[derive(Debug, Deserialize, JsonSchema)]
 pub struct Query {
@@ -185,6 +215,7 @@ impl Command for Query {
     const SUMMARY: &'static str = "Gives the statistics of jobs: what they printed as messages of level 10, `KEY:VALUE|A` (values) or `|D` (something that grows) and perhaps `|TAG=VALUE,...`, and what those with a `stats_interval` used. A span that is over goes to the stream `statistics:300` or `statistics:3600`.";
     const ROLE: Role = Role::Read;
     const IDEMPOTENT: bool = true;
+    const AT_ONCE: bool = true;
     type Output = Vec<Entry>;
 
     async fn run(self, context: &Context) -> Result<Self::Output, CommandError> {

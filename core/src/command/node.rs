@@ -17,6 +17,7 @@ impl Command for Ping {
     const SUMMARY: &'static str = "Answers `PONG` and the version.";
     const ROLE: Role = Role::Read;
     const IDEMPOTENT: bool = true;
+    const AT_ONCE: bool = true;
     type Output = String;
 
     async fn run(self, _context: &Context) -> Result<String, CommandError> {
@@ -50,6 +51,7 @@ impl Command for Commands {
     const SUMMARY: &'static str = "Describes all commands: roles, arguments and answers as JSON schemas.";
     const ROLE: Role = Role::Read;
     const IDEMPOTENT: bool = true;
+    const AT_ONCE: bool = true;
     type Output = serde_json::Value;
 
     async fn run(self, _context: &Context) -> Result<serde_json::Value, CommandError> {

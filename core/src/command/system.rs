@@ -25,9 +25,9 @@ pub struct System {
     /// What it reads from its standard input.
     #[serde(default)]
     stdin: String,
-    /// Gives it a terminal of this size. What it prints comes as it is in the stream of the job, which needs `stream`; what is
-    /// pushed to the list `input:ID`, as the administrator may, is typed, `{"data": TEXT}`, or changes the size, `{"rows": N, "cols": N}`. Such a job
-    /// does not outlive the manager.
+    /// Gives it a terminal of this size. What it prints comes as it is in the stream of the job, which needs `stream`;
+    /// `job.input` types. Such a job does not outlive the manager. The administrator can also push to the list `input:ID`:
+    /// `{"data": TEXT}` is typed, `{"rows": N, "cols": N}` is the new size.
     #[serde(default)]
     terminal: Option<Size>,
 }
@@ -45,6 +45,7 @@ impl ProcessCommand for System {
             dir: self.dir,
             stdin: self.stdin.into_bytes(),
             terminal: self.terminal,
+            inside: None,
         })
     }
 }
@@ -57,9 +58,9 @@ pub struct Bash {
     /// What it reads from its standard input.
     #[serde(default)]
     stdin: String,
-    /// Gives it a terminal of this size. What it prints comes as it is in the stream of the job, which needs `stream`; what is
-    /// pushed to the list `input:ID`, as the administrator may, is typed, `{"data": TEXT}`, or changes the size, `{"rows": N, "cols": N}`. Such a job
-    /// does not outlive the manager.
+    /// Gives it a terminal of this size. What it prints comes as it is in the stream of the job, which needs `stream`;
+    /// `job.input` types. Such a job does not outlive the manager. The administrator can also push to the list `input:ID`:
+    /// `{"data": TEXT}` is typed, `{"rows": N, "cols": N}` is the new size.
     #[serde(default)]
     terminal: Option<Size>,
 }

@@ -1,29 +1,45 @@
 //! From bytes out of a queue to a job that runs, or to the answer why not.
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use futures::FutureExt;
 use g8_fs::log_quota::LogQuota;
 use parking_lot::Mutex;
 
 use super::outcome::{Outcome, encode};
 use super::table::Control;
 use super::{Job, Jobs};
-use crate::command::Role;
-use crate::command::{self, CommandError, Entry};
+use crate::command::{self, CommandError, Entry, Role, Run};
 use crate::config::Limits;
-use crate::context::{Caller, Node};
+use crate::context::{Caller, Context, Node};
 use crate::log::now_ms;
 use crate::queue::{Note, Ticket};
 use crate::spawner::Child;
-use crate::wire::{Envelope, EnvelopeError, Keys, State};
+use crate::wire::{Envelope, EnvelopeError, JobResult, Keys, State};
 
 /// Commands of administrators that are accepted above the bound of all: when lesser ones have used it up, they must be able to
 /// list and to kill.
 const ADMIN_ROOM: usize = 256;
 /// Most characters of a command's name in a line of the log, or in an answer.
 const SHOWN: usize = 64;
+
+/// Most bytes of a command that is answered on its way in: it goes to redis once more.
+const AT_ONCE_MAX: usize = 4096;
+
+/// The answer to a command that waits for nothing. It is made before the command is accepted; where it cannot be given, the
+/// command is accepted as any other, and it is made again.
+#[derive(Debug)]
+pub struct AtOnce {
+    /// The command as it came.
+    pub raw: Vec<u8>,
+    /// Its keys.
+    pub keys: Keys,
+    /// Its result.
+    pub json: String,
+}
 
 /// Whose queue a command came from.
 #[derive(Clone, Debug)]
@@ -58,8 +74,43 @@ impl Jobs {
         match jobs.judge(sender, &ticket, raw) {
             Ok(job) => jobs.begin(node, job, None).await,
             Err(Some(refusal)) => jobs.refuse(sender, ticket, refusal).await,
-            Err(None) => jobs.note(Note::Drop { ticket }).await,
+            Err(None) => jobs.tell(Note::Drop { ticket }).await,
         }
+    }
+
+    /// The answer to a command that can be answered on its way in.
+    pub fn at_once(node: &Arc<Node>, sender: &Sender, raw: &[u8]) -> Option<AtOnce> {
+        let jobs = &node.jobs;
+        // The results of named users are of another kind.
+        if raw.len() > AT_ONCE_MAX || sender.caller.name().is_some() {
+            return None;
+        }
+        let envelope = Envelope::parse(raw).ok()?;
+        let Envelope { queue: None, recurring_period: None, stream: false, .. } = &envelope else {
+            return None;
+        };
+        let entry = jobs.entry(sender, &envelope, raw.len()).ok().filter(|entry| entry.at_once)?;
+        let keys = Keys::new(sender.caller.name(), &envelope.id);
+        if jobs.is_known(&keys) {
+            return None;
+        }
+        let Run::Answer(answer) = entry.run else { return None };
+        let (id, caller, starttime) = (envelope.id.clone(), sender.caller.clone(), now_ms());
+        let outcome = match answer(envelope.arguments, Context { id, caller, node: node.clone() }) {
+            // What panics, or waits, does so again as a job, which deals with that.
+            Ok(answering) => match AssertUnwindSafe(answering).catch_unwind().now_or_never()?.ok()? {
+                Ok(json) => Outcome::answer(json),
+                Err(error) => Outcome::error(&error),
+            },
+            Err(error) => Outcome::error(&error),
+        };
+        let result = outcome.result(&envelope.id, &envelope.command);
+        let json = encode(JobResult { starttime, tags: envelope.tags, ..result });
+        Some(AtOnce { raw: raw.into(), keys, json })
+    }
+
+    fn is_known(&self, keys: &Keys) -> bool {
+        self.live.lock().contains_key(keys.name()) || self.remembered.lock().has(keys.name())
     }
 
     /// Takes a command that an earlier manager had accepted. Its process may still run; without one it is interrupted,
@@ -80,7 +131,7 @@ impl Jobs {
                 }
             },
             Err(Some(refusal)) => jobs.refuse(sender, ticket, refusal).await,
-            Err(None) => jobs.note(Note::Drop { ticket }).await,
+            Err(None) => jobs.tell(Note::Drop { ticket }).await,
         }
     }
 
@@ -131,7 +182,7 @@ impl Jobs {
     /// The keys of a command whose name is not taken.
     fn new_name(&self, sender: &Sender, id: &str, command: &str) -> Result<Keys, Option<Refusal>> {
         let keys = Keys::new(sender.caller.name(), id);
-        if self.live.lock().contains_key(keys.name()) || self.remembered.lock().has(keys.name()) {
+        if self.is_known(&keys) {
             let state = State::DuplicateId.name();
             let command = &command[..command.floor_char_boundary(SHOWN)];
             if sender.log.allows() {
@@ -190,10 +241,11 @@ impl Jobs {
         let keys = Keys::new(sender.caller.name(), &id);
         self.remembered.lock().put(keys.name().into());
         let result = outcome.result(&id, &command);
-        self.note(Note::Answer { ticket, keys, json: encode(result), begun: false, child: None }).await;
+        self.tell(Note::Answer { ticket, keys, json: encode(result), begun: false, child: None }).await;
     }
 
-    pub(super) async fn note(&self, note: Note) {
+    /// Tells redis something.
+    pub async fn tell(&self, note: Note) {
         // The receiver outlives every job.
         let _ = self.parts.answers.send(note).await;
     }

@@ -11,7 +11,6 @@ use std::sync::Arc;
 
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::sync::oneshot;
 use tokio::time::{Duration, Instant, sleep_until};
 
 use super::outcome::Outcome;
@@ -53,8 +52,6 @@ struct Terminal {
     begun: Vec<u8>,
     /// What was read last, as it is.
     shown: String,
-    /// Input is passed on as long as it lives.
-    _input: Option<oneshot::Sender<()>>,
 }
 
 enum Pipe {
@@ -184,7 +181,8 @@ impl<'a> Output<'a> {
             tracing::error!("nothing can be typed for {}: {e}", self.source);
             None
         });
-        Terminal { begun: Vec::new(), shown: String::new(), _input: input }
+        self.job.control.asked.lock().input = input;
+        Terminal { begun: Vec::new(), shown: String::new() }
     }
 
     /// Says what the processes of the job use.

@@ -13,6 +13,7 @@ use super::remembered::Remembered;
 use super::serial::Serial;
 use super::spool::Glass;
 use super::statistics::{Entry as Statistic, Statistics};
+use super::terminal;
 use crate::command::{CommandError, Entry, Run};
 use crate::config::Limits;
 use crate::context::Caller;
@@ -93,6 +94,8 @@ pub(super) struct Control {
 pub(super) struct Asked {
     /// The process that runs now.
     pub(super) process: Option<(Handle, i32)>,
+    /// Its terminal; input is passed on as long as this is here.
+    pub(super) input: Option<mpsc::Sender<terminal::Entry>>,
     /// It shall end.
     pub(super) killed: bool,
     /// It shall not run again.
@@ -205,6 +208,20 @@ impl Jobs {
         Ok(count)
     }
 
+    /// Does something to the terminal of a job.
+    pub fn input(&self, caller: &Caller, id: &str, entry: terminal::Entry) -> Result<(), CommandError> {
+        if !entry.is_sound() {
+            return Err(CommandError::bad_request(
+                "too much is typed at once, or no terminal is of this size",
+            ));
+        }
+        let input = self.get(caller, id)?.control.asked.lock().input.clone();
+        let input = input.ok_or_else(|| CommandError::precondition(format!("job {id} has no terminal")))?;
+        input
+            .try_send(entry)
+            .map_err(|_| CommandError::unavailable(format!("job {id} does not read its terminal")))
+    }
+
     /// A recurring job ends after its present run.
     pub fn unschedule(&self, caller: &Caller, id: &str) -> Result<(), CommandError> {
         let job = self.get(caller, id)?;
@@ -313,7 +330,15 @@ impl Job {
             name: self.keys.name().to_string(),
             envelope: self.envelope.clone(),
             started_ms: self.started_ms,
-            pid: self.control.asked.lock().process.as_ref().map(|(_, pid)| *pid),
+            // In a container it has a number that is somebody else's out here.
+            pid: self
+                .control
+                .asked
+                .lock()
+                .process
+                .as_ref()
+                .map(|(_, pid)| *pid)
+                .filter(|_| self.envelope.container.is_none()),
             restarts: self.control.restarts.load(Ordering::Relaxed),
         }
     }

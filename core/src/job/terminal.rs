@@ -6,12 +6,13 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::pin::pin;
 use std::time::Duration;
 
 use serde::Deserialize;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::sync::oneshot;
+use tokio::sync::mpsc;
 
 use crate::process::{Size, watch};
 use crate::redis::{Access, Link, one};
@@ -23,35 +24,56 @@ const WAIT: &str = "5";
 /// Pause after a failure.
 const PAUSE: Duration = Duration::from_millis(200);
 
-#[derive(Deserialize)]
+/// Entries of [`Job::input`](super::Job::input) that wait.
+const WAITING: usize = 64;
+
+/// What is done to a terminal.
+#[derive(Debug, Deserialize)]
 #[serde(untagged)]
-enum Entry {
+pub enum Entry {
+    /// It is of this size now.
     Size(Size),
-    Data { data: String },
+    /// Something is typed.
+    Data {
+        /// What.
+        data: String,
+    },
 }
 
-/// Passes input on for as long as the result lives.
-pub fn feed(access: &Access, key: String, terminal: OwnedFd) -> io::Result<oneshot::Sender<()>> {
-    let (here, gone) = oneshot::channel();
+/// Passes input on for as long as the result lives, or its clones.
+pub fn feed(access: &Access, key: String, terminal: OwnedFd) -> io::Result<mpsc::Sender<Entry>> {
+    let (input, mut typed) = mpsc::channel(WAITING);
     let mut link = Link::new(access).map_err(io::Error::other)?;
     let terminal = watch(terminal)?;
     tokio::spawn(async move {
-        tokio::select! {
-            _ = gone => {}
-            () = pass(&mut link, &key, &terminal) => {}
-        }
+        pass(&mut link, &key, &terminal, &mut typed).await;
         // What nobody reads any more.
         if let Err(e) = link.query::<()>(&one("DEL", &[&key])).await {
             tracing::warn!("{key} stays: {e}");
         }
     });
-    Ok(here)
+    Ok(input)
 }
 
-/// Until the terminal is gone.
-async fn pass(link: &mut Link, key: &str, terminal: &AsyncFd<OwnedFd>) {
+/// Until the terminal is gone, or nobody is left who types.
+async fn pass(link: &mut Link, key: &str, terminal: &AsyncFd<OwnedFd>, typed: &mut mpsc::Receiver<Entry>) {
+    let wait = one("BLPOP", &[key, WAIT]);
     loop {
-        let popped = link.query::<(Option<(String, Vec<u8>)>,)>(&one("BLPOP", &[key, WAIT])).await;
+        let popped = {
+            // Not given up in between: what it has taken out of the list would be lost.
+            let mut popped = pin!(link.query::<(Option<(String, Vec<u8>)>,)>(&wait));
+            loop {
+                tokio::select! {
+                    popped = &mut popped => break popped,
+                    entry = typed.recv() => {
+                        let Some(entry) = entry else { return };
+                        if act(terminal, entry).await.is_err() {
+                            return;
+                        }
+                    }
+                }
+            }
+        };
         let raw = match popped {
             Ok((Some((_, raw)),)) => raw,
             Ok((None,)) => continue,
@@ -61,18 +83,31 @@ async fn pass(link: &mut Link, key: &str, terminal: &AsyncFd<OwnedFd>) {
                 continue;
             }
         };
-        let entry = serde_json::from_slice(&raw).ok().filter(|_| raw.len() <= ENTRY_MAX);
-        let done = match entry {
-            Some(Entry::Size(size)) if size.is_sound() => resize(terminal.get_ref(), size),
-            Some(Entry::Data { data }) => write(terminal, data.as_bytes()).await,
-            Some(Entry::Size(_)) | None => {
-                tracing::warn!("an entry of {key} is dropped: it is no data and no size");
-                Ok(())
-            }
+        let entry = serde_json::from_slice::<Entry>(&raw).ok().filter(|_| raw.len() <= ENTRY_MAX);
+        let Some(entry) = entry.filter(Entry::is_sound) else {
+            tracing::warn!("an entry of {key} is dropped: it is no data and no size");
+            continue;
         };
-        if done.is_err() {
+        if act(terminal, entry).await.is_err() {
             return;
         }
+    }
+}
+
+impl Entry {
+    /// Whether it can be done.
+    pub fn is_sound(&self) -> bool {
+        match self {
+            Self::Size(size) => size.is_sound(),
+            Self::Data { data } => data.len() <= ENTRY_MAX,
+        }
+    }
+}
+
+async fn act(terminal: &AsyncFd<OwnedFd>, entry: Entry) -> io::Result<()> {
+    match entry {
+        Entry::Size(size) => resize(terminal.get_ref(), size),
+        Entry::Data { data } => write(terminal, data.as_bytes()).await,
     }
 }
 

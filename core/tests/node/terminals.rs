@@ -45,7 +45,13 @@ fn what_is_typed_is_read_and_what_is_shown_comes_as_it_is() {
     }
     push(&node, &id, json!({"rows": 50, "cols": 132}));
     push(&node, &id, json!({"data": "\n"}));
-    until("the new size", || shown(&node, &id).contains("50 132\r\n"));
+    until("a new size", || shown(&node, &id).contains("50 132\r\n"));
+    let typed = json!({"id": id, "data": "\n", "terminal": {"rows": 51, "cols": 133}});
+    assert_eq!(node.call("job.input", typed)["state"], "SUCCESS");
+    until("a newer size", || shown(&node, &id).contains("51 133\r\n"));
+    for (id, typed, code) in [(id.as_str(), "x".repeat(100_000), 400), ("nobody", "x".into(), 404)] {
+        assert_eq!(node.call("job.input", json!({"id": id, "data": typed}))["code"], code);
+    }
     // Ctrl-D is the end of the input.
     push(&node, &id, json!({"data": "\u{4}"}));
     let result = node.result(&id);

@@ -27,6 +27,41 @@ fn ping_answers_json_of_level_20_that_can_be_read_again() {
 }
 
 #[test]
+fn what_is_answered_on_its_way_in_is_answered_once_and_leaves_nothing() {
+    let node = Node::start();
+    let secret = std::fs::read_to_string(node.dir.join("redis/core0.password")).unwrap();
+    let mut own = node.connect_as("core0", &secret).unwrap();
+    // One after the other, so that each comes alone; every third one is there already.
+    for i in 0..60 {
+        let id = format!("once-{}", i - i % 3 / 2);
+        let envelope = json!({"id": id, "command": "core.ping", "tags": ["a"]});
+        node.push(envelope);
+        let result = node.result(&id);
+        assert_eq!(
+            (&result["state"], &result["tags"], &result["level"]),
+            (&json!("SUCCESS"), &json!(["a"]), &json!(20))
+        );
+    }
+    for (arguments, code) in [(json!([1]), 400), (json!({"name": "x"}), 404), (json!({"name": 7}), 400)] {
+        let command = if code == 400 && arguments.is_array() { "core.ping" } else { "service.status" };
+        assert_eq!(node.call(command, arguments)["code"], code);
+    }
+    for i in 0..60 {
+        let id = format!("once-{}", i - i % 3 / 2);
+        for key in [format!("result:{id}"), format!("result:{id}:flag")] {
+            let read =
+                |command: &str| redis::cmd(command).arg(&key).query::<i64>(&mut node.connect()).unwrap();
+            assert_eq!(read("LLEN"), 1, "{key}");
+            assert!((1..=300).contains(&read("TTL")), "{key}");
+        }
+    }
+    for key in ["core:intake:default", "core:inflight:default", "core:default"] {
+        assert_eq!(redis::cmd("EXISTS").arg(key).query::<u64>(&mut own).unwrap(), 0, "{key}");
+    }
+    until("twenty duplicates are logged", || said(&node.dir).matches("DUPLICATE_ID").count() == 20);
+}
+
+#[test]
 fn bad_input_is_one_clear_result_or_a_line_in_the_log() {
     let node = Node::start();
     let mut sent: Vec<(Value, &str, u64, &str)> = Vec::new();

@@ -25,6 +25,11 @@ class JobDomain(Domain[R_co]):
         return json_call("job.killall", signal=int(signal))
 
     @command
+    def input(self, id: str, data: str | None = None, terminal: Mapping[str, int] | None = None) -> Call[Json]:
+        """Types on the terminal of a job, or changes its size: `{"rows": 24, "cols": 80}`."""
+        return json_call("job.input", id=id, data=data, terminal=None if terminal is None else dict(terminal))
+
+    @command
     def unschedule(self, id: str) -> Call[Json]:
         """Lets a recurring job end, and not start again."""
         return json_call("job.unschedule", id=id)
