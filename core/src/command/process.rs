@@ -43,8 +43,7 @@ pub struct List {
 
 impl Command for List {
     const NAME: &'static str = "process.list";
-    const SUMMARY: &'static str =
-        "Lists the jobs, as `job.list`; or the processes of the node, when `pid` is given.";
+    const SUMMARY: &'static str = "Lists the jobs, as `job.list`; or the processes of the node, when `pid` is given, their arguments for administrators only.";
     const ROLE: Role = Role::Read;
     const IDEMPOTENT: bool = true;
     type Output = Listed;
@@ -55,8 +54,14 @@ impl Command for List {
                 Err(CommandError::bad_request("process.list: id and pid are given: one is enough"))
             }
             (id, None) => Ok(Listed::Jobs(JobStat::list(context, id.as_deref()).await?)),
-            (None, Some(0)) => blocking(|| process::list(None)).await.map(Listed::Processes),
-            (None, pid) => blocking(move || process::list(pid)).await.map(Listed::Processes),
+            (None, pid) => {
+                let mut list = blocking(move || process::list(pid.filter(|pid| *pid != 0))).await?;
+                // Arguments tell what jobs of others do, and with what.
+                if context.caller.role < Role::Admin {
+                    list.iter_mut().for_each(|found| found.cmdline = format!("[{}]", found.name));
+                }
+                Ok(Listed::Processes(list))
+            }
         }
     }
 }

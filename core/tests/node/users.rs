@@ -185,6 +185,33 @@ fn a_hostile_user_reads_nothing_of_others_and_writes_nothing_but_its_queue() {
 }
 
 #[test]
+fn what_others_run_is_seen_by_the_administrator_alone() {
+    let (_folder, node) = node_with(&[("eve", "operate", "long-1"), ("bob", "operate", "long-2")]);
+    let mut bob = node.connect_as("bob", "long-2").unwrap();
+    let arguments = json!({"name": "sh", "args": ["-c", "sleep 60; true", "a-token-of-bob"]});
+    push(&mut bob, "bob", &json!({"id": "1", "command": "core.system", "arguments": arguments})).unwrap();
+    until("it runs", || {
+        let list = node.call("process.list", json!({"pid": 0}));
+        list["data"].as_str().unwrap().contains("a-token-of-bob")
+    });
+    let mut eve = node.connect_as("eve", "long-1").unwrap();
+    for (command, arguments) in [
+        ("process.list", json!({"pid": 0})),
+        ("process.list", json!({})),
+        ("job.list", json!({})),
+        ("info.port", json!({})),
+    ] {
+        let seen = call(&mut eve, "eve", command, arguments);
+        assert_eq!(seen["state"], "SUCCESS", "{seen}");
+        assert!(!seen["data"].as_str().unwrap().contains("a-token-of-bob"), "{command} shows it");
+    }
+    let killed = call(&mut eve, "eve", "job.kill", json!({"id": "bob:1"}));
+    assert_eq!(killed["code"], 404, "{killed}");
+    let heard = call(&mut eve, "eve", "core.subscribe", json!({"id": "bob:1"}));
+    assert_eq!(heard["code"], 404, "{heard}");
+}
+
+#[test]
 fn what_a_hostile_user_sends_does_not_keep_the_administrator_out() {
     let (_folder, node) = node_with(&[("eve", "operate", "long-1")]);
     let mut eve = node.connect_as("eve", "long-1").unwrap();
