@@ -7,17 +7,19 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{self, Read, Write as _};
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, TcpListener};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
-use super::{Access, quoted};
+use super::{Access, Link, one, quoted};
 use crate::config::Config;
 use crate::paths::Paths;
 use crate::process::Process;
 
 /// Most bytes that redis keeps. When they are used up, the results that would expire first go.
 const MEMORY: &str = "256mb";
+/// Where redis listens in any case.
+const LOOPBACK: &str = "127.0.0.1";
 /// What a named user can do: push commands, read results and streams. Categories would give too much.
 const CLIENT: &str = "-@all +rpush +lpush +lpop +rpop +blpop +brpop +rpoplpush +brpoplpush +lmove +blmove +lrange \
      +lindex +llen +exists +ttl +pttl +type +xread +xrange +xrevrange +xlen +xinfo +ping +echo +hello +auth +select \
@@ -32,6 +34,19 @@ pub struct Server {
     pub port: u16,
     /// The password of redis' user `default`, the administrator of the node.
     pub password: String,
+    /// Somebody else knows a password, too.
+    for_others: bool,
+}
+
+/// Why redis does not listen where it should.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// Its files cannot be written.
+    #[error("cannot write the files of redis: {0}")]
+    Files(#[from] io::Error),
+    /// It refuses.
+    #[error("redis does not listen there: {0}")]
+    Refused(#[from] ::redis::RedisError),
 }
 
 impl Server {
@@ -41,10 +56,34 @@ impl Server {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
         let password = secret(&paths.run().join("password"))?;
         let access = Access { socket: paths.redis_socket(), password: secret(&dir.join("core0.password"))? };
-        let port = port(&dir.join("port"))?;
+        let port = match config.redis.port {
+            0 => port(&dir.join("port"))?,
+            port => port,
+        };
         private(&dir.join("users.acl"), &users(&access.password, &password, config)?)?;
-        private(&paths.redis_config(), &configuration(paths, port))?;
-        Ok(Self { access, port, password })
+        let server = Self { access, port, password, for_others: config.redis.password_sha256.is_some() };
+        server.configure(paths)?;
+        Ok(server)
+    }
+
+    /// Whether somebody can log in who is not on this machine: only then may redis listen on a network.
+    pub fn is_for_others(&self) -> bool {
+        self.for_others
+    }
+
+    /// Has redis listen on these addresses beside the loopback, from now on and when it is started again.
+    pub async fn listen(&self, paths: &Paths, addresses: &[IpAddr]) -> Result<(), ListenError> {
+        let others = addresses.iter().filter(|_| self.for_others);
+        // With `-`, redis starts though an address is gone.
+        let bind: String = others.map(|address| format!(" -{address}")).collect();
+        private(&paths.redis_data().join("bind"), &bind)?;
+        self.configure(paths)?;
+        let set = one("CONFIG", &["SET", "bind", &format!("{LOOPBACK}{bind}")]);
+        Ok(Link::new(&self.access)?.query(&set).await?)
+    }
+
+    fn configure(&self, paths: &Paths) -> io::Result<()> {
+        private(&paths.redis_config(), &configuration(paths, self.port, self.for_others))
     }
 
     /// Whether something else has the port.
@@ -56,9 +95,13 @@ impl Server {
     /// Chooses another port, when something else took the old one.
     pub fn move_port(&mut self, paths: &Paths) -> io::Result<()> {
         let file = paths.redis_data().join("port");
-        fs::remove_file(&file)?;
+        match fs::remove_file(&file) {
+            // It was chosen by the configuration.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            done => done?,
+        }
         self.port = port(&file)?;
-        private(&paths.redis_config(), &configuration(paths, self.port))
+        self.configure(paths)
     }
 
     /// The process to run.
@@ -68,10 +111,12 @@ impl Server {
     }
 }
 
-fn configuration(paths: &Paths, port: u16) -> String {
+fn configuration(paths: &Paths, port: u16, for_others: bool) -> String {
     let dir = paths.redis_data();
+    let bind = fs::read_to_string(dir.join("bind")).unwrap_or_default();
+    let bind = if for_others { bind.as_str() } else { "" };
     format!(
-        "bind 127.0.0.1\nport {port}\nunixsocket {socket}\nunixsocketperm 700\naclfile {acl}\ndir {dir}\n\
+        "bind {LOOPBACK}{bind}\nport {port}\nunixsocket {socket}\nunixsocketperm 700\naclfile {acl}\ndir {dir}\n\
          daemonize no\nlogfile \"\"\nloglevel warning\nsave \"\"\nappendonly yes\nappendfsync no\n\
          stop-writes-on-bgsave-error no\nmaxmemory {MEMORY}\nmaxmemory-policy volatile-ttl\nmaxclients 2000\n\
          proto-max-bulk-len 4mb\nclient-query-buffer-limit 16mb\n\
@@ -85,7 +130,8 @@ fn configuration(paths: &Paths, port: u16) -> String {
 fn users(own: &str, admin: &str, config: &Config) -> io::Result<String> {
     let mut acl = format!("user core0 on >{own} ~* &* +@all\n");
     // redis reads its append-only file in the name of this user: what it may not do is missing after a restart.
-    writeln!(acl, "user default on >{admin} ~* resetchannels +@all -@admin -@dangerous +info")
+    let other = config.redis.password_sha256.as_ref().map(|hash| format!(" #{hash}")).unwrap_or_default();
+    writeln!(acl, "user default on >{admin}{other} ~* resetchannels +@all -@admin -@dangerous +info")
         .map_err(io::Error::other)?;
     for (name, user) in &config.users {
         let password = fs::read_to_string(&user.password_file)?;
@@ -154,7 +200,26 @@ mod tests {
             let mode = fs::metadata(dir.path().join(file)).unwrap().permissions().mode();
             assert_eq!(mode & 0o777, 0o600, "{file}");
         }
+        assert!(!first.is_for_others());
         let argv = Server::process(&paths).argv.join(" ");
         assert!(!argv.contains(&first.password), "{argv}");
+    }
+
+    #[test]
+    fn it_listens_on_a_network_only_when_somebody_else_has_a_password() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = Paths::development(dir.path());
+        let read = |file: &str| fs::read_to_string(dir.path().join("redis").join(file)).unwrap();
+        Server::set_up(&paths, &Config::default()).unwrap();
+        // What an earlier manager left.
+        fs::write(dir.path().join("redis/bind"), " -10.0.2.15").unwrap();
+        Server::set_up(&paths, &Config::default()).unwrap();
+        assert!(read("redis.conf").starts_with("bind 127.0.0.1\n"));
+        let mut config = Config::default();
+        config.redis.password_sha256 = Some("ab".repeat(32));
+        config.redis.port = 6379;
+        let server = Server::set_up(&paths, &config).unwrap();
+        assert!(read("redis.conf").starts_with("bind 127.0.0.1 -10.0.2.15\nport 6379\n"));
+        assert!(server.is_for_others() && read("users.acl").contains(&format!(" #{} ", "ab".repeat(32))));
     }
 }
