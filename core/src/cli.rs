@@ -75,11 +75,17 @@ pub struct Run {
 }
 
 /// `core0 flist-daemon`
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct FlistDaemonArgs {
     /// Folder of the cache
     #[arg(long, value_name = "DIR")]
     pub cache: PathBuf,
+    /// Most bytes of it on the disk
+    #[arg(long, value_name = "BYTES")]
+    pub cache_size: Option<u64>,
+    /// Most bytes of decoded contents in memory
+    #[arg(long, value_name = "BYTES")]
+    pub cache_memory: Option<u64>,
 }
 
 /// `core0 spawner`

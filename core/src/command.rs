@@ -59,6 +59,8 @@ pub trait Command: DeserializeOwned + JsonSchema + Send + 'static {
     const ROLE: Role;
     /// Whether twice is the same as once: such a command runs again after the manager was killed below it.
     const IDEMPOTENT: bool;
+    /// Whether it waits for nothing: such a command is answered on its way in.
+    const AT_ONCE: bool = false;
     /// What it answers, as JSON of level 20.
     type Output: Serialize + JsonSchema;
 
@@ -102,6 +104,8 @@ pub struct Entry {
     pub role: Role,
     /// Whether it may run again after the manager was killed below it.
     pub idempotent: bool,
+    /// Whether it is answered on its way in; it can be made again then.
+    pub at_once: bool,
     /// The schema of its arguments.
     pub arguments: fn(&mut SchemaGenerator) -> Schema,
     /// The schema of what it answers; processes answer none.
@@ -117,6 +121,7 @@ impl Entry {
             summary: C::SUMMARY,
             role: C::ROLE,
             idempotent: C::IDEMPOTENT,
+            at_once: C::IDEMPOTENT && C::AT_ONCE,
             arguments: C::json_schema,
             output: Some(<C::Output as JsonSchema>::json_schema),
             run: Run::Answer(answer::<C>),
@@ -129,6 +134,7 @@ impl Entry {
             summary: C::SUMMARY,
             role: C::ROLE,
             idempotent: false,
+            at_once: false,
             arguments: C::json_schema,
             output: None,
             run: Run::Process(process::<C>),

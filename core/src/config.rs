@@ -60,11 +60,13 @@ pub struct Limits {
     pub processes: usize,
     /// Most commands that are accepted and not answered; more are refused with 503.
     pub accepted: usize,
+    /// Most bytes of such commands together; those of administrators may take half as many beyond that.
+    pub accepted_bytes: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { processes: 2048, accepted: 16_384 }
+        Self { processes: 2048, accepted: 16_384, accepted_bytes: 64 << 20 }
     }
 }
 

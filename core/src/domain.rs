@@ -26,14 +26,14 @@ pub struct Domains {
     /// The firewall.
     pub firewall: Arc<nft::Firewall>,
     /// The bridges.
-    pub bridges: bridge::Bridges,
+    pub bridges: Arc<bridge::Bridges>,
 }
 
 impl Domains {
     /// Those of a node with these folders.
     pub fn new(paths: &Paths, input: nft::InputPolicy) -> Self {
         let firewall = Arc::new(nft::Firewall::new(input));
-        let bridges = bridge::Bridges::new(paths.run().join("bridges"), firewall.clone());
+        let bridges = Arc::new(bridge::Bridges::new(paths.run().join("bridges"), firewall.clone()));
         Domains { files: Arc::default(), firewall, bridges }
     }
 

@@ -3,7 +3,8 @@
 //! One thread, no runtime, and nothing is allocated between two signals: what it needs for the manager is made before. It
 //! does not end while the machine runs, whatever the manager does. [`end`] is the way down.
 //!
-//! It is told by signals, as PID 1 always was: SIGTERM and SIGINT (Ctrl-Alt-Del) reboot, SIGUSR1 halts, SIGUSR2 powers off.
+//! It is told by signals, as PID 1 always was: SIGTERM and SIGINT reboot, SIGUSR1 halts, SIGUSR2 powers off. Ctrl-Alt-Del would
+//! have the kernel reboot at once, with everything running and mounted; it is told to send SIGINT instead (reboot(2)).
 
 // `core0-init` takes this file in by its path, and from there a plain `mod` would look elsewhere.
 #[path = "init/end.rs"]
@@ -37,8 +38,12 @@ struct Manager {
 }
 
 /// Runs until a signal ends the machine, and says how. `arguments` are those of the manager.
-pub fn run(arguments: &[OsString]) -> io::Result<Down> {
+pub fn run(arguments: &[OsString], machine: bool) -> io::Result<Down> {
     let signals = signals()?;
+    // After the signals are blocked: one that comes now is found below.
+    if machine {
+        take_ctrl_alt_del();
+    }
     // SAFETY: this process has one thread.
     unsafe { std::env::set_var("CORE0_MACHINE", "1") };
     let mut manager = Manager::new(arguments)?;
@@ -64,6 +69,15 @@ pub fn finish(down: Down, machine: bool) -> io::Result<()> {
         }
     }
     ended
+}
+
+/// Has the kernel send SIGINT for Ctrl-Alt-Del. In a namespace it refuses, and the keys are the host's.
+fn take_ctrl_alt_del() {
+    // SAFETY: no pointers.
+    if unsafe { libc::reboot(libc::RB_DISABLE_CAD) } != 0 {
+        let error = io::Error::last_os_error();
+        eprintln!("core0 init: Ctrl-Alt-Del is not ours: {error}");
+    }
 }
 
 /// The signals that are waited for, blocked.

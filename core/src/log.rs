@@ -1,6 +1,7 @@
 //! What jobs, services and the node say: a bounded ring in memory, a rotated file, and streams for who listens.
 //!
-//! Nothing here blocks a job. Where a sink is behind, records are dropped and counted, and the count is logged.
+//! The file has every line, within what its rotation keeps: who prints faster than it is written waits for it ([`Room`]),
+//! as for any reader of a pipe. The ring forgets the oldest; streams are dropped and counted where redis is behind.
 
 mod file;
 mod ring;
@@ -11,9 +12,11 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
 
 use crate::publish::Publisher;
 use file::LogFile;
+pub use file::{CHUNK, Room, last_places};
 use ring::Ring;
 
 /// One message.
@@ -27,6 +30,18 @@ pub struct Record {
     pub level: u16,
     /// What.
     pub text: Arc<str>,
+    /// Where in the output of a process it ends.
+    pub place: Option<Place>,
+}
+
+/// A place in the output of a process: the bytes of that stream up to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Place {
+    /// In its standard output.
+    Out(u64),
+    /// In its standard error.
+    Err(u64),
 }
 
 /// A listener: a stream that records of some levels go to.
@@ -63,17 +78,32 @@ impl Logs {
     /// Opens the log file in a folder.
     pub fn open(dir: &Path, publisher: Publisher) -> io::Result<Self> {
         std::fs::create_dir_all(dir)?;
-        let file = LogFile::open(dir.join("jobs.log"))?;
+        let file = LogFile::open(dir)?;
         Ok(Self { file, ring: Mutex::default(), taps: Mutex::default(), publisher })
     }
 
-    /// Keeps a record and passes it on.
-    pub fn put(&self, record: &Record) {
-        self.file.put(record);
-        for tap in self.taps.lock().iter().filter(|tap| tap.wants(record)) {
-            self.publisher.publish(&tap.stream, record);
+    /// Waits until the file takes [`CHUNK`] bytes more.
+    pub async fn room(&self) -> Room {
+        self.file.room().await
+    }
+
+    /// Keeps records and passes them on.
+    pub fn put(&self, records: Vec<Record>, room: Room) {
+        self.file.put(&records, room);
+        let taps = self.taps.lock();
+        for tap in &*taps {
+            for record in records.iter().filter(|record| tap.wants(record)) {
+                self.publisher.publish(&tap.stream, record);
+            }
         }
-        self.ring.lock().put(record.clone());
+        // While the taps are held: who begins to listen gets from the ring what was here before, and the rest.
+        let mut ring = self.ring.lock();
+        records.into_iter().for_each(|record| ring.put(record));
+    }
+
+    /// Waits until the file has all that was put before.
+    pub async fn flush(&self) {
+        self.file.flush().await;
     }
 
     /// The last `count` records that a listener would get, oldest first.

@@ -10,10 +10,10 @@ use clap::Parser;
 use core0::boot::arguments::Arguments;
 use core0::boot::early;
 use core0::cli::{Cli, FlistDaemonArgs, InitArgs, RoleArgs, Run, SpawnerArgs};
+use core0::domain::flist;
 use core0::manager::{self, Options};
 use core0::paths::Paths;
 use core0::{init, schema, spawner};
-use g8_fs::engine::EngineConfig;
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
@@ -22,7 +22,7 @@ fn main() -> ExitCode {
         RoleArgs::Run(run) => run_manager(run),
         RoleArgs::Schema => print_schema(),
         RoleArgs::Spawner(args) => run_spawner(&args),
-        RoleArgs::FlistDaemon(args) => run_flist_daemon(args),
+        RoleArgs::FlistDaemon(args) => run_flist_daemon(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -65,7 +65,7 @@ fn run_init(args: &InitArgs) -> anyhow::Result<()> {
     if std::process::id() != 1 {
         anyhow::bail!("only PID 1 can reap everybody: use `core0 run`, or start it in a PID namespace");
     }
-    let down = init::run(&args.run)?;
+    let down = init::run(&args.run, args.machine)?;
     init::finish(down, args.machine).context("the machine cannot be ended")
 }
 
@@ -94,9 +94,9 @@ fn run_spawner(args: &SpawnerArgs) -> anyhow::Result<()> {
         .with_context(|| format!("spawner of {}", args.socket.display()))
 }
 
-fn run_flist_daemon(args: FlistDaemonArgs) -> ! {
+fn run_flist_daemon(args: &FlistDaemonArgs) -> anyhow::Result<()> {
     log_to_stderr("info");
-    g8_fs::daemon::run_process(EngineConfig::new(args.cache))
+    g8_fs::daemon::run_process(flist::daemon(args)?)
 }
 
 /// Logs go to stderr; `G8_LOG` says how much.

@@ -9,7 +9,7 @@ use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use rustix::fs::{FlockOperation, flock};
@@ -24,12 +24,12 @@ use crate::config::{self, Config};
 use crate::context::{Caller, Node};
 use crate::domain::Domains;
 use crate::job::{Adopted, Jobs, Parts, Sender};
-use crate::log::Logs;
+use crate::log::{Logs, last_places};
 use crate::paths::Paths;
 use crate::publish;
 use crate::queue::answers;
 use crate::queue::intake::Intake;
-use crate::queue::recover::{recover, remember};
+use crate::queue::recover::{recover, take_stock};
 use crate::redis::Link;
 use crate::redis::server::Server;
 use crate::service::{self, Services};
@@ -37,12 +37,21 @@ use crate::spawner::{Child, Spawner};
 use crate::wire::is_name;
 use keeper::Keeper;
 
+/// How long a stop takes at most.
+const STOP: Duration = Duration::from_secs(5);
+/// How long the spawner may take to say that it is well, before it is told to end anything.
+const SPAWNER_STOP: Duration = Duration::from_millis(2000);
+/// What is left of the time for the spawner to end in, at least.
+const LAST_MOMENT: Duration = Duration::from_millis(300);
 /// How long jobs may take to end after a polite signal, and again after the other one.
 const JOBS_STOP: Duration = Duration::from_millis(900);
 /// How long all services may take to end, whatever their units say: the whole stop is promised within five seconds.
 const SERVICES_STOP: Duration = Duration::from_millis(1500);
 /// How long the last results may take to be written.
 const LAST_RESULTS: Duration = Duration::from_millis(700);
+
+/// How long the last lines of the log may take.
+const LAST_LINES: Duration = Duration::from_millis(200);
 
 /// Where clients look for a machine.
 const REDIS_PORT: u16 = 6379;
@@ -80,12 +89,13 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let done = work(paths, config, &spawner, held, booting, [&mut terminate, &mut interrupt]).await;
     // What an earlier manager left to this one is kept for the next, unless this one stopped in order.
     if done.is_ok() || fresh {
-        spawner.finish().await;
+        let began = done.as_ref().map_or_else(|_| Instant::now(), |began| *began);
+        spawner.finish((STOP - LAST_MOMENT).saturating_sub(began.elapsed()).max(LAST_MOMENT)).await;
     }
-    done
+    done.map(drop)
 }
 
-/// Everything between the spawner's start and its end.
+/// Everything between the spawner's start and its end; when that began.
 async fn work(
     paths: Paths,
     config: Config,
@@ -93,8 +103,9 @@ async fn work(
     held: Vec<(String, Child)>,
     booting: Option<Booting>,
     [terminate, interrupt]: [&mut Signal; 2],
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Instant> {
     let [mut kept_jobs, mut kept_services, kept_tests] = sort(held);
+    know_logged(paths.log(), &mut kept_jobs).await;
     let (publisher, outlet) = publish::channel();
     let logs = Arc::new(Logs::open(paths.log(), publisher.clone()).context("cannot open the log")?);
 
@@ -105,8 +116,13 @@ async fn work(
     let mut redis = tokio::spawn(keeper.keep());
 
     let (notes, answers) = answers::channel();
-    let parts =
-        Parts { spawner: spawner.clone(), logs: logs.clone(), publisher: publisher.clone(), answers: notes };
+    let parts = Parts {
+        spawner: spawner.clone(),
+        logs: logs.clone(),
+        publisher: publisher.clone(),
+        answers: notes,
+        access: access.clone(),
+    };
     let limits = config.limits.clone();
     let services = Services::new(service::Parts {
         spawner: spawner.clone(),
@@ -116,12 +132,12 @@ async fn work(
         cmdline: std::fs::read_to_string("/proc/cmdline").unwrap_or_default(),
     });
     let jobs = Jobs::new(parts, limits);
-    let began = std::time::Instant::now();
+    let began = Instant::now();
     let machine = is_machine();
     let domains = Domains::new(&paths, config.firewall.input);
     domains.start().await;
-    let node = Arc::new(Node { jobs, services, domains, paths, config, logs, began, machine });
-    let writer = tokio::spawn(answers.run(Link::new(&access)?));
+    let node = Arc::new(Node { jobs, services, domains, paths, config, logs: logs.clone(), began, machine });
+    let writer = tokio::spawn(answers.run(Link::new(&access)?, logs.clone()));
     tokio::spawn(outlet.run(Link::new(&access)?));
 
     let mut link = Link::new(&access)?;
@@ -132,7 +148,7 @@ async fn work(
             .context("cannot read what was accepted before")?;
         intakes.push(Intake::new(sender, Link::new(&access)?, seen));
     }
-    remember(&node, &mut link).await.context("cannot read what was answered before")?;
+    take_stock(&node, &mut link).await.context("cannot read what was answered before")?;
     let mut intakes: JoinSet<()> = intakes.into_iter().map(|intake| intake.run(node.clone())).collect();
     node.services.reload(&mut kept_services).await.context("cannot read the units of services")?;
     for kept in [kept_jobs, kept_services, kept_tests] {
@@ -157,10 +173,19 @@ async fn work(
         }
         Some(ended) = intakes.join_next() => bail!("a queue is not read any more: {ended:?}"),
     }
+    let stopping = Instant::now();
     intakes.shutdown().await;
-    node.jobs.stop(JOBS_STOP).await;
-    node.domains.stop().await;
-    node.services.stop_all(SERVICES_STOP).await;
+    // Nothing ends in order through one that hangs, and all that it started would be waited for in vain.
+    if !spawner.answers(SPAWNER_STOP).await {
+        tracing::error!("the spawner does not answer: it is killed");
+        spawner.kill();
+    }
+    let left = |limit: Duration| limit.min((STOP - 2 * LAST_MOMENT).saturating_sub(stopping.elapsed()));
+    node.jobs.stop(left(2 * JOBS_STOP) / 2).await;
+    if tokio::time::timeout(left(LAST_RESULTS), node.domains.stop()).await.is_err() {
+        tracing::warn!("some bridges did not end in time");
+    }
+    node.services.stop_all(left(SERVICES_STOP)).await;
     drop(node);
     // The writer ends when the last sender is gone and what it sent is written.
     let written = async {
@@ -168,12 +193,15 @@ async fn work(
         publisher.flush().await;
         ended
     };
-    match tokio::time::timeout(LAST_RESULTS, written).await {
+    match tokio::time::timeout(left(LAST_RESULTS), written).await {
         Ok(ended) => ended.context("the last results were not written")?,
         Err(_) => tracing::warn!("redis did not take the last results"),
     }
     redis.abort();
-    Ok(())
+    if tokio::time::timeout(left(LAST_LINES), logs.flush()).await.is_err() {
+        tracing::warn!("the disk did not take the last lines of the log");
+    }
+    Ok(stopping)
 }
 
 /// Each process takes two descriptors, and redis some.
@@ -288,15 +316,35 @@ fn sort(held: Vec<(String, Child)>) -> [Adopted; 3] {
     sorted
 }
 
+/// Up to where the last manager had logged what its jobs printed.
+async fn know_logged(log: &Path, jobs: &mut Adopted) {
+    if jobs.is_empty() {
+        return;
+    }
+    let dir = log.to_path_buf();
+    let since = jobs.iter().map(|(name, child)| (format!("job {name}"), child.started_ms)).collect();
+    let places = tokio::task::spawn_blocking(move || last_places(&dir, since)).await;
+    let places = places.map_err(std::io::Error::other).flatten();
+    let places = places.inspect_err(|e| tracing::error!("lines may be twice in the log: {e}"));
+    for (source, place) in places.unwrap_or_default() {
+        if let Some(child) = source.strip_prefix("job ").and_then(|name| jobs.get_mut(name)) {
+            child.logged = place;
+        }
+    }
+}
+
 fn senders(config: &Config) -> Vec<Sender> {
     let users = config.users.iter().map(|(name, user)| Caller { user: name.clone(), role: user.role });
-    std::iter::once(Caller::admin()).chain(users).map(|caller| Sender { caller }).collect()
+    std::iter::once(Caller::admin()).chain(users).map(Sender::new).collect()
 }
 
 /// Processes whose commands redis, or whose units nobody, knows any more.
 async fn abandon(jobs: Adopted) {
     for (name, child) in jobs {
-        tracing::warn!("nobody knows {name} any more: pid {} is killed", child.pid);
-        child.killer().signal(libc::SIGKILL).await;
+        // One that has ended was answered, and the last manager was killed before it could forget it.
+        if !child.had_ended {
+            tracing::warn!("nobody knows {name} any more: pid {} is killed", child.pid);
+            child.handle().signal(libc::SIGKILL).await;
+        }
     }
 }

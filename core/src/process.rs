@@ -3,13 +3,25 @@
 mod drain;
 pub mod level;
 mod messages;
+mod metric;
 
 use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::OwnedFd;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use tokio::io::unix::AsyncFd;
 
 pub use drain::drain;
 pub use messages::{Message, Messages};
+pub use metric::{Aggregation, Metric};
+
+/// A descriptor that says when it can be read or written.
+pub fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an OwnedFd is one open file as long as it lives.
+    Ok(unsafe { AsyncFd::register(fd) }?)
+}
 
 /// A process to start. Its program is looked up in `PATH`, and no shell sees it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,7 +35,35 @@ pub struct Process {
     /// All that it reads from its standard input. It travels apart from the rest.
     #[serde(skip)]
     pub stdin: Vec<u8>,
+    /// It has a terminal of this size; its three streams are that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub terminal: Option<Size>,
 }
+
+/// The size of a terminal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Size {
+    /// Lines.
+    pub rows: u16,
+    /// Letters in a line.
+    pub cols: u16,
+}
+
+impl Size {
+    /// Whether a terminal can be that large.
+    pub fn is_sound(self) -> bool {
+        (1..=SIDE).contains(&self.rows) && (1..=SIDE).contains(&self.cols)
+    }
+}
+
+impl From<Size> for rustix::termios::Winsize {
+    fn from(size: Size) -> Self {
+        Self { ws_row: size.rows, ws_col: size.cols, ws_xpixel: 0, ws_ypixel: 0 }
+    }
+}
+
+/// Longest side of a terminal.
+const SIDE: u16 = 4096;
 
 /// Most arguments and variables of a process, each.
 const COUNT: usize = 4096;
@@ -40,6 +80,12 @@ impl Process {
         }
         if strings().chain([&self.dir]).any(|s| s.contains('\0')) {
             return Some("an argument, a variable or the folder has a NUL in it".into());
+        }
+        if self.terminal.is_some_and(|size| !size.is_sound()) {
+            return Some(format!("a terminal has 1 to {SIDE} rows and columns"));
+        }
+        if self.terminal.is_some() && !self.stdin.is_empty() {
+            return Some("a process on a terminal has no other standard input".into());
         }
         if let Some(name) = self.env.keys().find(|name| name.is_empty() || name.contains('=')) {
             return Some(format!("{name:?} is no name of a variable"));

@@ -18,8 +18,9 @@ const BATCH: usize = 256;
 /// Most bytes of text that a stream keeps, about, and those of one entry: what is longer is cut.
 const STREAM_BYTES: usize = 4 << 20;
 const TEXT_MAX: usize = 64 << 10;
-/// How long a stream of the logger stays after its last entry.
-const LOGGER_LIFE: Duration = Duration::from_secs(3600);
+/// How long a stream that has not ended stays after its last entry: longer than the longest span of statistics. It must have
+/// an end, or redis could not make room.
+const LIVE_LIFE: Duration = Duration::from_secs(2 * 3600);
 /// Pause after a failure.
 const PAUSE: Duration = Duration::from_millis(100);
 /// How often the ends of streams are offered to a redis that does not take them: for a minute at least.
@@ -134,7 +135,7 @@ async fn write(link: &mut Link, batch: &mut Vec<Item>) {
 
 fn pipeline(batch: &[Item]) -> redis::Pipeline {
     let mut pipeline = redis::pipe();
-    let mut loggers = BTreeSet::new();
+    let mut live = BTreeSet::new();
     for item in batch {
         match item {
             Item::Record { stream, record } => {
@@ -144,20 +145,18 @@ fn pipeline(batch: &[Item]) -> redis::Pipeline {
                 pipeline.cmd("XADD").arg(&**stream).arg("MAXLEN").arg("~").arg(length).arg("*");
                 pipeline.arg("level").arg(record.level).arg("time").arg(record.time);
                 pipeline.arg("source").arg(&*record.source).arg("text").arg(text).ignore();
-                if stream.starts_with("logger:") {
-                    loggers.insert(stream);
-                }
+                live.insert(stream);
             }
             Item::End { stream, state } => {
                 pipeline.cmd("XADD").arg(&**stream).arg("*").arg("end").arg(state.name()).ignore();
                 pipeline.cmd("EXPIRE").arg(&**stream).arg(STREAM_LIFE.as_secs()).ignore();
+                live.remove(stream);
             }
             Item::Flush { .. } => {}
         }
     }
-    // They have no end: one that nobody unsubscribed goes when nothing comes any more.
-    for stream in loggers {
-        pipeline.cmd("EXPIRE").arg(&**stream).arg(LOGGER_LIFE.as_secs()).ignore();
+    for stream in live {
+        pipeline.cmd("EXPIRE").arg(&**stream).arg(LIVE_LIFE.as_secs()).ignore();
     }
     pipeline
 }

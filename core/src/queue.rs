@@ -11,6 +11,7 @@ pub mod recover;
 
 use std::sync::Arc;
 
+use crate::spawner::Child;
 use crate::wire::Keys;
 
 /// Most commands or results of one round trip.
@@ -72,6 +73,8 @@ pub enum Note {
         json: String,
         /// Whether a [`Note::Begin`] came before.
         begun: bool,
+        /// The process that it is about. Until the result is written, the spawner keeps what the next manager would need.
+        child: Option<Child>,
     },
     /// Nobody can be answered, or somebody is already.
     Drop {

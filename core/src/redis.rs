@@ -1,7 +1,9 @@
 //! redis: a connection that comes back ([`Link`]), and the server that the node runs for itself ([`server`]).
 
 pub mod server;
+mod users;
 
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -23,6 +25,12 @@ pub struct Access {
     pub socket: PathBuf,
     /// The password of redis' user `core0`.
     pub password: String,
+}
+
+impl std::fmt::Debug for Access {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Access").field("socket", &self.socket).finish_non_exhaustive()
+    }
 }
 
 /// One connection, made when it is needed and again after it broke. Each user of redis has its own, as a command that
@@ -60,7 +68,11 @@ impl Link {
                 let config = AsyncConnectionConfig::new()
                     .set_connection_timeout(Some(CONNECT))
                     .set_response_timeout(Some(REPLY));
-                self.client.get_multiplexed_async_connection_with_config(&config).await?
+                let mut connection =
+                    self.client.get_multiplexed_async_connection_with_config(&config).await?;
+                // When connections take too much memory, those of clients are cut off.
+                redis::cmd("CLIENT").arg("NO-EVICT").arg("ON").exec_async(&mut connection).await?;
+                connection
             }
         };
         Ok(self.connection.insert(connection))
@@ -91,7 +103,28 @@ pub fn one(name: &str, args: &[&str]) -> Pipeline {
     pipeline
 }
 
-/// A path in a configuration file of redis.
+/// A path in a configuration file of redis, whatever bytes it is made of.
 fn quoted(path: &Path) -> String {
-    format!("\"{}\"", path.display().to_string().replace('\\', "\\\\").replace('"', "\\\""))
+    let mut quoted = String::from("\"");
+    for &byte in path.as_os_str().as_bytes() {
+        match byte {
+            b'"' | b'\\' => quoted.extend(['\\', char::from(byte)]),
+            b' '..=b'~' => quoted.push(char::from(byte)),
+            other => quoted += &format!("\\x{other:02x}"),
+        }
+    }
+    quoted + "\""
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsStr;
+
+    use super::*;
+
+    #[test]
+    fn a_path_is_one_word_of_a_configuration() {
+        let path = Path::new(OsStr::from_bytes(b"/a \"b\\\n\xff"));
+        assert_eq!(quoted(path), r#""/a \"b\\\x0a\xff""#);
+    }
 }

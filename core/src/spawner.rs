@@ -11,5 +11,5 @@ mod client;
 mod protocol;
 pub mod server;
 
-pub use client::{Child, Killer, SpawnError, Spawner};
+pub use client::{Child, Handle, SpawnError, Spawner};
 pub use protocol::Exit;

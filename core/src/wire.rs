@@ -3,11 +3,14 @@
 //! Old clients decide most of it (the Python client `g8core` 1.0.0):
 //!
 //! - A command is one JSON object, pushed to `core:default` by redis' user `default`, or to `core:user:NAME`.
-//! - `result:ID` (`result:NAME:ID`) is a list with one JSON object. It is read as often as one likes and is gone after
-//!   [`RESULT_LIFE`].
-//! - `result:ID:flag` is a list that is there from acceptance on; without a time to live the job is running.
+//! - `result:ID` is a list with one JSON object. It is read as often as one likes and is gone after [`RESULT_LIFE`]. Old
+//!   clients wait for it by moving it onto itself, which is a write. A named user may write nothing but its queue: its
+//!   `result:NAME:ID` is a redis stream of one entry with the field `json`, to be waited for with XREAD from 0.
+//! - `result:ID:flag` (`result:NAME:ID:flag`) is a list that is there from acceptance on; without a time to live the job is running.
 //! - `stream:ID` (`stream:NAME:ID`) is a redis stream, so that many read it, each from where it likes. An entry has the
-//!   fields `level`, `time` (ms since 1970) and `text`; the last one has the field `end` with the state of the job.
+//!   fields `level`, `time` (ms since 1970) and `text`; the last one has the field `end` with the state of the job. When the
+//!   manager was killed, the lines of its last moment may be there twice; the result and the log have each once.
+//! - `input:ID` is a list: what is pushed to it is typed on the terminal of a job that has one. Named users have `job.input`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::command::CommandError;
+use crate::process::level::is_known;
 
 /// Most bytes of a command: old clients send 512 KiB of a file as base64 in one.
 pub const COMMAND_MAX: usize = 2 << 20;
@@ -29,9 +33,11 @@ pub const STREAM_LIFE: Duration = Duration::from_secs(60);
 pub const STREAM_LENGTH: usize = 1000;
 /// Longest id of a command.
 const ID_MAX: usize = 128;
-/// Longest value of a time, in seconds: ten years.
+/// Shortest pause between two looks at what a job uses: what is less is this.
+const STATS_MIN: Duration = Duration::from_secs(1);
 /// Shortest pause between two runs of a recurring job: what is less is this.
 const PERIOD_MIN: Duration = Duration::from_millis(10);
+/// Longest value of a time, in seconds: ten years.
 const SECONDS_MAX: u64 = 10 * 365 * 24 * 3600;
 
 /// The list that a user's commands come from.
@@ -66,6 +72,11 @@ impl Keys {
         format!("result:{}:flag", self.name)
     }
 
+    /// The list of what is typed on its terminal.
+    pub fn input(&self) -> String {
+        format!("input:{}", self.name)
+    }
+
     /// The stream of the output.
     pub fn stream(&self) -> String {
         format!("stream:{}", self.name)
@@ -75,6 +86,11 @@ impl Keys {
 /// The stream of a log's listener.
 pub fn logger_key(user: Option<&str>, name: &str) -> String {
     user.map_or_else(|| format!("logger:{name}"), |user| format!("logger:{user}:{name}"))
+}
+
+/// The stream of what statistics came to in spans of so many seconds.
+pub fn statistics_key(span: u64) -> String {
+    format!("statistics:{span}")
 }
 
 /// Whether a string can be an id or a user: it becomes part of keys, so nothing in it may look like one of ours.
@@ -100,6 +116,8 @@ pub struct Envelope {
     pub max_restart: u32,
     /// A job is run again this long after it ended, until it is unscheduled.
     pub recurring_period: Option<Duration>,
+    /// How often it is said what the processes of the job use, as messages of level 10.
+    pub stats_interval: Option<Duration>,
     /// Whether the output goes to `stream:ID` too.
     pub stream: bool,
     /// Levels that are logged; all when empty.
@@ -130,11 +148,11 @@ impl Envelope {
     /// Reads what was pushed.
     pub fn parse(raw: &[u8]) -> Result<Self, EnvelopeError> {
         if raw.len() > COMMAND_MAX {
-            return Err(oversized(raw));
+            return Err(unread(raw, format!("{} bytes, a command has at most {COMMAND_MAX}", raw.len())));
         }
         // serde_json gives up below 128 levels of nesting.
-        let mut fields: BTreeMap<String, Value> = serde_json::from_slice(raw)
-            .map_err(|e| EnvelopeError::NoId(format!("no command in JSON: {e}")))?;
+        let mut fields: BTreeMap<String, Value> =
+            serde_json::from_slice(raw).map_err(|e| unread(raw, format!("no command in JSON: {e}")))?;
         fields.retain(|_, value| !value.is_null());
         let id = match fields.remove("id") {
             Some(Value::String(id)) if is_name(&id) => id,
@@ -155,13 +173,13 @@ impl Envelope {
     }
 }
 
-/// Of an oversized command only the id is read. redis takes no more than twice the bytes, so that is bounded too.
-fn oversized(raw: &[u8]) -> EnvelopeError {
+/// Of a command that is too long, too deep or not UTF-8 only the id is read, and all else passed over, however deep it is.
+/// redis takes no more than twice the bytes of a command, so that is bounded too.
+fn unread(raw: &[u8], fault: String) -> EnvelopeError {
     #[derive(Deserialize)]
     struct OnlyId {
         id: String,
     }
-    let fault = format!("{} bytes, a command has at most {COMMAND_MAX}", raw.len());
     match serde_json::from_slice(raw) {
         Ok(OnlyId { id }) if is_name(&id) => {
             EnvelopeError::Refused { id, command: String::new(), error: CommandError::bad_request(fault) }
@@ -187,10 +205,20 @@ impl Fields {
             max_time: self.seconds("max_time")?,
             max_restart: self.get("max_restart")?.unwrap_or(0),
             recurring_period: self.seconds("recurring_period")?.map(|period| period.max(PERIOD_MIN)),
+            stats_interval: self.seconds("stats_interval")?.map(|pause| pause.max(STATS_MIN)),
             stream: self.get("stream")?.unwrap_or(false),
-            log_levels: self.get("log_levels")?.unwrap_or_default(),
+            log_levels: self.levels()?,
             tags,
         })
+    }
+
+    /// Levels of messages: a typo would log nothing at all.
+    fn levels(&self) -> Result<Vec<u16>, String> {
+        let levels: Vec<u16> = self.get("log_levels")?.unwrap_or_default();
+        match levels.iter().find(|level| !is_known(**level)) {
+            Some(level) => Err(format!("log_levels: {level} is no level: they are 1 to 11, 20 to 23 and 30")),
+            None => Ok(levels),
+        }
     }
 
     fn get<T: for<'a> Deserialize<'a>>(&self, name: &str) -> Result<Option<T>, String> {
@@ -294,9 +322,10 @@ mod tests {
     #[test]
     fn nulls_are_absent_and_later_fields_are_read() {
         let raw = r#"{"id":"a","command":"x","arguments":null,"queue":null,"max_time":null,"tags":"one",
-            "recurring_period":1.5,"stream":true,"log_levels":[1,2],"max_restart":3,"stats_interval":0,"newer":{}}"#;
+            "recurring_period":1.5,"stream":true,"log_levels":[1,2],"max_restart":3,"stats_interval":0.5,"newer":{}}"#;
         let read = Envelope::parse(raw.as_bytes()).unwrap();
         assert_eq!(read.recurring_period, Some(Duration::from_millis(1500)));
+        assert_eq!(read.stats_interval, Some(Duration::from_secs(1)));
         assert_eq!((read.queue, read.max_time, read.tags), (None, None, vec!["one".to_string()]));
         assert_eq!((read.stream, read.log_levels, read.max_restart), (true, vec![1, 2], 3));
     }
@@ -306,6 +335,8 @@ mod tests {
         assert_eq!(refused(r#"{"id":"a"}"#), ("a".into(), "the command is missing".into()));
         let (_, fault) = refused(r#"{"id":"a","command":"x","max_time":-1}"#);
         assert!(fault.starts_with("max_time: -1 is not between"), "{fault}");
+        let (_, fault) = refused(r#"{"id":"a","command":"x","log_levels":[1,99]}"#);
+        assert!(fault.starts_with("log_levels: 99 is no level"), "{fault}");
         let (_, fault) = refused(r#"{"id":"a","command":["x"]}"#);
         assert!(fault.starts_with("command: invalid type"), "{fault}");
     }
@@ -336,6 +367,22 @@ mod tests {
         assert!(fault.contains("at most"), "{fault}");
         let hidden = long.replace(r#""id": "big", "#, r#""id": 1, "#);
         assert!(matches!(Envelope::parse(hidden.as_bytes()), Err(EnvelopeError::NoId(_))));
+    }
+
+    #[test]
+    fn what_is_too_deep_or_not_utf_8_is_refused_by_its_id() {
+        let nested = |levels| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
+        let (id, fault) =
+            refused(&format!(r#"{{"command":"x","arguments":{},"id":"deep"}}"#, nested(500_000)));
+        assert!(id == "deep" && fault.contains("recursion limit"), "{id}: {fault}");
+        let raw = b"{\"id\":\"odd\",\"command\":\"x\",\"arguments\":{\"name\":\"\xff\"}}";
+        match Envelope::parse(raw).unwrap_err() {
+            EnvelopeError::Refused { id, error, .. } => {
+                assert!(id == "odd" && error.to_string().contains("unicode"), "{id}: {error}");
+            }
+            EnvelopeError::NoId(fault) => panic!("{fault}"),
+        }
+        assert!(matches!(Envelope::parse(b"{\"id\":\"\xff\"}"), Err(EnvelopeError::NoId(_))));
     }
 
     #[test]

@@ -8,9 +8,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use g8_fs::engine::Mode;
 use g8_fs::names::Tag;
 use g8_fs::reference::Reach;
+use g8_fs::settings::{self, Settings, size};
 use g8_fs::source::Spec;
-
-use crate::session::DEADLINE;
 
 /// Root filesystems that start before they are downloaded.
 ///
@@ -36,7 +35,7 @@ pub struct Global {
     #[arg(
         long,
         global = true,
-        env = "G8_FROM",
+        env = settings::FROM,
         hide_env_values = true,
         value_name = "SPEC",
         value_delimiter = ','
@@ -54,20 +53,20 @@ pub struct Global {
     )]
     pub to: Vec<Spec>,
     /// Follow the hints in a reference (?gw=URL&peer=MULTIADDR) also to addresses that are not public, such as 10.0.0.1
-    #[arg(long, global = true, env = "G8_ALLOW_PRIVATE_HINTS", value_parser = clap::builder::FalseyValueParser::new())]
+    #[arg(long, global = true, env = settings::ALLOW_PRIVATE_HINTS, value_parser = clap::builder::FalseyValueParser::new())]
     pub allow_private_hints: bool,
     /// Folder of the block cache; one daemon serves each [default: $XDG_CACHE_HOME/g8os]
-    #[arg(long, global = true, env = "G8_CACHE", value_name = "DIR")]
+    #[arg(long, global = true, env = settings::CACHE, value_name = "DIR")]
     pub cache: Option<PathBuf>,
     /// Most bytes the cache may take on the disk; a running daemon keeps its own, see `cache gc` [default: 10G]
-    #[arg(long, global = true, env = "G8_CACHE_SIZE", value_name = "SIZE", value_parser = size)]
+    #[arg(long, global = true, env = settings::CACHE_SIZE, value_name = "SIZE", value_parser = size)]
     pub cache_size: Option<u64>,
     /// Most bytes of decoded contents that a daemon keeps in memory; a running one keeps its own [default: 128M]
-    #[arg(long, global = true, env = "G8_CACHE_MEMORY", value_name = "SIZE", value_parser = size)]
+    #[arg(long, global = true, env = settings::CACHE_MEMORY, value_name = "SIZE", value_parser = size)]
     pub cache_memory: Option<u64>,
     /// Seconds that one read, or opening an image, may take at most; and for how long a sink may show no sign of life
-    #[arg(long, global = true, env = "G8_DEADLINE", value_name = "SECONDS", default_value_t = DEADLINE.as_secs(),
-          value_parser = clap::value_parser!(u64).range(1..=3600))]
+    #[arg(long, global = true, env = settings::DEADLINE, value_name = "SECONDS", default_value_t = settings::DEADLINE_SECONDS,
+          value_parser = clap::value_parser!(u64).range(settings::DEADLINE_RANGE))]
     pub deadline: u64,
     /// Print one JSON document instead of text
     #[arg(long, global = true)]
@@ -84,6 +83,19 @@ impl Global {
     /// How long a read may take.
     pub fn deadline(&self) -> Duration {
         Duration::from_secs(self.deadline)
+    }
+
+    /// What these options and the variables beside them say of sources, cache and limits.
+    pub fn settings(&self) -> Settings {
+        Settings {
+            from: self.from.clone(),
+            cache: self.cache.clone(),
+            cache_size: self.cache_size,
+            cache_memory: self.cache_memory,
+            deadline: self.deadline(),
+            reach: self.reach(),
+            ..Settings::default()
+        }
     }
 
     /// How far hints are followed.
@@ -264,7 +276,7 @@ impl From<ModeArg> for Mode {
 #[derive(Args, Clone, Debug)]
 pub struct MountOptions {
     /// How the mount reaches the kernel
-    #[arg(long, value_enum, default_value = "auto", env = "G8_MODE")]
+    #[arg(long, value_enum, default_value = "auto", env = settings::MODE)]
     pub mode: ModeArg,
     /// Keep blocks of stores on this machine in the cache too, as if they were far away
     #[arg(long)]
@@ -537,13 +549,6 @@ pub enum CacheCommand {
     Clear,
 }
 
-fn size(text: &str) -> Result<u64, String> {
-    parse_size::Config::new()
-        .with_binary()
-        .parse_size(text)
-        .map_err(|_| "a size is a number with K, M, G or T, such as 512M".into())
-}
-
 fn frame(text: &str) -> Result<u32, String> {
     use g8_fs::format::map::{FRAME_STEP, MAX_FRAME, MIN_FRAME};
     let bytes = size(text)?;
@@ -607,10 +612,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_are_binary_and_frames_bounded() {
-        assert_eq!(size("256K").unwrap(), 256 << 10);
-        assert_eq!(size("1GiB").unwrap(), 1 << 30);
-        size("lots").unwrap_err();
+    fn frames_are_bounded() {
         assert_eq!(frame("1008K").unwrap(), 1_032_192);
         frame("1M").unwrap_err();
         frame("5000").unwrap_err();

@@ -3,19 +3,14 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, bail};
-use g8_fs::engine::{EngineConfig, default_cache};
+use g8_fs::engine::EngineConfig;
 use g8_fs::source::{Spec, default_store};
 
 use crate::cli::Global;
 
 /// The sources of a command: `--from`, else the default store.
 pub fn sources(global: &Global) -> anyhow::Result<Vec<Spec>> {
-    if global.from.is_empty() {
-        return Ok(vec![
-            default_store().context("neither --from nor HOME is set: say where blocks come from")?,
-        ]);
-    }
-    global.from.iter().map(|spec| Ok(spec.clone().absolute()?)).collect()
+    Ok(global.settings().sources()?)
 }
 
 /// The folder that blocks are written to: `--to`, else the default store.
@@ -46,22 +41,10 @@ pub fn sinks(global: &Global) -> anyhow::Result<Vec<Spec>> {
 
 /// The cache folder: `--cache`, else `$XDG_CACHE_HOME/g8os`, else `~/.cache/g8os`.
 pub fn cache(global: &Global) -> anyhow::Result<PathBuf> {
-    let cache = match &global.cache {
-        Some(path) => std::path::absolute(path)?,
-        None => default_cache().context("neither --cache nor HOME is set: say where the cache is")?,
-    };
-    if cache.to_str().is_none() {
-        bail!("the cache folder {} is not UTF-8: choose another with --cache", cache.display());
-    }
-    Ok(cache)
+    Ok(global.settings().cache()?)
 }
 
 /// How the daemon of a cache is set up.
 pub fn engine(global: &Global) -> anyhow::Result<EngineConfig> {
-    let usual = EngineConfig::new(cache(global)?);
-    Ok(EngineConfig {
-        disk_budget: global.cache_size.unwrap_or(usual.disk_budget),
-        memory_budget: global.cache_memory.unwrap_or(usual.memory_budget),
-        ..usual
-    })
+    Ok(global.settings().engine()?)
 }

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use flist_tools::cli::Cli;
 use flist_tools::{commands, exit};
+use g8_fs::settings;
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
@@ -18,15 +19,15 @@ fn main() -> ExitCode {
 /// `G8_FROM= flist ...` means that the variable is not set, as everywhere.
 fn forget_empty_variables() {
     for name in [
-        "G8_FROM",
+        settings::FROM,
         "G8_TO",
-        "G8_CACHE",
-        "G8_CACHE_SIZE",
-        "G8_CACHE_MEMORY",
-        "G8_MODE",
-        "G8_DEADLINE",
+        settings::CACHE,
+        settings::CACHE_SIZE,
+        settings::CACHE_MEMORY,
+        settings::MODE,
+        settings::DEADLINE,
         "G8_LISTEN",
-        "G8_ALLOW_PRIVATE_HINTS",
+        settings::ALLOW_PRIVATE_HINTS,
         "G8_LOG",
         "SOURCE_DATE_EPOCH",
     ] {

@@ -1,6 +1,6 @@
 //! An image opened in this process, for commands that look into it once and mount nothing.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::Context;
 use g8_cache::{BlockId, MAX_SOURCES, Sources};
@@ -133,6 +133,3 @@ pub fn runtime() -> anyhow::Result<Fetchers> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     Ok(Fetchers(Some(runtime.context("starting the fetch threads")?)))
 }
-
-/// How long a read may take unless the user says otherwise.
-pub const DEADLINE: Duration = Duration::from_secs(60);

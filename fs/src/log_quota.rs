@@ -10,15 +10,22 @@ const WINDOW: Duration = Duration::from_secs(60);
 
 /// A log that nobody fills a disk with.
 #[derive(Debug)]
-pub(crate) struct LogQuota(Mutex<(Instant, u32)>);
+pub struct LogQuota(Mutex<(Instant, u32)>);
+
+impl Default for LogQuota {
+    fn default() -> Self {
+        Self::new()
+    }
+}
 
 impl LogQuota {
-    pub(crate) fn new() -> LogQuota {
+    /// Nothing written yet.
+    pub fn new() -> LogQuota {
         LogQuota(Mutex::new((Instant::now(), 0)))
     }
 
     /// Whether one more line may be written; it counts as written.
-    pub(crate) fn allows(&self) -> bool {
+    pub fn allows(&self) -> bool {
         let mut logged = self.0.lock();
         if logged.0.elapsed() >= WINDOW {
             *logged = (Instant::now(), 0);

@@ -26,7 +26,7 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     }
     let run: Vec<OsString> = words.collect();
-    match init::run(&run).and_then(|down| init::finish(down, machine)) {
+    match init::run(&run, machine).and_then(|down| init::finish(down, machine)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             eprintln!("core0-init: {e}");

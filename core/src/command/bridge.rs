@@ -17,7 +17,7 @@ impl From<BridgeError> for CommandError {
             BridgeError::Plan(_) => CommandError::bad_request(message),
             BridgeError::Exists(_) | BridgeError::Overlaps { .. } => CommandError::conflict(message),
             BridgeError::Missing(_) => CommandError::not_found(message),
-            BridgeError::TooMany => CommandError::unavailable(message),
+            BridgeError::TooMany | BridgeError::GivenUp(_) => CommandError::unavailable(message),
             BridgeError::Netlink(error) => error.into(),
             BridgeError::Firewall(error) => error.into(),
             BridgeError::Dnsmasq(_, said) => CommandError::internal(message).with_stderr(said),

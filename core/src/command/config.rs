@@ -17,6 +17,7 @@ impl Command for Get {
         "Returns how the node is set up; it has no secrets in it, only where they are.";
     const ROLE: Role = Role::Admin;
     const IDEMPOTENT: bool = true;
+    const AT_ONCE: bool = true;
     type Output = Config;
 
     async fn run(self, context: &Context) -> Result<Config, CommandError> {

@@ -2,6 +2,7 @@
 
 use g8_fs::daemon::ClientError;
 use g8_fs::engine::{Mode, MountStatus};
+use g8_fs::reference::ResolveError;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -15,8 +16,15 @@ impl From<FlistError> for CommandError {
     fn from(error: FlistError) -> Self {
         let message = error.to_string();
         match error {
-            FlistError::Nowhere(..) => CommandError::precondition(message),
-            FlistError::Source(_) => CommandError::bad_request(message),
+            FlistError::Settings(error) => match std::error::Error::source(&error) {
+                Some(cause) => CommandError::precondition(message).because(cause.to_string()),
+                None => CommandError::precondition(message),
+            },
+            FlistError::Source(_) | FlistError::Reference(_) | FlistError::Hint(_) => {
+                CommandError::bad_request(message)
+            }
+            FlistError::Name(ResolveError::NoTag(_)) => CommandError::not_found(message),
+            FlistError::Name(_) => CommandError::precondition(message),
             FlistError::Daemon(ClientError::Refused(_)) => CommandError::precondition(message),
             FlistError::Daemon(ClientError::Silent(..)) => CommandError::unavailable(message),
             FlistError::Daemon(error) => match std::error::Error::source(&error) {
@@ -43,11 +51,10 @@ fn shown(status: &MountStatus) -> Result<Mounted, CommandError> {
 }
 
 /// How a mount reaches the kernel.
-#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 enum ModeName {
     /// As `kernel` where that works, else as `fuse`.
-    #[default]
     Auto,
     /// The kernel reads the tree itself.
     Kernel,
@@ -68,17 +75,18 @@ impl From<ModeName> for Mode {
 /// `flist.mount`
 #[derive(Debug, Deserialize, JsonSchema)]
 pub struct Mount {
-    /// Address of the flist.
+    /// The flist: its address, with or without hints, or a tag.
     #[serde(rename = "ref")]
     reference: String,
     /// An existing folder.
     mountpoint: AbsolutePath,
-    /// Where blocks come from, in order, as `dir:/store` or `https://host`; the node's store when there is none.
+    /// Where blocks come from, in order, as `dir:/store` or `https://host`; what `G8_FROM` says or the node's store when there is
+    /// none.
     #[serde(default)]
     from: Vec<String>,
-    /// How it reaches the kernel.
+    /// How it reaches the kernel; what `G8_MODE` says, or `auto`, when absent.
     #[serde(default)]
-    mode: ModeName,
+    mode: Option<ModeName>,
     /// Honour set-user-ID and file capabilities in it.
     #[serde(default)]
     suid: bool,
@@ -99,7 +107,7 @@ impl Command for Mount {
             reference: self.reference,
             mountpoint: self.mountpoint.to_path_buf(),
             sources: self.from,
-            mode: self.mode.into(),
+            mode: self.mode.map(Into::into),
             suid: self.suid,
             dev: self.dev,
         };

@@ -1,20 +1,23 @@
 //! `job.*`: commands that are being worked on.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Command, CommandError, Role};
+use super::{Command, CommandError, Role, blocking};
 use crate::context::Context;
-use crate::job::{JobInfo, Usage};
+use crate::job::{Entry, Input, JobInfo, Usage};
 use crate::log::now_ms;
+use crate::process::Size;
 
 /// A job, in the fields that old clients know.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct JobStat {
     /// `ID`, or `USER:ID` when it is a named user's.
     pub id: String,
-    /// What its process uses.
+    /// What its processes use.
     #[serde(flatten)]
     pub usage: Usage,
     /// When it was accepted, in ms since 1970.
@@ -44,21 +47,27 @@ pub struct Cmd {
 
 impl JobStat {
     /// The jobs that a caller may know of; one of them when an id is given.
-    pub fn list(context: &Context, id: Option<&str>) -> Result<Vec<Self>, CommandError> {
+    pub async fn list(context: &Context, id: Option<&str>) -> Result<Vec<Self>, CommandError> {
         let jobs = &context.node.jobs;
         let infos = match id {
             Some(id) => vec![jobs.get(&context.caller, id)?.info()],
             None => jobs.list(&context.caller),
         };
-        Ok(infos.into_iter().map(Self::new).collect())
+        let groups: Vec<i32> = infos.iter().filter_map(|info| info.pid).collect();
+        let mut used = blocking(move || Ok::<_, CommandError>(Usage::of_groups(&groups))).await?;
+        let stat = |info: JobInfo| {
+            let usage = info.pid.and_then(|pid| used.remove(&pid)).unwrap_or_default();
+            Self::new(info, usage)
+        };
+        Ok(infos.into_iter().map(stat).collect())
     }
 
-    fn new(info: JobInfo) -> Self {
+    fn new(info: JobInfo, usage: Usage) -> Self {
         let age = now_ms().saturating_sub(info.started_ms);
         let envelope = info.envelope;
         Self {
             id: info.name,
-            usage: info.pid.map(|pid| Usage::of(pid, age)).unwrap_or_default(),
+            usage: usage.since(age),
             starttime: info.started_ms,
             pid: info.pid.unwrap_or(0),
             restarts: info.restarts,
@@ -93,7 +102,7 @@ impl Command for List {
     type Output = Vec<JobStat>;
 
     async fn run(self, context: &Context) -> Result<Self::Output, CommandError> {
-        JobStat::list(context, self.id.as_deref())
+        JobStat::list(context, self.id.as_deref()).await
     }
 }
 
@@ -158,5 +167,58 @@ impl Command for Unschedule {
     async fn run(self, context: &Context) -> Result<bool, CommandError> {
         context.node.jobs.unschedule(&context.caller, &self.id)?;
         Ok(true)
+    }
+}
+
+/// `job.input`
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct Type {
+    /// The job.
+    id: String,
+    /// What is typed.
+    #[serde(default)]
+    data: Option<String>,
+    /// The new size.
+    #[serde(default)]
+    terminal: Option<Size>,
+}
+
+impl Command for Type {
+    const NAME: &'static str = "job.input";
+    const SUMMARY: &'static str = "Types on the terminal of a job, or changes its size. Send them with one `queue`, which keeps their order; the administrator can push to the list `input:ID` instead.";
+    const ROLE: Role = Role::Operate;
+    const IDEMPOTENT: bool = false;
+    type Output = bool;
+
+    async fn run(self, context: &Context) -> Result<bool, CommandError> {
+        let entries = [self.terminal.map(Input::Size), self.data.map(|data| Input::Data { data })];
+        for entry in entries.into_iter().flatten() {
+            context.node.jobs.input(&context.caller, &self.id, entry)?;
+        }
+        Ok(true)
+    }
+}
+
+/// `aggregator.query`
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct Query {
+    /// Only this key.
+    #[serde(default)]
+    key: Option<String>,
+    /// Only what has all of these tags.
+    #[serde(default)]
+    tags: BTreeMap<String, String>,
+}
+
+impl Command for Query {
+    const NAME: &'static str = "aggregator.query";
+    const SUMMARY: &'static str = "Gives the statistics of jobs: what they printed as messages of level 10, `KEY:VALUE|A` (values) or `|D` (something that grows) and perhaps `|TAG=VALUE,...`, and what those with a `stats_interval` used. A span that is over goes to the stream `statistics:300` or `statistics:3600`.";
+    const ROLE: Role = Role::Read;
+    const IDEMPOTENT: bool = true;
+    const AT_ONCE: bool = true;
+    type Output = Vec<Entry>;
+
+    async fn run(self, context: &Context) -> Result<Self::Output, CommandError> {
+        Ok(context.node.jobs.statistics(self.key.as_deref(), &self.tags))
     }
 }

@@ -17,6 +17,7 @@ impl Command for Ping {
     const SUMMARY: &'static str = "Answers `PONG` and the version.";
     const ROLE: Role = Role::Read;
     const IDEMPOTENT: bool = true;
+    const AT_ONCE: bool = true;
     type Output = String;
 
     async fn run(self, _context: &Context) -> Result<String, CommandError> {
@@ -37,7 +38,7 @@ impl Command for State {
 
     async fn run(self, context: &Context) -> Result<Usage, CommandError> {
         let age = context.node.began.elapsed().as_millis() as u64;
-        Ok(Usage::of(std::process::id() as i32, age))
+        Ok(Usage::of(std::process::id() as i32).since(age))
     }
 }
 
@@ -50,6 +51,7 @@ impl Command for Commands {
     const SUMMARY: &'static str = "Describes all commands: roles, arguments and answers as JSON schemas.";
     const ROLE: Role = Role::Read;
     const IDEMPOTENT: bool = true;
+    const AT_ONCE: bool = true;
     type Output = serde_json::Value;
 
     async fn run(self, _context: &Context) -> Result<serde_json::Value, CommandError> {

@@ -54,7 +54,7 @@ impl Command for List {
             (Some(_), Some(_)) => {
                 Err(CommandError::bad_request("process.list: id and pid are given: one is enough"))
             }
-            (id, None) => Ok(Listed::Jobs(JobStat::list(context, id.as_deref())?)),
+            (id, None) => Ok(Listed::Jobs(JobStat::list(context, id.as_deref()).await?)),
             (None, Some(0)) => blocking(|| process::list(None)).await.map(Listed::Processes),
             (None, pid) => blocking(move || process::list(pid)).await.map(Listed::Processes),
         }

@@ -25,6 +25,7 @@ impl Command for List {
     const SUMMARY: &'static str = "Lists all services and what they are doing.";
     const ROLE: Role = Role::Read;
     const IDEMPOTENT: bool = true;
+    const AT_ONCE: bool = true;
     type Output = BTreeMap<String, Status>;
 
     async fn run(self, context: &Context) -> Result<Self::Output, CommandError> {
@@ -44,6 +45,7 @@ impl Command for Show {
     const SUMMARY: &'static str = "Says what a service is doing.";
     const ROLE: Role = Role::Read;
     const IDEMPOTENT: bool = true;
+    const AT_ONCE: bool = true;
     type Output = Status;
 
     async fn run(self, context: &Context) -> Result<Status, CommandError> {

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{CommandError, ProcessCommand, Role};
-use crate::process::Process;
+use crate::process::{Process, Size};
 
 /// `core.system`
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -25,6 +25,11 @@ pub struct System {
     /// What it reads from its standard input.
     #[serde(default)]
     stdin: String,
+    /// Gives it a terminal of this size. What it prints comes as it is in the stream of the job, which needs `stream`;
+    /// `job.input` types. Such a job does not outlive the manager. The administrator can also push to the list `input:ID`:
+    /// `{"data": TEXT}` is typed, `{"rows": N, "cols": N}` is the new size.
+    #[serde(default)]
+    terminal: Option<Size>,
 }
 
 impl ProcessCommand for System {
@@ -34,7 +39,13 @@ impl ProcessCommand for System {
 
     fn process(self) -> Result<Process, CommandError> {
         let argv = [vec![self.name], self.args].concat();
-        Ok(Process { argv, env: self.env, dir: self.dir, stdin: self.stdin.into_bytes() })
+        Ok(Process {
+            argv,
+            env: self.env,
+            dir: self.dir,
+            stdin: self.stdin.into_bytes(),
+            terminal: self.terminal,
+        })
     }
 }
 
@@ -46,6 +57,11 @@ pub struct Bash {
     /// What it reads from its standard input.
     #[serde(default)]
     stdin: String,
+    /// Gives it a terminal of this size. What it prints comes as it is in the stream of the job, which needs `stream`;
+    /// `job.input` types. Such a job does not outlive the manager. The administrator can also push to the list `input:ID`:
+    /// `{"data": TEXT}` is typed, `{"rows": N, "cols": N}` is the new size.
+    #[serde(default)]
+    terminal: Option<Size>,
 }
 
 impl ProcessCommand for Bash {
@@ -55,6 +71,6 @@ impl ProcessCommand for Bash {
 
     fn process(self) -> Result<Process, CommandError> {
         let argv = ["bash", "-c", &self.script].map(String::from).to_vec();
-        Ok(Process { argv, stdin: self.stdin.into_bytes(), ..Process::default() })
+        Ok(Process { argv, stdin: self.stdin.into_bytes(), terminal: self.terminal, ..Process::default() })
     }
 }

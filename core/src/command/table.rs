@@ -31,7 +31,7 @@ pub static COMMANDS: &[Entry] = commands! {
     answer flist: Mount, Umount, List, Info;
     answer process: List, Kill;
     answer config: Get;
-    answer job: List, Kill, KillAll, Unschedule;
+    answer job: List, Kill, KillAll, Unschedule, Type, Query;
     answer service: List, Show, Start, Stop, Restart, Reload, Logs;
 };
 

@@ -1,4 +1,5 @@
-//! Mounts of flists, by the engine's daemon: the one that `flist` uses too, over the same cache and the same store.
+//! Mounts of flists, by the engine's daemon: the one that `flist` uses too, over the same cache and the same store, with the
+//! same settings ([`g8_fs::settings`]).
 //!
 //! The daemon is a process of its own, and outlives the manager. When none serves the cache, this program is started as
 //! one.
@@ -7,22 +8,33 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use g8_fs::daemon::{Client, ClientError, MountRequest, Reply, Request, Starter};
-use g8_fs::engine::{Mode, MountError, MountStatus, default_cache, mountpoint};
-use g8_fs::source::{Spec, default_store};
+use g8_fs::engine::{EngineConfig, Mode, MountError, MountStatus, mountpoint};
+use g8_fs::names::Names;
+use g8_fs::reference::{BadHint, BadReference, Reference, ResolveError, resolve};
+use g8_fs::settings::{Settings, SettingsError};
+
+use crate::cli::FlistDaemonArgs;
 
 /// The role of this program that is the daemon.
 pub const ROLE: &str = "flist-daemon";
-/// How long a read may take, and the opening of an image.
-const DEADLINE: Duration = Duration::from_secs(60);
-/// How long the daemon may take beyond that.
+/// How long the daemon may take beyond the deadline of a read.
 const LIMIT: Duration = Duration::from_secs(20);
 
 /// Why an flist is not mounted, or still is.
 #[derive(Debug, thiserror::Error)]
 pub enum FlistError {
-    /// Nobody says where the cache or the store is.
-    #[error("no {0}: HOME is not set, and neither is {1}")]
-    Nowhere(&'static str, &'static str),
+    /// What the node was started with does not say where things are.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    /// What names the flist is no reference.
+    #[error(transparent)]
+    Reference(#[from] BadReference),
+    /// A name that leads nowhere.
+    #[error(transparent)]
+    Name(#[from] ResolveError),
+    /// A hint that is not followed.
+    #[error(transparent)]
+    Hint(#[from] BadHint),
     /// A source that is none.
     #[error("{0}")]
     Source(String),
@@ -43,14 +55,14 @@ pub enum FlistError {
 /// A mount, as callers ask for it.
 #[derive(Debug)]
 pub struct Plan {
-    /// Address of the flist.
+    /// The flist: its address, or a tag.
     pub reference: String,
     /// An existing folder.
     pub mountpoint: PathBuf,
-    /// Where blocks come from; the default store when empty.
+    /// Where blocks come from; what the settings say when empty.
     pub sources: Vec<String>,
-    /// How it reaches the kernel.
-    pub mode: Mode,
+    /// How it reaches the kernel; what the settings say when none.
+    pub mode: Option<Mode>,
     /// Honour set-user-ID.
     pub suid: bool,
     /// Honour devices.
@@ -59,27 +71,41 @@ pub struct Plan {
 
 /// Mounts an flist.
 pub fn mount(plan: Plan) -> Result<MountStatus, FlistError> {
+    let mut settings = Settings::of_environment()?;
+    if !plan.sources.is_empty() {
+        let read = |text: &String| text.parse().map_err(|e| FlistError::Source(format!("{text:.128?}: {e}")));
+        settings.from = plan.sources.iter().map(read).collect::<Result<_, _>>()?;
+    }
+    let flist = resolve(&plan.reference.parse::<Reference>()?, Names::of_user().as_ref())?;
+    let mut sources = settings.sources()?;
+    sources.extend(flist.hints.gateways(settings.reach)?);
     let request = Request::Mount(MountRequest {
-        sources: sources(&plan.sources)?,
-        reference: plan.reference,
+        sources,
+        reference: flist.id.to_string(),
         mountpoint: plan.mountpoint,
         cache_local: false,
-        mode: plan.mode,
+        mode: plan.mode.unwrap_or(settings.mode),
         suid: plan.suid,
         dev: plan.dev,
         // A node mounts for all that runs on it.
         allow_other: true,
-        deadline_ms: DEADLINE.as_millis() as u64,
+        deadline_ms: settings.deadline.as_millis() as u64,
         hold: false,
     });
-    let cache = cache()?;
-    let arguments = vec![ROLE.into(), "--cache".into(), cache.clone().into()];
+    let mut arguments = vec![ROLE.into()];
+    arguments.extend(settings.daemon_arguments()?);
     let program = std::env::current_exe().map_err(FlistError::Program)?;
-    let client = Client::new(&cache, Some(Starter { program, arguments }));
-    match client.ask(&request, DEADLINE + LIMIT)? {
+    let client = Client::new(&settings.cache()?, Some(Starter { program, arguments }));
+    match client.ask(&request, settings.deadline + LIMIT)? {
         (Reply::Mounted(status), _) => Ok(*status),
         _ => Err(FlistError::Answer("a mount")),
     }
+}
+
+/// How the daemon is set up that [`mount`] starts: by its arguments alone.
+pub fn daemon(args: &FlistDaemonArgs) -> Result<EngineConfig, SettingsError> {
+    let FlistDaemonArgs { cache, cache_size, cache_memory } = args.clone();
+    Settings { cache: Some(cache), cache_size, cache_memory, ..Settings::default() }.engine()
 }
 
 /// Ends a mount; detached at once although it is in use when `lazy`.
@@ -97,7 +123,7 @@ pub fn unmount(path: &Path, lazy: bool) -> Result<(), FlistError> {
 
 /// All mounts of this cache.
 pub fn list() -> Result<Vec<MountStatus>, FlistError> {
-    match Client::new(&cache()?, None).ask(&Request::Mounts, LIMIT) {
+    match Client::new(&Settings::of_environment()?.cache()?, None).ask(&Request::Mounts, LIMIT) {
         Ok((Reply::Mounts(mounts), _)) => Ok(mounts),
         Ok(_) => Err(FlistError::Answer("a question for the mounts")),
         // It ends when it has nothing to serve.
@@ -110,24 +136,4 @@ pub fn list() -> Result<Vec<MountStatus>, FlistError> {
 pub fn info(path: &Path) -> Result<MountStatus, FlistError> {
     let found = list()?.into_iter().find(|mount| mount.mountpoint == path);
     found.ok_or_else(|| MountError::NotMounted(path.to_owned()).into())
-}
-
-/// The folder of the cache: `$G8_CACHE`, else the default one.
-pub fn cache() -> Result<PathBuf, FlistError> {
-    let set = std::env::var_os("G8_CACHE").filter(|path| !path.is_empty()).map(PathBuf::from);
-    set.or_else(default_cache).ok_or(FlistError::Nowhere("cache", "G8_CACHE"))
-}
-
-fn sources(specs: &[String]) -> Result<Vec<Spec>, FlistError> {
-    let read = |text: &str| -> Result<Spec, FlistError> {
-        let spec: Spec = text.parse().map_err(|e| FlistError::Source(format!("{text:.128?}: {e}")))?;
-        spec.absolute().map_err(|e| FlistError::Source(format!("{text:.128?}: {e}")))
-    };
-    if !specs.is_empty() {
-        return specs.iter().map(|text| read(text)).collect();
-    }
-    match std::env::var("G8_FROM").ok().filter(|specs| !specs.is_empty()) {
-        Some(specs) => specs.split(',').map(read).collect(),
-        None => Ok(vec![default_store().ok_or(FlistError::Nowhere("store", "G8_FROM"))?]),
-    }
 }

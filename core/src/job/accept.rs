@@ -1,20 +1,24 @@
 //! From bytes out of a queue to a job that runs, or to the answer why not.
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
+use futures::FutureExt;
+use g8_fs::log_quota::LogQuota;
 use parking_lot::Mutex;
 
 use super::outcome::{Outcome, encode};
 use super::table::Control;
 use super::{Job, Jobs};
-use crate::command::Role;
-use crate::command::{self, CommandError, Entry};
-use crate::context::{Caller, Node};
+use crate::command::{self, CommandError, Entry, Role, Run};
+use crate::config::Limits;
+use crate::context::{Caller, Context, Node};
 use crate::log::now_ms;
 use crate::queue::{Note, Ticket};
 use crate::spawner::Child;
-use crate::wire::{Envelope, EnvelopeError, Keys, State};
+use crate::wire::{Envelope, EnvelopeError, JobResult, Keys, State};
 
 /// Commands of administrators that are accepted above the bound of all: when lesser ones have used it up, they must be able to
 /// list and to kill.
@@ -22,11 +26,35 @@ const ADMIN_ROOM: usize = 256;
 /// Most characters of a command's name in a line of the log, or in an answer.
 const SHOWN: usize = 64;
 
+/// Most bytes of a command that is answered on its way in: it goes to redis once more.
+const AT_ONCE_MAX: usize = 4096;
+
+/// The answer to a command that waits for nothing. It is made before the command is accepted; where it cannot be given, the
+/// command is accepted as any other, and it is made again.
+#[derive(Debug)]
+pub struct AtOnce {
+    /// The command as it came.
+    pub raw: Vec<u8>,
+    /// Its keys.
+    pub keys: Keys,
+    /// Its result.
+    pub json: String,
+}
+
 /// Whose queue a command came from.
 #[derive(Clone, Debug)]
 pub struct Sender {
     /// The caller that the queue belongs to.
     pub caller: Caller,
+    /// How often it is logged what cannot be answered.
+    log: Arc<LogQuota>,
+}
+
+impl Sender {
+    /// Whose queue is `caller`'s.
+    pub fn new(caller: Caller) -> Self {
+        Self { caller, log: Arc::default() }
+    }
 }
 
 /// The processes of jobs that outlived the last manager, by the names of their jobs.
@@ -48,6 +76,41 @@ impl Jobs {
             Err(Some(refusal)) => jobs.refuse(sender, ticket, refusal).await,
             Err(None) => jobs.note(Note::Drop { ticket }).await,
         }
+    }
+
+    /// The answer to a command that can be answered on its way in.
+    pub fn at_once(node: &Arc<Node>, sender: &Sender, raw: &[u8]) -> Option<AtOnce> {
+        let jobs = &node.jobs;
+        // The results of named users are of another kind.
+        if raw.len() > AT_ONCE_MAX || sender.caller.name().is_some() {
+            return None;
+        }
+        let envelope = Envelope::parse(raw).ok()?;
+        let Envelope { queue: None, recurring_period: None, stream: false, .. } = &envelope else {
+            return None;
+        };
+        let entry = jobs.entry(sender, &envelope, raw.len()).ok().filter(|entry| entry.at_once)?;
+        let keys = Keys::new(sender.caller.name(), &envelope.id);
+        if jobs.is_known(&keys) {
+            return None;
+        }
+        let Run::Answer(answer) = entry.run else { return None };
+        let (id, caller, starttime) = (envelope.id.clone(), sender.caller.clone(), now_ms());
+        let outcome = match answer(envelope.arguments, Context { id, caller, node: node.clone() }) {
+            // What panics, or waits, does so again as a job, which deals with that.
+            Ok(answering) => match AssertUnwindSafe(answering).catch_unwind().now_or_never()?.ok()? {
+                Ok(json) => Outcome::answer(json),
+                Err(error) => Outcome::error(&error),
+            },
+            Err(error) => Outcome::error(&error),
+        };
+        let result = outcome.result(&envelope.id, &envelope.command);
+        let json = encode(JobResult { starttime, tags: envelope.tags, ..result });
+        Some(AtOnce { raw: raw.into(), keys, json })
+    }
+
+    fn is_known(&self, keys: &Keys) -> bool {
+        self.live.lock().contains_key(keys.name()) || self.remembered.lock().has(keys.name())
     }
 
     /// Takes a command that an earlier manager had accepted. Its process may still run; without one it is interrupted,
@@ -82,7 +145,9 @@ impl Jobs {
         let envelope = match Envelope::parse(raw) {
             Ok(envelope) => envelope,
             Err(EnvelopeError::NoId(fault)) => {
-                tracing::warn!("something from {} is dropped: {fault}", sender.caller.user);
+                if sender.log.allows() {
+                    tracing::warn!("something from {} is dropped: {fault}", sender.caller.user);
+                }
                 return Err(None);
             }
             Err(EnvelopeError::Refused { id, command, error }) => {
@@ -91,7 +156,7 @@ impl Jobs {
             }
         };
         let keys = self.new_name(sender, &envelope.id, &envelope.command)?;
-        let entry = match self.entry(sender, &envelope) {
+        let entry = match self.entry(sender, &envelope, raw.len()) {
             Ok(entry) => entry,
             Err(outcome) => {
                 return Err(Some(Refusal { id: envelope.id, command: envelope.command, outcome }));
@@ -103,11 +168,13 @@ impl Jobs {
             caller: sender.caller.clone(),
             entry,
             started_ms: now_ms(),
+            size: raw.len(),
             control: Control::default(),
             streams: Mutex::new(streams),
             envelope,
             keys,
         });
+        self.bytes.fetch_add(job.size, Ordering::Relaxed);
         self.live.lock().insert(job.keys.name().into(), job.clone());
         Ok(job)
     }
@@ -115,16 +182,18 @@ impl Jobs {
     /// The keys of a command whose name is not taken.
     fn new_name(&self, sender: &Sender, id: &str, command: &str) -> Result<Keys, Option<Refusal>> {
         let keys = Keys::new(sender.caller.name(), id);
-        if self.live.lock().contains_key(keys.name()) || self.remembered.lock().has(keys.name()) {
+        if self.is_known(&keys) {
             let state = State::DuplicateId.name();
             let command = &command[..command.floor_char_boundary(SHOWN)];
-            tracing::warn!("{state}: {command:?} {} is dropped, the first one is answered", keys.name());
+            if sender.log.allows() {
+                tracing::warn!("{state}: {command:?} {} is dropped, the first one is answered", keys.name());
+            }
             return Err(None);
         }
         Ok(keys)
     }
 
-    fn entry(&self, sender: &Sender, envelope: &Envelope) -> Result<&'static Entry, Outcome> {
+    fn entry(&self, sender: &Sender, envelope: &Envelope, size: usize) -> Result<&'static Entry, Outcome> {
         let name = &envelope.command;
         let Some(entry) = command::find(name) else {
             let shown = &name[..name.floor_char_boundary(SHOWN)];
@@ -139,19 +208,28 @@ impl Jobs {
                 sender.caller.role
             ))));
         }
-        let room = if sender.caller.role == Role::Admin { ADMIN_ROOM } else { 0 };
-        if self.count() >= self.limits.accepted + room {
-            return Err(Outcome::error(&CommandError::unavailable(format!(
-                "{} commands are being worked on: wait for some to end",
-                self.limits.accepted
-            ))));
+        let Limits { accepted, accepted_bytes, .. } = self.limits;
+        let (room, bytes_room) = match sender.caller.role {
+            Role::Admin => (ADMIN_ROOM, accepted_bytes / 2),
+            Role::Read | Role::Operate => (0, 0),
+        };
+        let busy = |what: String| {
+            let message = format!("{what} are being worked on: wait for some to end");
+            Err(Outcome::error(&CommandError::unavailable(message)))
+        };
+        if self.count() >= accepted + room {
+            return busy(format!("{accepted} commands"));
+        }
+        // redis keeps them too, and what it cannot drop must not be all that it has room for.
+        if self.bytes.load(Ordering::Relaxed) + size > accepted_bytes + bytes_room {
+            return busy(format!("commands of {accepted_bytes} bytes"));
         }
         Ok(entry)
     }
 
     async fn begin(&self, node: &Arc<Node>, job: Arc<Job>, child: Option<Child>) {
-        if job.begins() {
-            self.note(Note::Begin { ticket: job.ticket.clone(), keys: job.keys.clone() }).await;
+        if job.is_process() {
+            self.tell_begun(&job).await;
         }
         let user = job.caller.user.as_str();
         let turn = job.envelope.queue.as_ref().map(|queue| self.serial.enter(&format!("{user}:{queue}")));
@@ -163,10 +241,10 @@ impl Jobs {
         let keys = Keys::new(sender.caller.name(), &id);
         self.remembered.lock().put(keys.name().into());
         let result = outcome.result(&id, &command);
-        self.note(Note::Answer { ticket, keys, json: encode(result), begun: false }).await;
+        self.note(Note::Answer { ticket, keys, json: encode(result), begun: false, child: None }).await;
     }
 
-    async fn note(&self, note: Note) {
+    pub(super) async fn note(&self, note: Note) {
         // The receiver outlives every job.
         let _ = self.parts.answers.send(note).await;
     }

@@ -1,6 +1,7 @@
 //! Carrying a job out: its turn, its runs, its one result.
 
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -16,6 +17,8 @@ use crate::queue::Note;
 use crate::spawner::Child;
 use crate::wire::{JobResult, State};
 
+/// A command that core0 carries out itself takes a while if it takes longer.
+const SOON: Duration = Duration::from_millis(20);
 /// How long a process that failed waits to be started again.
 const RESTART: Duration = Duration::from_secs(1);
 
@@ -25,20 +28,21 @@ impl Jobs {
         let jobs = &node.jobs;
         let begun = tokio::time::Instant::now();
         let runs = AssertUnwindSafe(jobs.runs(&node, &job, turn, child)).catch_unwind();
-        let outcome = runs.await.unwrap_or_else(|_| {
-            Outcome::error(&CommandError::internal(format!("{} panicked: see the log", job.entry.name)))
+        let (outcome, child) = runs.await.unwrap_or_else(|_| {
+            let error = CommandError::internal(format!("{} panicked: see the log", job.entry.name));
+            (Outcome::error(&error), None)
         });
         let time = begun.elapsed().as_millis() as u64;
         let streams = std::mem::take(&mut *job.streams.lock());
         for stream in &streams {
             jobs.parts.publisher.end(stream, outcome.state).await;
         }
-        jobs.answer(&job, outcome, time).await;
+        jobs.answer(&job, outcome, time, child).await;
         jobs.remembered.lock().put(job.keys.name().into());
         jobs.remove(&job);
     }
 
-    async fn answer(&self, job: &Job, outcome: Outcome, time: u64) {
+    async fn answer(&self, job: &Job, outcome: Outcome, time: u64, child: Option<Child>) {
         let result = JobResult {
             starttime: job.started_ms,
             time,
@@ -46,13 +50,21 @@ impl Jobs {
             ..outcome.result(&job.envelope.id, &job.envelope.command)
         };
         let (ticket, keys) = (job.ticket.clone(), job.keys.clone());
-        let note = Note::Answer { ticket, keys, json: encode(result), begun: job.begins() };
+        let note = Note::Answer { ticket, keys, json: encode(result), begun: job.has_begun(), child };
         // The receiver outlives every job.
         let _ = self.parts.answers.send(note).await;
     }
 
-    async fn runs(&self, node: &Arc<Node>, job: &Job, turn: Option<Turn>, child: Option<Child>) -> Outcome {
-        let killed = || Outcome::told(State::Killed, &CommandError::unavailable("killed before it ran"));
+    /// Its outcome, and the last of its processes, which the spawner keeps until the job is answered.
+    async fn runs(
+        &self,
+        node: &Arc<Node>,
+        job: &Job,
+        turn: Option<Turn>,
+        child: Option<Child>,
+    ) -> (Outcome, Option<Child>) {
+        let told = || Outcome::told(State::Killed, &CommandError::unavailable("killed before it ran"));
+        let killed = || (told(), None);
         let mut turn = turn;
         if let Some(turn) = &mut turn {
             tokio::select! {
@@ -70,12 +82,12 @@ impl Jobs {
         let mut child = child;
         let mut restarts = 0;
         loop {
-            let outcome = match child.take() {
+            let (outcome, ended) = match child.take() {
                 Some(child) => self.follow(job, child).await,
                 None => self.once(node, job).await,
             };
             let pause = match (outcome.state, job.envelope.recurring_period) {
-                (State::Killed, _) => return outcome,
+                (State::Killed, _) => return (outcome, ended),
                 (State::Error | State::Timeout, _) if restarts < job.envelope.max_restart => {
                     restarts += 1;
                     job.control.restarts.fetch_add(1, Ordering::Relaxed);
@@ -85,29 +97,30 @@ impl Jobs {
                     restarts = 0;
                     period
                 }
-                (_, None) => return outcome,
+                (_, None) => return (outcome, ended),
             };
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
-                () = job.control.stopped() => return outcome,
+                () = job.control.stopped() => return (outcome, ended),
             }
         }
     }
 
-    async fn once(&self, node: &Arc<Node>, job: &Job) -> Outcome {
+    async fn once(&self, node: &Arc<Node>, job: &Job) -> (Outcome, Option<Child>) {
         let arguments = job.envelope.arguments.clone();
         match job.entry.run {
             Run::Process(process) => match process(arguments) {
                 Ok(process) => self.start(job, &process).await,
-                Err(error) => Outcome::error(&error),
+                Err(error) => (Outcome::error(&error), None),
             },
             Run::Answer(answer) => {
                 let context =
                     Context { id: job.envelope.id.clone(), caller: job.caller.clone(), node: node.clone() };
-                match answer(arguments, context) {
+                let outcome = match answer(arguments, context) {
                     Ok(answering) => self.await_answer(job, answering).await,
                     Err(error) => Outcome::error(&error),
-                }
+                };
+                (outcome, None)
             }
         }
     }
@@ -120,14 +133,26 @@ impl Jobs {
                 None => std::future::pending().await,
             }
         };
-        tokio::select! {
-            biased;
-            answer = answering => match answer {
-                Ok(json) => Outcome::answer(json),
-                Err(error) => Outcome::error(&error),
-            },
-            () = job.control.killed() => told(State::Killed, "killed while it ran"),
-            () = late => told(State::Timeout, "it took longer than its max_time"),
+        let mut answering = answering;
+        let (mut late, mut killed) = (pin!(late), pin!(job.control.killed()));
+        loop {
+            tokio::select! {
+                biased;
+                answer = &mut answering => return match answer {
+                    Ok(json) => Outcome::answer(json),
+                    Err(error) => Outcome::error(&error),
+                },
+                () = &mut killed => return told(State::Killed, "killed while it ran"),
+                () = &mut late => return told(State::Timeout, "it took longer than its max_time"),
+                // Most are answered before, and their flag comes with the answer.
+                () = tokio::time::sleep(SOON), if !job.has_begun() => self.tell_begun(job).await,
+            }
         }
+    }
+
+    /// Has redis say that the job is there.
+    pub(super) async fn tell_begun(&self, job: &Job) {
+        job.control.begun.store(true, Ordering::Relaxed);
+        self.note(Note::Begin { ticket: job.ticket.clone(), keys: job.keys.clone() }).await;
     }
 }

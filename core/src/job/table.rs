@@ -1,25 +1,35 @@
 //! The table of jobs, and what others do to one: list, kill, unschedule, listen.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore, mpsc};
 
 use super::remembered::Remembered;
 use super::serial::Serial;
+use super::spool::Glass;
+use super::statistics::{Entry as Statistic, Statistics};
+use super::terminal;
 use crate::command::{CommandError, Entry, Run};
 use crate::config::Limits;
 use crate::context::Caller;
-use crate::log::{Logs, Record, Tap};
+use crate::log::{Logs, Record, Room, Tap, now_ms};
+use crate::process::{Metric, level};
 use crate::publish::Publisher;
 use crate::queue::{Note, Ticket};
-use crate::spawner::{Killer, Spawner};
-use crate::wire::{Envelope, Keys};
+use crate::redis::Access;
+use crate::spawner::{Handle, Spawner};
+use crate::wire::{Envelope, Keys, statistics_key};
 
 /// Most streams that one job's output goes to.
 const STREAMS: usize = 32;
+
+/// Most jobs on terminals at once: each has a connection to redis.
+const TERMINALS: usize = 64;
 
 /// What jobs need of the node.
 #[derive(Clone, Debug)]
@@ -32,6 +42,8 @@ pub struct Parts {
     pub publisher: Publisher,
     /// Takes results.
     pub answers: mpsc::Sender<Note>,
+    /// Where input comes from.
+    pub access: Access,
 }
 
 /// The jobs of a node.
@@ -40,9 +52,14 @@ pub struct Jobs {
     pub(super) parts: Parts,
     pub(super) limits: Limits,
     pub(super) live: Mutex<HashMap<Arc<str>, Arc<Job>>>,
+    /// The sizes of their commands together.
+    pub(super) bytes: AtomicUsize,
     pub(super) remembered: Mutex<Remembered>,
     pub(super) serial: Arc<Serial>,
     pub(super) processes: Semaphore,
+    pub(super) terminals: Semaphore,
+    glass: Mutex<Option<Glass>>,
+    statistics: Mutex<Statistics>,
     /// One permit for all: taken when the last job is gone.
     ended: Notify,
 }
@@ -56,6 +73,8 @@ pub struct Job {
     pub(super) caller: Caller,
     pub(super) entry: &'static Entry,
     pub(super) started_ms: u64,
+    /// Bytes of the command.
+    pub(super) size: usize,
     pub(super) control: Control,
     /// Where its output goes live.
     pub(super) streams: Mutex<Vec<String>>,
@@ -67,12 +86,16 @@ pub(super) struct Control {
     pub(super) asked: Mutex<Asked>,
     pub(super) changed: Notify,
     pub(super) restarts: AtomicU32,
+    /// Redis was told that it is there.
+    pub(super) begun: AtomicBool,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Asked {
     /// The process that runs now.
-    pub(super) process: Option<(Killer, i32)>,
+    pub(super) process: Option<(Handle, i32)>,
+    /// Its terminal; input is passed on as long as this is here.
+    pub(super) input: Option<mpsc::Sender<terminal::Entry>>,
     /// It shall end.
     pub(super) killed: bool,
     /// It shall not run again.
@@ -126,8 +149,12 @@ impl Jobs {
             processes: Semaphore::new(limits.processes),
             limits,
             live: Mutex::default(),
+            bytes: AtomicUsize::new(0),
             remembered: Mutex::default(),
             serial: Arc::default(),
+            terminals: Semaphore::new(TERMINALS),
+            glass: Mutex::default(),
+            statistics: Mutex::default(),
             ended: Notify::new(),
         }
     }
@@ -179,6 +206,20 @@ impl Jobs {
             count += 1;
         }
         Ok(count)
+    }
+
+    /// Does something to the terminal of a job.
+    pub fn input(&self, caller: &Caller, id: &str, entry: terminal::Entry) -> Result<(), CommandError> {
+        if !entry.is_sound() {
+            return Err(CommandError::bad_request(
+                "too much is typed at once, or no terminal is of this size",
+            ));
+        }
+        let input = self.get(caller, id)?.control.asked.lock().input.clone();
+        let input = input.ok_or_else(|| CommandError::precondition(format!("job {id} has no terminal")))?;
+        input
+            .try_send(entry)
+            .map_err(|_| CommandError::unavailable(format!("job {id} does not read its terminal")))
     }
 
     /// A recurring job ends after its present run.
@@ -240,8 +281,37 @@ impl Jobs {
         }
     }
 
+    /// Adds a statistic of a job; spans that it finds to be over go to their streams.
+    pub(super) fn gather(&self, source: &Arc<str>, metric: Metric) {
+        let time = now_ms();
+        for over in self.statistics.lock().put(metric, time) {
+            // Numbers, and texts that were one line.
+            let text = serde_json::to_string(&over).unwrap_or_default().into();
+            let (source, level) = (source.clone(), level::METRIC);
+            let record = Record { time, source, level, text, place: None };
+            self.parts.publisher.publish(&statistics_key(over.span), &record);
+        }
+    }
+
+    /// The statistics of a key, and with all of these tags.
+    pub fn statistics(&self, key: Option<&str>, tags: &BTreeMap<String, String>) -> Vec<Statistic> {
+        self.statistics.lock().find(key, tags)
+    }
+
+    /// What lies in a pipe, which stays there.
+    pub(super) fn peek(&self, pipe: BorrowedFd<'_>) -> io::Result<Vec<u8>> {
+        let mut shared = self.glass.lock();
+        // One that failed on the way may hold something still: it is not used again.
+        let glass = shared.take().map_or_else(Glass::new, Ok)?;
+        let seen = glass.peek(pipe)?;
+        *shared = Some(glass);
+        Ok(seen)
+    }
+
     pub(super) fn remove(&self, job: &Job) {
-        self.live.lock().remove(job.keys.name());
+        if self.live.lock().remove(job.keys.name()).is_some() {
+            self.bytes.fetch_sub(job.size, Ordering::Relaxed);
+        }
         self.ended.notify_one();
     }
 }
@@ -265,9 +335,14 @@ impl Job {
         }
     }
 
-    /// Whether redis is told that it began: it will take a while.
-    pub(super) fn begins(&self) -> bool {
+    /// Whether it is a process: it will take a while.
+    pub(super) fn is_process(&self) -> bool {
         matches!(self.entry.run, Run::Process(_))
+    }
+
+    /// Whether redis was told that it is there.
+    pub(super) fn has_begun(&self) -> bool {
+        self.control.begun.load(Ordering::Relaxed)
     }
 
     /// The source of its records in the log.
@@ -276,23 +351,32 @@ impl Job {
     }
 
     pub(super) async fn kill(&self, signal: i32) {
-        let killer = {
+        let handle = {
             let mut asked = self.control.asked.lock();
             let deadly =
                 [libc::SIGTERM, libc::SIGKILL, libc::SIGINT, libc::SIGQUIT, libc::SIGHUP].contains(&signal);
             asked.killed |= deadly || asked.process.is_none();
-            asked.process.as_ref().map(|(killer, _)| killer.clone())
+            asked.process.as_ref().map(|(handle, _)| handle.clone())
         };
-        if let Some(killer) = killer {
-            killer.signal(signal).await;
+        if let Some(handle) = handle {
+            handle.signal(signal).await;
         }
         self.control.changed.notify_waiters();
     }
 
-    /// Sends a record to the streams of this job.
-    pub(super) fn publish(&self, publisher: &Publisher, record: &Record) {
-        for stream in &*self.streams.lock() {
-            publisher.publish(stream, record);
+    /// Passes on what its process said: to its streams, and to the log what its levels let through. What a terminal
+    /// shows comes live as it is, and by lines into the log.
+    pub(super) fn hear(&self, parts: &Parts, shown: Option<Record>, mut records: Vec<Record>, room: Room) {
+        // Held until the log has it: who begins to listen gets from there what was before, and from here the rest.
+        let streams = self.streams.lock();
+        for stream in &*streams {
+            let live = shown.as_ref().map_or(records.as_slice(), std::slice::from_ref);
+            for record in live.iter().filter(|record| shown.is_none() || !record.text.is_empty()) {
+                parts.publisher.publish(stream, record);
+            }
         }
+        let levels = &self.envelope.log_levels;
+        records.retain(|record| levels.is_empty() || levels.contains(&record.level));
+        parts.logs.put(records, room);
     }
 }

@@ -2,13 +2,15 @@
 
 use std::collections::VecDeque;
 
+use serde::{Deserialize, Serialize};
+
 /// Most lines.
 const LINES: usize = 100;
 /// Most bytes.
 const BYTES: usize = 256 << 10;
 
 /// See the module's text.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Tail {
     lines: VecDeque<String>,
     bytes: usize,

@@ -38,7 +38,7 @@ mod tests {
     use super::*;
 
     fn record(text: &str) -> Record {
-        Record { time: 0, source: "job x".into(), level: 1, text: text.into() }
+        Record { time: 0, source: "job x".into(), level: 1, text: text.into(), place: None }
     }
 
     #[test]

@@ -7,12 +7,9 @@ use std::sync::Arc;
 use tokio::net::unix::pipe::Receiver;
 
 use super::{Message, Messages, level};
-use crate::log::{Logs, Record, now_ms};
+use crate::log::{CHUNK, Logs, Record, now_ms};
 
-/// What is read at once.
-const CHUNK: usize = 16 << 10;
-
-/// Reads both ends until they are closed. `hear` gets each message after the log did.
+/// Reads both ends until they are closed. `hear` gets each message.
 pub fn drain(
     ends: [OwnedFd; 2],
     source: Arc<str>,
@@ -24,17 +21,23 @@ pub fn drain(
         let (source, logs, hear) = (source.clone(), logs.clone(), hear.clone());
         tokio::spawn(async move {
             let mut messages = Messages::new(plain);
-            let mut take = |message: Message| {
-                let text = message.text.as_str().into();
-                logs.put(&Record { time: now_ms(), source: source.clone(), level: message.level, text });
-                hear(&message);
-            };
-            while receiver.readable().await.is_ok() {
-                if !read(&receiver, &mut messages, &mut take) {
-                    break;
+            let mut open = true;
+            while open {
+                let _ = receiver.readable().await;
+                let room = logs.room().await;
+                let mut records = Vec::new();
+                let mut take = |message: Message| {
+                    let text = message.text.as_str().into();
+                    let (time, source, level) = (now_ms(), source.clone(), message.level);
+                    records.push(Record { time, source, level, text, place: None });
+                    hear(&message);
+                };
+                open = read(&receiver, &mut messages, &mut take);
+                if !open {
+                    messages.finish(&mut take);
                 }
+                logs.put(records, room);
             }
-            messages.finish(&mut take);
         });
     }
     Ok(())

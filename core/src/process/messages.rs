@@ -1,23 +1,27 @@
 //! From bytes that a process printed to messages with a level. Pure: knows no pipes and no jobs.
 
+use serde::{Deserialize, Serialize};
+
 use super::level;
 
 /// Longest line; a longer one becomes several.
 const LINE_MAX: usize = 64 << 10;
-/// Most bytes of a message of several lines; the rest is cut off.
+/// Most bytes of a message of several lines. A longer one ends there, and its other lines are plain ones.
 const BLOCK_MAX: usize = 512 << 10;
 
 /// A message.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
     /// How it is meant.
     pub level: u16,
     /// What, without a line end.
     pub text: String,
+    /// How many bytes of the stream there are up to its end.
+    pub end: u64,
 }
 
 /// The messages of one stream of a process.
-#[derive(Debug)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Messages {
     /// The level of lines that name none.
     plain: u16,
@@ -25,12 +29,19 @@ pub struct Messages {
     line: Vec<u8>,
     /// A message of several lines whose end has not come.
     block: Option<Message>,
+    /// Bytes up to the end of the last line.
+    end: u64,
 }
 
 impl Messages {
     /// Of a stream whose plain lines have this level.
     pub fn new(plain: u16) -> Self {
-        Self { plain, line: Vec::new(), block: None }
+        Self { plain, line: Vec::new(), block: None, end: 0 }
+    }
+
+    /// How many bytes were taken.
+    pub fn fed(&self) -> u64 {
+        self.end + self.line.len() as u64
     }
 
     /// Takes what was read.
@@ -38,7 +49,7 @@ impl Messages {
         while let Some(end) = bytes.iter().position(|&b| b == b'\n') {
             let (line, rest) = bytes.split_at(end);
             self.add(line, found);
-            self.end_line(found);
+            self.end_line(1, found);
             bytes = &rest[1..];
         }
         self.add(bytes, found);
@@ -47,7 +58,7 @@ impl Messages {
     /// Takes the end of the stream.
     pub fn finish(&mut self, found: &mut impl FnMut(Message)) {
         if !self.line.is_empty() {
-            self.end_line(found);
+            self.end_line(0, found);
         }
         if let Some(block) = self.block.take() {
             found(block);
@@ -58,48 +69,48 @@ impl Messages {
         while self.line.len() + bytes.len() > LINE_MAX {
             let (now, rest) = bytes.split_at(LINE_MAX - self.line.len());
             self.line.extend_from_slice(now);
-            self.end_line(found);
+            self.end_line(0, found);
             bytes = rest;
         }
         self.line.extend_from_slice(bytes);
     }
 
-    fn end_line(&mut self, found: &mut impl FnMut(Message)) {
+    /// The line ends here, with so many bytes that are no part of it.
+    fn end_line(&mut self, end: u64, found: &mut impl FnMut(Message)) {
+        self.end += self.line.len() as u64 + end;
+        let end = self.end;
         let line = String::from_utf8_lossy(&self.line).into_owned();
         self.line.clear();
-        match &mut self.block {
-            Some(block) => {
-                let (text, ended) = match line.strip_suffix(":::") {
-                    Some(text) => (text, true),
-                    None => (line.as_str(), false),
-                };
-                append(&mut block.text, text, ended);
-                if ended {
-                    self.block.take().into_iter().for_each(found);
-                }
-            }
+        match self.block.take() {
+            Some(block) => self.go_on(Message { end, ..block }, &line, found),
             None => match prefix(&line) {
                 Some((level, text, true)) => match text.strip_suffix(":::") {
-                    Some(text) => found(Message { level, text: text.into() }),
-                    None => self.block = Some(Message { level, text: text.into() }),
+                    Some(text) => found(Message { level, text: text.into(), end }),
+                    None => self.block = Some(Message { level, text: text.into(), end }),
                 },
-                Some((level, text, false)) => found(Message { level, text: text.into() }),
-                None => found(Message { level: self.plain, text: line }),
+                Some((level, text, false)) => found(Message { level, text: text.into(), end }),
+                None => found(Message { level: self.plain, text: line, end }),
             },
         }
     }
-}
 
-/// Adds a line to a block; the last one may be empty, as `:::` often stands alone.
-fn append(block: &mut String, line: &str, last: bool) {
-    if last && line.is_empty() {
-        return;
-    }
-    if block.len() + line.len() < BLOCK_MAX {
-        if !block.is_empty() {
-            block.push('\n');
+    /// One more line of a message of several. The last one may be empty, as `:::` often stands alone.
+    fn go_on(&mut self, mut block: Message, line: &str, found: &mut impl FnMut(Message)) {
+        let (text, ended) = line.strip_suffix(":::").map_or((line, false), |text| (text, true));
+        if block.text.len() + text.len() >= BLOCK_MAX {
+            found(block);
+            return found(Message { level: self.plain, text: line.into(), end: self.end });
         }
-        block.push_str(line);
+        if !(ended && text.is_empty()) {
+            if !block.text.is_empty() {
+                block.text.push('\n');
+            }
+            block.text.push_str(text);
+        }
+        match ended {
+            true => found(block),
+            false => self.block = Some(block),
+        }
     }
 }
 
@@ -169,6 +180,21 @@ mod tests {
         assert_eq!(found[4].1, "\u{fffd}\u{fffd}\0");
         let block = [b"20:::".as_slice(), &b"yyyyyyyyy\n".repeat(2 * BLOCK_MAX / 10)].concat();
         let found = messages(&[&block]);
-        assert!(found.len() == 1 && found[0].1.len() <= BLOCK_MAX);
+        assert!(found[0].0 == 20 && found[0].1.len() <= BLOCK_MAX);
+        let bytes: usize = found.iter().map(|(_, text)| text.len()).sum();
+        assert!(bytes >= 2 * BLOCK_MAX / 10 * 9, "{bytes}: what does not fit into a block is lost");
+        assert!(found[1..].iter().all(|message| *message == of(1, "yyyyyyyyy")));
+    }
+
+    #[test]
+    fn a_message_knows_where_in_the_stream_it_ends_however_it_was_read() {
+        let bytes = b"one\n20:::{\n}\n:::\nlast";
+        for size in 1..bytes.len() {
+            let mut ends = Vec::new();
+            let mut messages = Messages::new(level::STDOUT);
+            bytes.chunks(size).for_each(|chunk| messages.feed(chunk, &mut |m: Message| ends.push(m.end)));
+            messages.finish(&mut |m: Message| ends.push(m.end));
+            assert_eq!(ends, [4, 17, 21], "in pieces of {size}");
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use redis::{RedisResult, Value};
 
 use super::{Ticket, again_key, batch_key, inflight_key};
-use crate::context::Node;
+use crate::context::{ADMIN, Node};
 use crate::job::{Adopted, Again, Jobs, Sender};
 use crate::redis::{Link, one};
 
@@ -40,27 +40,74 @@ pub async fn recover(
     Ok(seen)
 }
 
-/// Commands whose results can still be read are remembered: sent again, they are duplicates.
-pub async fn remember(node: &Arc<Node>, link: &mut Link) -> RedisResult<()> {
+/// What else an earlier manager left: commands whose results can still be read are remembered, as the same ones sent again are
+/// duplicates; and what belongs to users that are in no configuration any more goes, so that whoever has such a name next
+/// neither reads nor runs it.
+pub async fn take_stock(node: &Arc<Node>, link: &mut Link) -> RedisResult<()> {
     let mut cursor = "0".to_string();
     let mut names = 0;
     loop {
-        let scan = one("SCAN", &[&cursor, "MATCH", "result:*:flag", "COUNT", "1000"]);
-        let ((next, keys),): ((String, Vec<String>),) = link.query(&scan).await?;
-        for key in &keys {
-            if let Some(name) = key.strip_prefix("result:").and_then(|rest| rest.strip_suffix(":flag")) {
+        let scan = one("SCAN", &[&cursor, "COUNT", "1000"]);
+        // A key may be any bytes; ours are text.
+        let ((next, keys),): ((String, Vec<Vec<u8>>),) = link.query(&scan).await?;
+        let mut unlink = redis::cmd("UNLINK");
+        let mut strangers = 0;
+        for key in keys.iter().filter_map(|key| std::str::from_utf8(key).ok()) {
+            if owner(key).is_some_and(|user| user != ADMIN && !node.config.users.contains_key(user)) {
+                unlink.arg(key);
+                strangers += 1;
+            } else if let Some(name) = key.strip_prefix("result:").and_then(|rest| rest.strip_suffix(":flag"))
+                && names < NAMES
+            {
                 node.jobs.remember(name);
                 names += 1;
             }
         }
-        if next == "0" || names >= NAMES {
+        if strangers > 0 {
+            tracing::info!("{strangers} keys of users that are no more are removed");
+            link.query::<()>(redis::pipe().add_command(unlink).ignore()).await?;
+        }
+        if next == "0" {
             return Ok(());
         }
         cursor = next;
     }
 }
 
+/// The user in the name of a key.
+fn owner(key: &str) -> Option<&str> {
+    let mut parts = key.split(':');
+    match (parts.next()?, parts.next()?, parts.next()?) {
+        ("core", "user" | "inflight" | "again" | "batch" | "intake", user) => Some(user),
+        // `result:ID:flag` is the administrator's.
+        ("result" | "stream" | "logger" | "input", user, id) if id != "flag" => Some(user),
+        _ => None,
+    }
+}
+
 /// Whether redis answers.
 pub async fn ping(link: &mut Link) -> bool {
     link.query::<(Value,)>(&one("PING", &[])).await.is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::{Keys, logger_key, queue_key};
+
+    #[test]
+    fn keys_tell_whose_they_are() {
+        for user in [None, Some("eve")] {
+            let keys = Keys::new(user, "a");
+            let own = [keys.result(), keys.flag(), keys.stream(), queue_key(user), logger_key(user, "q")];
+            assert_eq!(own.each_ref().map(|key| owner(key)), [user; 5]);
+            let user = user.unwrap_or(ADMIN);
+            for key in [inflight_key(user), again_key(user), batch_key(user)] {
+                assert_eq!(owner(&key), Some(user));
+            }
+        }
+        for key in ["core:seq", "core:floor", "mine", "", "x:y:z"] {
+            assert_eq!(owner(key), None, "{key}");
+        }
+    }
 }

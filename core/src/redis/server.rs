@@ -4,26 +4,29 @@
 //! answers, so a redis that is killed comes back with every command that it took and every result that it gave. It is
 //! not synced: after the machine itself went down there is nobody to answer.
 
-use std::fmt::Write as _;
+use std::collections::BTreeSet;
 use std::fs;
-use std::io::{self, Read, Write as _};
+use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, TcpListener};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use super::{Access, Link, one, quoted};
+use super::{Access, Link, one, quoted, users};
 use crate::config::Config;
 use crate::paths::Paths;
 use crate::process::Process;
+use crate::sys::tool::{Tool, ToolError};
 
-/// Most bytes that redis keeps. When they are used up, the results that would expire first go.
+/// Where redis puts its append-only file, below its folder.
+const DATA: &str = "appendonlydir";
+
+/// Most bytes that redis keeps. When they are used up, the results that would expire first go; when there are none, clients
+/// are refused, and what core0 does goes on.
 const MEMORY: &str = "256mb";
 /// Where redis listens in any case.
 const LOOPBACK: &str = "127.0.0.1";
-/// What a named user can do: push commands, read results and streams. Categories would give too much.
-const CLIENT: &str = "-@all +rpush +lpush +lpop +rpop +blpop +brpop +rpoplpush +brpoplpush +lmove +blmove +lrange \
-     +lindex +llen +exists +ttl +pttl +type +xread +xrange +xrevrange +xlen +xinfo +ping +echo +hello +auth +select \
-     +multi +exec +discard +watch +unwatch +reset +quit +command +client|setname +client|getname +client|id";
+/// Most bytes of that for connections. The greediest are cut off, and core0's own never are.
+const CONNECTIONS: &str = "64mb";
 
 /// What has to be known of a server that is set up.
 #[derive(Clone)]
@@ -36,6 +39,7 @@ pub struct Server {
     pub password: String,
     /// Somebody else knows a password, too.
     for_others: bool,
+    dir: PathBuf,
 }
 
 /// Why redis does not listen where it should.
@@ -60,8 +64,11 @@ impl Server {
             0 => port(&dir.join("port"))?,
             port => port,
         };
-        private(&dir.join("users.acl"), &users(&access.password, &password, config)?)?;
-        let server = Self { access, port, password, for_others: config.redis.password_sha256.is_some() };
+        let acl = users::acl(&access.password, &password, config)?;
+        note_changed_users(&dir, &acl)?;
+        private(&dir.join("users.acl"), &acl)?;
+        let for_others = config.redis.password_sha256.is_some();
+        let server = Self { access, port, password, for_others, dir };
         server.configure(paths)?;
         Ok(server)
     }
@@ -76,7 +83,7 @@ impl Server {
         let others = addresses.iter().filter(|_| self.for_others);
         // With `-`, redis starts though an address is gone.
         let bind: String = others.map(|address| format!(" -{address}")).collect();
-        private(&paths.redis_data().join("bind"), &bind)?;
+        private(&self.dir.join("bind"), &bind)?;
         self.configure(paths)?;
         let set = one("CONFIG", &["SET", "bind", &format!("{LOOPBACK}{bind}")]);
         Ok(Link::new(&self.access)?.query(&set).await?)
@@ -104,11 +111,78 @@ impl Server {
         self.configure(paths)
     }
 
-    /// The process to run.
-    pub fn process(paths: &Paths) -> Process {
-        let argv = vec!["redis-server".to_string(), paths.redis_config().display().to_string()];
+    /// The process to run; without its port when something else has that.
+    pub fn process(paths: &Paths, without_port: bool) -> Process {
+        let mut argv = vec!["redis-server".to_string(), paths.redis_config().display().to_string()];
+        if without_port {
+            argv.extend(["--port".into(), "0".into()]);
+        }
         Process { argv, ..Process::default() }
     }
+
+    /// Who is not what a redis may know that an earlier manager started; `None` when it knows the users as they are.
+    pub fn changed_users(&self) -> io::Result<Option<BTreeSet<String>>> {
+        match fs::read_to_string(changed_file(&self.dir)) {
+            Ok(names) => Ok(Some(names.lines().map(str::to_owned).collect())),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// redis knows the users as they are.
+    pub fn users_are_known(&self) -> io::Result<()> {
+        match fs::remove_file(changed_file(&self.dir)) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
+    /// Whether redis does not start because of what it kept.
+    pub async fn is_damaged(&self) -> Result<bool, ToolError> {
+        let manifest = self.dir.join(DATA).join("appendonly.aof.manifest");
+        if !manifest.exists() {
+            return Ok(false);
+        }
+        match Tool::new("redis-check-aof").arg(manifest).run().await {
+            Ok(_) => Ok(false),
+            Err(ToolError::Failed { .. }) => Ok(true),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Puts aside what redis kept, in the place of what was put aside before.
+    pub fn put_aside(&self) -> io::Result<PathBuf> {
+        let aside = self.dir.join(format!("{DATA}.damaged"));
+        match fs::remove_dir_all(&aside) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            Ok(()) | Err(_) => {}
+        }
+        fs::rename(self.dir.join(DATA), &aside)?;
+        Ok(aside)
+    }
+}
+
+/// Names whose lines in `users.acl` change. They are noted before the file changes and until redis knows it, also when the
+/// manager is killed in between.
+fn note_changed_users(dir: &Path, acl: &str) -> io::Result<()> {
+    let old = match fs::read_to_string(dir.join("users.acl")) {
+        Ok(old) if old == acl => return Ok(()),
+        Ok(old) => old,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(e),
+    };
+    let mut names = users::changed(&old, acl);
+    match fs::read_to_string(changed_file(dir)) {
+        Ok(before) => names.extend(before.lines().map(str::to_owned)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        Err(e) => return Err(e),
+    }
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    private(&changed_file(dir), &names.join("\n"))
+}
+
+fn changed_file(dir: &Path) -> PathBuf {
+    dir.join("users.changed")
 }
 
 fn configuration(paths: &Paths, port: u16, for_others: bool) -> String {
@@ -116,36 +190,16 @@ fn configuration(paths: &Paths, port: u16, for_others: bool) -> String {
     let bind = fs::read_to_string(dir.join("bind")).unwrap_or_default();
     let bind = if for_others { bind.as_str() } else { "" };
     format!(
-        "bind {LOOPBACK}{bind}\nport {port}\nunixsocket {socket}\nunixsocketperm 700\naclfile {acl}\ndir {dir}\n\
+        "bind {LOOPBACK}{bind}\nport {port}\ndatabases 1\nunixsocket {socket}\nunixsocketperm 700\naclfile {acl}\ndir {dir}\n\
          daemonize no\nlogfile \"\"\nloglevel warning\nsave \"\"\nappendonly yes\nappendfsync no\n\
          stop-writes-on-bgsave-error no\nmaxmemory {MEMORY}\nmaxmemory-policy volatile-ttl\nmaxclients 2000\n\
+         maxmemory-clients {CONNECTIONS}\n\
          proto-max-bulk-len 4mb\nclient-query-buffer-limit 16mb\n\
          client-output-buffer-limit normal 64mb 32mb 60\ntcp-keepalive 60\ntimeout 0\n",
         socket = quoted(&paths.redis_socket()),
         acl = quoted(&dir.join("users.acl")),
         dir = quoted(&dir),
     )
-}
-
-fn users(own: &str, admin: &str, config: &Config) -> io::Result<String> {
-    let mut acl = format!("user core0 on >{own} ~* &* +@all\n");
-    // redis reads its append-only file in the name of this user: what it may not do is missing after a restart.
-    let other = config.redis.password_sha256.as_ref().map(|hash| format!(" #{hash}")).unwrap_or_default();
-    writeln!(acl, "user default on >{admin}{other} ~* resetchannels +@all -@admin -@dangerous +info")
-        .map_err(io::Error::other)?;
-    for (name, user) in &config.users {
-        let password = fs::read_to_string(&user.password_file)?;
-        let password = password.trim_end_matches('\n');
-        if password.is_empty() || password.contains(char::is_whitespace) {
-            let fault =
-                format!("the password of {name} is empty or has spaces: {}", user.password_file.display());
-            return Err(io::Error::new(io::ErrorKind::InvalidData, fault));
-        }
-        let keys = format!("~core:user:{name} ~result:{name}:* ~stream:{name}:* ~logger:{name}:*");
-        writeln!(acl, "user {name} on >{password} resetchannels {keys} {CLIENT}")
-            .map_err(io::Error::other)?;
-    }
-    Ok(acl)
 }
 
 /// A file that only its owner reads, whole or not there.
@@ -158,12 +212,12 @@ fn private(path: &Path, content: &str) -> io::Result<()> {
     fs::rename(&new, path)
 }
 
-/// A secret of 256 bits in a file, made at first.
+/// A secret of 256 bits in a file, made at first; or what the administrator has put there.
 fn secret(path: &Path) -> io::Result<String> {
-    match fs::read_to_string(path) {
-        Ok(secret) if secret.len() >= 32 => return Ok(secret),
-        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-        Ok(_) | Err(_) => {}
+    match users::password(path) {
+        Ok(secret) => return Ok(secret),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        Err(e) => return Err(io::Error::new(e.kind(), format!("the password in {}: {e}", path.display()))),
     }
     let mut random = [0; 32];
     fs::File::open("/dev/urandom")?.read_exact(&mut random)?;
@@ -200,8 +254,13 @@ mod tests {
             let mode = fs::metadata(dir.path().join(file)).unwrap().permissions().mode();
             assert_eq!(mode & 0o777, 0o600, "{file}");
         }
-        assert!(!first.is_for_others());
-        let argv = Server::process(&paths).argv.join(" ");
+        // One of the administrator's own, as an editor writes it; and one that redis could not read.
+        fs::write(dir.path().join("password"), "own-password\n").unwrap();
+        assert_eq!(Server::set_up(&paths, &Config::default()).unwrap().password, "own-password");
+        fs::write(dir.path().join("password"), "two words").unwrap();
+        let error = Server::set_up(&paths, &Config::default()).err().unwrap();
+        assert!(error.to_string().contains("password: it has blanks"), "{error}");
+        let argv = Server::process(&paths, false).argv.join(" ");
         assert!(!argv.contains(&first.password), "{argv}");
     }
 
@@ -210,7 +269,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let paths = Paths::development(dir.path());
         let read = |file: &str| fs::read_to_string(dir.path().join("redis").join(file)).unwrap();
-        Server::set_up(&paths, &Config::default()).unwrap();
+        assert!(!Server::set_up(&paths, &Config::default()).unwrap().is_for_others());
         // What an earlier manager left.
         fs::write(dir.path().join("redis/bind"), " -10.0.2.15").unwrap();
         Server::set_up(&paths, &Config::default()).unwrap();

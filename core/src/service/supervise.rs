@@ -260,7 +260,7 @@ impl Service {
         match timeout(limit, child.wait()).await {
             Ok(exit) => exit == Some(Exit::Code(0)),
             Err(_) => {
-                child.killer().signal(libc::SIGKILL).await;
+                child.handle().signal(libc::SIGKILL).await;
                 child.wait().await;
                 false
             }
@@ -276,10 +276,10 @@ async fn not_wanted(wanted: &mut watch::Receiver<bool>) {
 
 /// Ends a process: its signal, and after its time the other one.
 async fn stop(child: &mut Child, unit: &Unit) {
-    let killer = child.killer();
-    killer.signal(unit.stop_signal).await;
+    let handle = child.handle();
+    handle.signal(unit.stop_signal).await;
     if timeout(unit.stop_timeout(), child.wait()).await.is_err() {
-        killer.signal(libc::SIGKILL).await;
+        handle.signal(libc::SIGKILL).await;
         child.wait().await;
     }
 }

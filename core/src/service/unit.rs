@@ -163,7 +163,7 @@ impl Unit {
     /// What to start.
     pub fn process(&self) -> Process {
         let (argv, env, dir) = (self.exec.clone(), self.env.clone(), self.dir.clone());
-        Process { argv, env, dir, stdin: Vec::new() }
+        Process { argv, env, dir, ..Process::default() }
     }
 
     /// When it is started again.

@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,15 +18,18 @@ use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot};
 
-use super::protocol::{Event, Exit, Request, TAG_MAX, receive, send};
-use crate::process::Process;
+use super::protocol::{Event, Exit, Request, TAG_MAX, fits, receive, send};
+use crate::process::{Process, watch};
 
 /// Requests that wait to be sent; who asks for more waits.
 const REQUESTS: usize = 1024;
 /// How long a new spawner may take to listen.
 const START: Duration = Duration::from_secs(10);
-/// How long it may take to kill all that is left.
-const FINISH: Duration = Duration::from_secs(3);
+/// How often a spawner is asked whether it is well, and how long it may be silent before it is replaced.
+const WATCH: Duration = Duration::from_secs(3);
+const SILENCE: Duration = Duration::from_secs(12);
+/// How long when it waits for the kernel: a program may come from a file system that takes its time to give it.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Why a process was not started.
 #[derive(Debug, thiserror::Error)]
@@ -54,25 +58,56 @@ pub struct Child {
     pub started_ms: u64,
     /// Reading ends of standard output and standard error; they are taken once.
     pub output: Option<[OwnedFd; 2]>,
+    /// What an earlier manager had kept of what it read: [`Handle::keep`].
+    pub kept: Option<[OwnedFd; 3]>,
+    /// Up to where an earlier manager had logged either.
+    pub logged: [u64; 2],
+    /// Whether its streams are a terminal.
+    pub on_terminal: bool,
+    /// Whether it had ended already when this manager took it over.
+    pub had_ended: bool,
     exit: oneshot::Receiver<Exit>,
     spawner: Spawner,
 }
 
 impl Child {
+    fn new(
+        slot: u64,
+        pid: i32,
+        started_ms: u64,
+        output: Option<[OwnedFd; 2]>,
+        exit: oneshot::Receiver<Exit>,
+        spawner: &Spawner,
+    ) -> Self {
+        let (logged, spawner) = ([0, 0], spawner.clone());
+        Self {
+            slot,
+            pid,
+            started_ms,
+            output,
+            kept: None,
+            logged,
+            on_terminal: false,
+            had_ended: false,
+            exit,
+            spawner,
+        }
+    }
+
     /// Waits for its end; `None` when the spawner died, and the process with it.
     pub async fn wait(&mut self) -> Option<Exit> {
         (&mut self.exit).await.ok()
     }
 
-    /// What signals it while others wait for it.
-    pub fn killer(&self) -> Killer {
-        Killer { slot: self.slot, spawner: self.spawner.clone() }
+    /// What reaches it while others wait for it.
+    pub fn handle(&self) -> Handle {
+        Handle { slot: self.slot, spawner: self.spawner.clone() }
     }
 }
 
 impl Drop for Child {
     fn drop(&mut self) {
-        let forget = (Request::Forget { slot: self.slot }, Vec::new());
+        let forget = Message::of(Request::Forget { slot: self.slot });
         // A spawner that never heard of it would keep its descriptors.
         if let Err(mpsc::error::TrySendError::Full(forget)) = self.spawner.requests.try_send(forget)
             && let Ok(runtime) = tokio::runtime::Handle::try_current()
@@ -83,19 +118,28 @@ impl Drop for Child {
     }
 }
 
-/// Sends signals to one process and its group.
+/// Reaches one process.
 #[derive(Clone, Debug)]
-pub struct Killer {
+pub struct Handle {
     slot: u64,
     spawner: Spawner,
 }
 
-impl Killer {
-    /// Sends a signal; one to a process that has ended does nothing.
+impl Handle {
+    /// Sends a signal to it and to its group; one to a process that has ended does nothing.
     pub async fn signal(&self, signal: i32) {
         let request = Request::Signal { slot: self.slot, signal };
         // Without a spawner there is no process either: it dies with its parent.
-        let _ = self.spawner.requests.send((request, Vec::new())).await;
+        let _ = self.spawner.requests.send(Message::of(request)).await;
+    }
+
+    /// Has the spawner keep three descriptors, of what is read of its output; true when it is sure to have them, whatever
+    /// becomes of this manager.
+    pub async fn keep(&self, fds: Vec<OwnedFd>) -> bool {
+        let (sent, is_sent) = oneshot::channel();
+        let request = Request::Keep { slot: self.slot };
+        let message = Message { request, fds, sent: Some(sent) };
+        self.spawner.requests.send(message).await.is_ok() && is_sent.await.is_ok()
     }
 }
 
@@ -106,8 +150,28 @@ struct Pending {
 }
 
 type Started = oneshot::Sender<Result<Child, SpawnError>>;
-type Message = (Request, Vec<OwnedFd>);
+
+/// A request on its way.
+struct Message {
+    request: Request,
+    fds: Vec<OwnedFd>,
+    /// Told when it is in the socket.
+    sent: Option<oneshot::Sender<()>>,
+}
+
+impl Message {
+    fn of(request: Request) -> Self {
+        Self { request, fds: Vec::new(), sent: None }
+    }
+}
+
 type Waiting = Arc<parking_lot::Mutex<HashMap<u64, Pending>>>;
+
+/// The process of a spawner.
+struct Peer {
+    pid: i32,
+    pidfd: OwnedFd,
+}
 
 /// A handle to the spawner.
 #[derive(Clone)]
@@ -115,8 +179,10 @@ pub struct Spawner {
     requests: mpsc::Sender<Message>,
     next_slot: Arc<AtomicU64>,
     waiting: Waiting,
+    /// Who asked whether it is well.
+    pings: Arc<parking_lot::Mutex<Vec<oneshot::Sender<()>>>>,
     /// The process behind the connection.
-    pidfd: Arc<parking_lot::Mutex<Option<OwnedFd>>>,
+    process: Arc<parking_lot::Mutex<Option<Peer>>>,
 }
 
 impl std::fmt::Debug for Spawner {
@@ -130,12 +196,70 @@ impl Spawner {
     /// their tags.
     pub async fn connect(socket: &Path, log: &Path) -> io::Result<(Self, Vec<(String, Child)>)> {
         let (requests, queue) = mpsc::channel(REQUESTS);
-        let spawner =
-            Self { requests, next_slot: Arc::default(), waiting: Waiting::default(), pidfd: Arc::default() };
+        let spawner = Self {
+            requests,
+            next_slot: Arc::default(),
+            waiting: Waiting::default(),
+            pings: Arc::default(),
+            process: Arc::default(),
+        };
         let mut link = Link { socket: socket.into(), log: log.into(), fd: open(socket, log).await? };
-        let held = link.hear_held(&spawner).await?;
+        let held = link.meet(&spawner).await?;
         tokio::spawn(link.run(spawner.clone(), queue));
+        tokio::spawn(spawner.clone().watch());
         Ok((spawner, held))
+    }
+
+    /// Replaces a spawner that hangs: it is killed, and what it started dies with it.
+    async fn watch(self) {
+        let mut silent = Duration::ZERO;
+        while !self.requests.is_closed() {
+            tokio::time::sleep(WATCH).await;
+            if self.answers(SILENCE).await {
+                silent = Duration::ZERO;
+                continue;
+            }
+            silent += SILENCE;
+            if self.requests.is_closed() || (self.waits() && silent < PATIENCE) {
+                continue;
+            }
+            tracing::error!("the spawner does not answer for {silent:?}: it is killed");
+            self.kill();
+            // Its successor gets the time that it needs.
+            tokio::time::sleep(START).await;
+            silent = Duration::ZERO;
+        }
+    }
+
+    /// Whether it waits for the kernel, as it does until a process that it starts is a program.
+    fn waits(&self) -> bool {
+        let Some(pid) = self.process.lock().as_ref().map(|peer| peer.pid) else { return false };
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('D'))
+    }
+
+    /// Whether it answers in time.
+    pub async fn answers(&self, limit: Duration) -> bool {
+        let (ping, pong) = oneshot::channel();
+        {
+            let mut pings = self.pings.lock();
+            pings.retain(|ping| !ping.is_closed());
+            pings.push(ping);
+        }
+        let answered = async {
+            let asked = self.requests.send(Message::of(Request::Ping)).await.is_ok();
+            asked && pong.await.is_ok()
+        };
+        tokio::time::timeout(limit, answered).await == Ok(true)
+    }
+
+    /// Kills it, and with it all that it started.
+    pub fn kill(&self) {
+        if let Some(peer) = &*self.process.lock()
+            && let Err(e) = pidfd_send_signal(&peer.pidfd, Signal::KILL)
+        {
+            tracing::warn!("cannot kill the spawner: {e}");
+        }
     }
 
     /// Starts a process. The tag names it to the next manager.
@@ -147,17 +271,22 @@ impl Spawner {
         if tag.len() > TAG_MAX {
             return Err(failed("name the process")(io::ErrorKind::InvalidInput.into()));
         }
-        let json =
-            serde_json::to_vec(process).map_err(io::Error::from).map_err(failed("describe the process"))?;
-        let mut fds = vec![in_memory(&json).map_err(failed("describe the process"))?];
+        let slot = self.next_slot.fetch_add(1, Ordering::Relaxed);
+        let mut request = Request::Spawn { slot, tag: tag.into(), process: Some(process.clone()) };
+        let mut fds = Vec::new();
+        if !fits(&request) {
+            let json = serde_json::to_vec(process).map_err(io::Error::from);
+            let json = json.and_then(|json| in_memory(&json)).map_err(failed("describe the process"))?;
+            fds.push(json);
+            request = Request::Spawn { slot, tag: tag.into(), process: None };
+        }
         if !process.stdin.is_empty() {
             fds.push(in_memory(&process.stdin).map_err(failed("hand over the standard input"))?);
         }
-        let slot = self.next_slot.fetch_add(1, Ordering::Relaxed);
         let (started, told) = oneshot::channel();
         let (exited, exit) = oneshot::channel();
         self.waiting.lock().insert(slot, Pending { started: Some((started, exit)), exited });
-        if self.requests.send((Request::Spawn { slot, tag: tag.into() }, fds)).await.is_err() {
+        if self.requests.send(Message { request, fds, sent: None }).await.is_err() {
             self.waiting.lock().remove(&slot);
             return Err(SpawnError::Gone);
         }
@@ -165,20 +294,15 @@ impl Spawner {
     }
 
     /// Kills all that is left, and the spawner; returns when it is gone. One that hangs, perhaps on a file system whose
-    /// server died, is killed, and what it started dies with it.
-    pub async fn finish(&self) {
+    /// server died, is killed after `limit`, and what it started dies with it.
+    pub async fn finish(&self, limit: Duration) {
         let finished = async {
-            let _ = self.requests.send((Request::Finish, Vec::new())).await;
+            let _ = self.requests.send(Message::of(Request::Finish)).await;
             self.requests.closed().await;
         };
-        if tokio::time::timeout(FINISH, finished).await.is_ok() {
-            return;
-        }
-        tracing::warn!("the spawner does not end: it is killed");
-        if let Some(pidfd) = &*self.pidfd.lock()
-            && let Err(e) = pidfd_send_signal(pidfd, Signal::KILL)
-        {
-            tracing::warn!("cannot kill the spawner: {e}");
+        if tokio::time::timeout(limit, finished).await.is_err() {
+            tracing::warn!("the spawner does not end: it is killed");
+            self.kill();
         }
     }
 
@@ -188,11 +312,11 @@ impl Spawner {
                 let started = self.waiting.lock().get_mut(&slot).and_then(|pending| pending.started.take());
                 let Some((started, exit)) = started else { return };
                 let output = fds.try_into().ok();
-                let child = Child { slot, pid, started_ms, output, exit, spawner: self.clone() };
+                let child = Child::new(slot, pid, started_ms, output, exit, self);
                 if let Err(Ok(child)) = started.send(Ok(child)) {
                     // Nobody waits for it any more.
                     let kill = Request::Signal { slot: child.slot, signal: libc::SIGKILL };
-                    let _ = self.requests.try_send((kill, Vec::new()));
+                    let _ = self.requests.try_send(Message::of(kill));
                 }
             }
             Event::Failed { slot, step, errno } => {
@@ -205,6 +329,12 @@ impl Spawner {
             Event::Exited { slot, exit } => {
                 if let Some(pending) = self.waiting.lock().remove(&slot) {
                     let _ = pending.exited.send(exit);
+                }
+            }
+            Event::Pong => {
+                for ping in self.pings.lock().drain(..) {
+                    // Who asked may have given up.
+                    let _ = ping.send(());
                 }
             }
             Event::Held { .. } | Event::Ready { .. } => {}
@@ -220,15 +350,38 @@ struct Link {
 }
 
 impl Link {
+    /// Takes over what a spawner kept. One that hangs is killed, and another started.
+    async fn meet(&mut self, spawner: &Spawner) -> io::Result<Vec<(String, Child)>> {
+        *spawner.process.lock() = self.process()?;
+        {
+            let mut held = pin!(self.hear_held(spawner));
+            let began = tokio::time::Instant::now();
+            while began.elapsed() < START || (spawner.waits() && began.elapsed() < PATIENCE) {
+                if let Ok(held) = tokio::time::timeout(START, &mut held).await {
+                    return held;
+                }
+            }
+        }
+        tracing::error!("the spawner does not answer: it is killed, and all jobs and services with it");
+        spawner.kill();
+        spawner.waiting.lock().clear();
+        tokio::time::timeout(START, self.gone()).await.map_err(io::Error::other)??;
+        self.fd = open(&self.socket, &self.log).await?;
+        *spawner.process.lock() = self.process()?;
+        tokio::time::timeout(START, self.hear_held(spawner)).await.map_err(io::Error::other)?
+    }
+
     async fn hear_held(&mut self, spawner: &Spawner) -> io::Result<Vec<(String, Child)>> {
-        *spawner.pidfd.lock() = self.process()?;
         let mut held = Vec::new();
         loop {
             match self.receive().await? {
-                (Event::Held { slot, tag, pid, started_ms, exit }, fds) => {
+                (Event::Held { slot, tag, pid, started_ms, exit, kept }, fds) => {
                     let (sender, receiver) = oneshot::channel();
-                    let output = fds.try_into().ok();
-                    let spawner = spawner.clone();
+                    let mut fds = fds;
+                    let rest = fds.split_off(fds.len().min(2));
+                    let mut child = Child::new(slot, pid, started_ms, fds.try_into().ok(), receiver, spawner);
+                    child.kept = kept.then(|| rest.try_into().ok()).flatten();
+                    child.had_ended = exit.is_some();
                     match exit {
                         Some(exit) => drop(sender.send(exit)),
                         None => {
@@ -236,7 +389,7 @@ impl Link {
                             spawner.waiting.lock().insert(slot, pending);
                         }
                     }
-                    held.push((tag, Child { slot, pid, started_ms, output, exit: receiver, spawner }));
+                    held.push((tag, child));
                 }
                 (Event::Ready { next_slot }, _) => {
                     spawner.next_slot.fetch_max(next_slot, Ordering::Relaxed);
@@ -252,6 +405,7 @@ impl Link {
         loop {
             let finished = self.carry(&spawner, &mut queue).await;
             spawner.waiting.lock().clear();
+            spawner.pings.lock().clear();
             if finished {
                 if let Err(e) = self.gone().await {
                     tracing::warn!("cannot wait for the end of the spawner: {e}");
@@ -272,15 +426,16 @@ impl Link {
     /// Its connection ends a moment before it does.
     async fn gone(&self) -> io::Result<()> {
         match self.process()? {
-            Some(pidfd) => watch(pidfd)?.readable().await.map(drop),
+            Some(peer) => watch(peer.pidfd)?.readable().await.map(drop),
             None => Ok(()),
         }
     }
 
     /// The process at the other end, unless it is gone.
-    fn process(&self) -> io::Result<Option<OwnedFd>> {
-        match pidfd_open(sockopt::socket_peercred(&self.fd)?.pid, PidfdFlags::NONBLOCK) {
-            Ok(pidfd) => Ok(Some(pidfd)),
+    fn process(&self) -> io::Result<Option<Peer>> {
+        let pid = sockopt::socket_peercred(&self.fd)?.pid;
+        match pidfd_open(pid, PidfdFlags::NONBLOCK) {
+            Ok(pidfd) => Ok(Some(Peer { pid: pid.as_raw_pid(), pidfd })),
             Err(rustix::io::Errno::SRCH) => Ok(None),
             Err(e) => Err(e.into()),
         }
@@ -288,7 +443,7 @@ impl Link {
 
     async fn reopen(&mut self, spawner: &Spawner) -> io::Result<()> {
         self.fd = open(&self.socket, &self.log).await?;
-        self.hear_held(spawner).await.map(drop)
+        self.meet(spawner).await.map(drop)
     }
 
     /// True when the spawner was told to finish, or nobody is left to ask it.
@@ -301,7 +456,7 @@ impl Link {
                     Err(_) => return finishing,
                 },
                 message = queue.recv(), if !finishing => {
-                    let Some((request, fds)) = message else { return true };
+                    let Some(Message { request, fds, sent }) = message else { return true };
                     if matches!(request, Request::Spawn { slot, .. } if !spawner.waiting.lock().contains_key(&slot)) {
                         // Its sender was told that the spawner before this one is gone.
                         continue;
@@ -309,6 +464,10 @@ impl Link {
                     finishing = matches!(request, Request::Finish);
                     if self.send(spawner, &request, &fds).await.is_err() {
                         return finishing;
+                    }
+                    if let Some(sent) = sent {
+                        // Who asked may not wait any more.
+                        let _ = sent.send(());
                     }
                 }
             }
@@ -378,11 +537,6 @@ async fn open(socket: &Path, log: &Path) -> io::Result<AsyncFd<OwnedFd>> {
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-}
-
-fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
-    // SAFETY: an OwnedFd is one open file as long as it lives.
-    Ok(unsafe { AsyncFd::register(fd) }?)
 }
 
 fn attempt(socket: &Path) -> io::Result<OwnedFd> {

@@ -1,6 +1,6 @@
 //! What manager and spawner tell each other: one JSON message a packet of a unix socket, with file descriptors.
 //!
-//! A process to start is too large for a packet: it lies in a memfd beside the message, its standard input in another.
+//! A process that is too large for a packet lies in a memfd beside the message; its standard input always does.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -12,12 +12,14 @@ use rustix::net::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::process::Process;
+
 /// Most bytes of a message.
-const MESSAGE_MAX: usize = 4096;
+const MESSAGE_MAX: usize = 8192;
 /// Longest name of a process: it has to fit into a message, escaped.
 pub const TAG_MAX: usize = 512;
 /// Most descriptors beside a message.
-const FDS_MAX: usize = 2;
+const FDS_MAX: usize = 5;
 
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,13 +33,22 @@ pub enum Exit {
 /// From the manager.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Request {
-    /// Start a process: a memfd with a [`Process`](crate::process::Process) in JSON, and perhaps one that it reads.
+    /// Start a process. Beside it a memfd with the process in JSON when it is not here, and perhaps one that it reads.
     Spawn {
         /// Number that the manager chose.
         slot: u64,
         /// What the next manager knows it by.
         tag: String,
+        /// What to start.
+        process: Option<Process>,
     },
+    /// Keep three descriptors for the next manager: what was read of the output.
+    Keep {
+        /// Number of the process.
+        slot: u64,
+    },
+    /// Say that it is well.
+    Ping,
     /// Send a signal to a process that has not ended, and to its group.
     Signal {
         /// Its number.
@@ -57,7 +68,7 @@ pub enum Request {
 /// From the spawner.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Event {
-    /// A process from an earlier manager's time, with both reading ends.
+    /// A process from an earlier manager's time, with both reading ends, and what was read.
     Held {
         /// Its number.
         slot: u64,
@@ -69,7 +80,11 @@ pub enum Event {
         started_ms: u64,
         /// How it ended, if it did.
         exit: Option<Exit>,
+        /// Whether there are three descriptors of what was read.
+        kept: bool,
     },
+    /// It is well.
+    Pong,
     /// All held processes are told.
     Ready {
         /// Numbers from here on are free.
@@ -100,6 +115,11 @@ pub enum Event {
         /// How.
         exit: Exit,
     },
+}
+
+/// Whether a message is small enough for a packet.
+pub fn fits<T: Serialize>(message: &T) -> bool {
+    serde_json::to_vec(message).is_ok_and(|bytes| bytes.len() <= MESSAGE_MAX)
 }
 
 /// Sends one message; `WouldBlock` when the other side is behind.

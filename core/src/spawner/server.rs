@@ -3,6 +3,7 @@
 mod children;
 mod finish;
 mod signals;
+mod start;
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -27,9 +28,14 @@ use signals::{Signals, Wake};
 pub fn serve(path: &Path, grace: Option<Duration>) -> io::Result<()> {
     let lock = File::create(path.with_extension("lock"))?;
     flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
-    // SAFETY: no pointers are passed.
-    if unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) } != 0 {
-        return Err(io::Error::last_os_error());
+    // What whoever started the node left open is no business of what is started here.
+    // SAFETY: no pointers are passed, and nothing is closed before exec.
+    unsafe {
+        if libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0
+            || libc::close_range(3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC as i32) != 0
+        {
+            return Err(io::Error::last_os_error());
+        }
     }
     let mut server = Server {
         signals: Signals::catch()?,
@@ -137,8 +143,8 @@ impl Server {
 
     fn carry_out(&mut self, request: Request, fds: Vec<OwnedFd>) {
         match request {
-            Request::Spawn { slot, tag } if tag.len() <= TAG_MAX => {
-                self.outbox.push_back(self.children.spawn(slot, tag, fds));
+            Request::Spawn { slot, tag, process } if tag.len() <= TAG_MAX => {
+                self.outbox.push_back(self.children.spawn(slot, tag, process, fds));
             }
             Request::Spawn { slot, .. } => {
                 let step = "a name that is too long".into();
@@ -146,6 +152,9 @@ impl Server {
             }
             Request::Signal { slot, signal } => self.children.signal(slot, signal),
             Request::Forget { slot } => self.children.forget(slot),
+            Request::Keep { slot } => self.children.keep(slot, fds),
+            // At most one for each that was asked.
+            Request::Ping => self.outbox.push_back(Event::Pong),
             Request::Finish => {}
         }
     }

@@ -71,7 +71,10 @@ fn what_cannot_be_mounted_is_told() {
     let cid = "bafyreihdwdcefgh4dqkjv67uzcmw7ojee6xedzdetojuzjevtenxquvyku";
     for (arguments, code, expected) in [
         (json!({"ref": cid, "mountpoint": here, "from": [store]}), 412, "no store"),
-        (json!({"ref": "no cid", "mountpoint": here}), 412, "no cid"),
+        (json!({"ref": "no cid", "mountpoint": here}), 400, "no cid"),
+        (json!({"ref": "no-such-tag", "mountpoint": here}), 404, "no-such-tag"),
+        (json!({"ref": "ipns://example.org", "mountpoint": here}), 412, "example.org"),
+        (json!({"ref": format!("{cid}?gw=http://127.0.0.1:1"), "mountpoint": here}), 400, "127.0.0.1"),
         (json!({"ref": cid, "mountpoint": node.dir.join("missing")}), 412, "missing"),
         (json!({"ref": cid, "mountpoint": here, "from": ["nfs:/x"]}), 400, "nfs"),
         (json!({"ref": cid, "mountpoint": here, "mode": "slow"}), 400, "unknown variant"),
@@ -80,4 +83,43 @@ fn what_cannot_be_mounted_is_told() {
         let (found, said) = refused(&node.call("flist.mount", arguments.clone()));
         assert!(found == code && said.contains(expected), "{arguments}: {found} {said}");
     }
+}
+
+#[test]
+fn a_node_has_the_settings_that_flist_has() {
+    let folder = tempfile::tempdir().unwrap();
+    let tree = folder.path().join("tree");
+    fs::create_dir(&tree).unwrap();
+    fs::write(tree.join("file"), "hello").unwrap();
+    let store = DirStore::create(&folder.path().join("store")).unwrap();
+    let (options, cancel) = (PackOptions::default(), AtomicBool::new(false));
+    let cid = pack(&tree, &options, &store, &Progress::default(), &cancel).unwrap().cid.to_string();
+    let from = format!("dir:{}", folder.path().join("store").display());
+    let here = folder.path().join("mnt");
+    fs::create_dir(&here).unwrap();
+
+    let dir = folder.path().join("node");
+    fs::create_dir(&dir).unwrap();
+    let environment = [
+        ("G8_FROM", from.as_str()),
+        ("G8_CACHE_SIZE", "64M"),
+        ("G8_CACHE_MEMORY", "8M"),
+        ("G8_MODE", "fuse"),
+        ("G8_DEADLINE", "7"),
+    ];
+    let node = Node::start_with(&dir, &environment);
+    let mounted =
+        data(&node.call("flist.mount", json!({"ref": format!("ipfs://{cid}"), "mountpoint": here})));
+    assert_eq!(mounted["mode"], "fuse", "{mounted}");
+    assert_eq!(fs::read_to_string(here.join("file")).unwrap(), "hello");
+    let daemon = fs::read_to_string(format!("/proc/{}/cmdline", mounted["pid"])).unwrap().replace('\0', " ");
+    assert!(daemon.contains("--cache-size 67108864 --cache-memory 8388608"), "{daemon}");
+    data(&node.call("flist.umount", json!({"mountpoint": here})));
+    drop(node);
+
+    let other = folder.path().join("other");
+    fs::create_dir(&other).unwrap();
+    let node = Node::start_with(&other, &[("G8_CACHE_SIZE", "lots")]);
+    let (code, said) = refused(&node.call("flist.mount", json!({"ref": cid, "mountpoint": here})));
+    assert!(code == 412 && said.contains("G8_CACHE_SIZE: a size is"), "{code} {said}");
 }

@@ -21,6 +21,8 @@ pub struct Node {
     pub port: u16,
     /// The administrator's password.
     pub password: String,
+    /// What is in its environment, besides what all nodes have.
+    environment: Vec<(String, String)>,
     folder: Option<tempfile::TempDir>,
 }
 
@@ -35,13 +37,20 @@ impl Node {
 
     /// One in a folder that may be known to an earlier one.
     pub fn start_in(dir: &Path) -> Self {
-        let (manager, port, password) = launch(dir);
-        Self { dir: dir.into(), manager, port, password, folder: None }
+        Self::start_with(dir, &[])
+    }
+
+    /// One with these variables in its environment.
+    pub fn start_with(dir: &Path, environment: &[(&str, &str)]) -> Self {
+        let environment: Vec<(String, String)> =
+            environment.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+        let (manager, port, password) = launch(dir, &environment);
+        Self { dir: dir.into(), manager, port, password, environment, folder: None }
     }
 
     /// Starts the manager again, after it was killed.
     pub fn restart(&mut self) {
-        (self.manager, self.port, self.password) = launch(&self.dir);
+        (self.manager, self.port, self.password) = launch(&self.dir, &self.environment);
     }
 
     /// A connection of the administrator.
@@ -54,6 +63,12 @@ impl Node {
         let login = RedisConnectionInfo::default().set_username(user).set_password(password);
         let address = ConnectionAddr::Tcp("127.0.0.1".into(), self.port);
         redis::Client::open(address.into_connection_info()?.set_redis_settings(login))?.get_connection()
+    }
+
+    /// A connection of core0 itself, which may do all.
+    pub fn connect_as_core0(&self) -> Connection {
+        let password = std::fs::read_to_string(self.dir.join("redis/core0.password")).unwrap();
+        self.connect_as("core0", &password).unwrap()
     }
 
     /// Sends a command and waits for its result.
@@ -129,7 +144,7 @@ impl Node {
 }
 
 /// Starts a manager and waits until it is ready.
-fn launch(dir: &Path) -> (Child, u16, String) {
+fn launch(dir: &Path, environment: &[(String, String)]) -> (Child, u16, String) {
     let log = std::fs::File::options().create(true).append(true).open(dir.join("stderr.log")).unwrap();
     let mut manager = Command::new(env!("CARGO_BIN_EXE_core0"))
         .args(["run", "--dev"])
@@ -139,6 +154,7 @@ fn launch(dir: &Path) -> (Child, u16, String) {
         // The cache of whoever runs the tests is theirs.
         .env("G8_CACHE", dir.join("cache"))
         .env_remove("G8_FROM")
+        .envs(environment.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(log)
@@ -194,6 +210,21 @@ pub fn processes() -> Vec<(i32, String)> {
 /// Whether a process runs; a zombie does not.
 pub fn runs(pid: i32) -> bool {
     std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| !line.is_empty())
+}
+
+/// Runs a test on a thread in a new mount namespace, where what it starts lives too: its mounts go with it.
+pub fn with_own_mounts(test: impl FnOnce() + Send + 'static) {
+    let run = move || {
+        // SAFETY: a mount namespace changes no memory and no descriptor of this thread.
+        unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNS) }
+            .expect("root makes mount namespaces");
+        let private = Command::new("mount").args(["--make-rprivate", "/"]).status().unwrap();
+        assert!(private.success());
+        test();
+    };
+    if let Err(panic) = std::thread::spawn(run).join() {
+        std::panic::resume_unwind(panic);
+    }
 }
 
 /// Sends a signal.

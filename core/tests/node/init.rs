@@ -143,6 +143,57 @@ fn pid_1_is_small() {
     assert_eq!(threads.split_whitespace().nth(1), Some("1"));
 }
 
+/// The process of a PID namespace that is its PID 1, as the host numbers it.
+fn pid_1_of(machine: &Machine) -> i32 {
+    let children = format!("/proc/{0}/task/{0}/children", machine.unshare.id());
+    std::fs::read_to_string(children).unwrap().trim().parse().unwrap()
+}
+
+#[test]
+fn ctrl_alt_del_is_an_orderly_reboot() {
+    let mut machine = Machine::start();
+    // The kernel gives it away to the machine alone, and says so in a namespace. Where it does, it sends SIGINT.
+    let log = std::fs::read_to_string(machine.dir().join("stderr.log")).unwrap();
+    assert!(log.contains("Ctrl-Alt-Del is not ours: Invalid argument"), "{log}");
+    let mark = machine.dir().join("mark");
+    let script = format!(
+        "trap 'echo ended >> {}; exit 0' TERM; echo up; while :; do sleep 0.05; done",
+        mark.display()
+    );
+    let envelope = json!({"id": "polite", "command": "bash", "arguments": {"script": script}}).to_string();
+    redis::cmd("RPUSH").arg("core:default").arg(envelope).exec(&mut machine.connect().unwrap()).unwrap();
+    until("the polite job runs", || {
+        let log = std::fs::read_to_string(machine.dir().join("log/jobs.log")).unwrap_or_default();
+        log.contains("up")
+    });
+    crate::harness::signal(pid_1_of(&machine), libc::SIGINT);
+    until("the machine is down", || matches!(machine.unshare.try_wait(), Ok(Some(_))));
+    // reboot(2) in a PID namespace ends its PID 1 by SIGHUP for a reboot.
+    let status = machine.unshare.wait().unwrap();
+    let signal = std::os::unix::process::ExitStatusExt::signal(&status);
+    assert!(signal == Some(libc::SIGHUP) || status.code() == Some(128 + libc::SIGHUP), "{status:?}");
+    assert_eq!(std::fs::read_to_string(mark).unwrap(), "ended\n");
+}
+
+#[test]
+fn signals_that_mean_nothing_to_pid_1_do_nothing() {
+    let mut machine = Machine::start();
+    let pid = pid_1_of(&machine);
+    for signal in [
+        libc::SIGHUP,
+        libc::SIGQUIT,
+        libc::SIGWINCH,
+        libc::SIGPWR,
+        libc::SIGPIPE,
+        libc::SIGALRM,
+        libc::SIGRTMIN(),
+    ] {
+        crate::harness::signal(pid, signal);
+    }
+    assert_eq!(machine.bash("after", "echo there"), "there");
+    assert!(matches!(machine.unshare.try_wait(), Ok(None)));
+}
+
 #[test]
 fn poweroff_answers_ends_everything_in_order_and_unmounts() {
     let mut machine = Machine::start();

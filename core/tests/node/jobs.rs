@@ -107,6 +107,52 @@ fn a_timeout_kills_the_whole_group() {
 }
 
 #[test]
+fn a_process_is_started_as_a_shell_would_start_it() {
+    use std::os::unix::fs::PermissionsExt;
+    let node = Node::start();
+    let run = |name: &str, more: Value| {
+        let mut arguments = json!({"name": name, "args": ["a b", "c"]});
+        more.as_object().unwrap().iter().for_each(|(key, value)| arguments[key] = value.clone());
+        node.result(&node.push(json!({"command": "core.system", "arguments": arguments})))
+    };
+    let file = |name: &str, text: &str, mode: u32| {
+        let path = node.dir.join(name);
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
+        path.display().to_string()
+    };
+    // A script without a first line that says what runs it, by its path, by PATH, and by a folder.
+    let script = file("plain-script", "echo \"$1\" $2", 0o755);
+    assert_eq!(run(&script, json!({}))["streams"][0], "a b c\n");
+    let path = format!("/no/such:{}:/bin", node.dir.display());
+    assert_eq!(run("plain-script", json!({"env": {"PATH": path}}))["streams"][0], "a b c\n");
+    assert_eq!(run("./plain-script", json!({"dir": node.dir}))["streams"][0], "a b c\n");
+    let denied = file("denied", "echo never", 0o644);
+    let result = run(&denied, json!({}));
+    assert_eq!((&result["state"], &result["code"]), (&json!("ERROR"), &json!(500)), "{result}");
+    assert!(result["data"].as_str().unwrap().contains("Permission denied"), "{result}");
+    // Nothing of the spawner's reaches it: descriptors, signals, limits.
+    let seen = "ls /proc/self/fd | tr '\\n' ' '; grep -E '^Sig(Blk|Ign)' /proc/self/status; ulimit -n; yes | head -n 1";
+    let id = node.push(bash(seen));
+    let seen = node.result(&id)["streams"][0].as_str().unwrap().to_string();
+    let lines: Vec<&str> = seen.lines().collect();
+    assert!(lines[0].starts_with("0 1 2 3 SigBlk:\t0000000000000000"), "{seen}");
+    assert!(
+        lines[1].starts_with("SigIgn:\t")
+            && lines[1].ends_with("0000000")
+            && lines[2] == "1024"
+            && lines[3] == "y",
+        "{seen}"
+    );
+    // One that is too large for a packet.
+    let large = "x".repeat(20_000);
+    assert_eq!(
+        run("sh", json!({"args": ["-c", "echo ${#X}"], "env": {"X": large}}))["streams"][0],
+        "20000\n"
+    );
+}
+
+#[test]
 fn jobs_are_listed_and_killed() {
     let node = Node::start();
     let id = node.push(bash("sleep 600"));
@@ -134,6 +180,53 @@ fn jobs_are_listed_and_killed() {
     });
     assert_eq!(node.call("job.killall", json!({"signal": 9}))["data"], "3");
     others.iter().for_each(|id| assert_eq!(node.result(id)["state"], "KILLED"));
+}
+
+#[test]
+fn statistics_of_jobs_are_gathered_and_those_with_an_interval_say_what_they_use() {
+    let node = Node::start();
+    let query = |arguments: Value| -> Value {
+        let result = node.call("aggregator.query", arguments);
+        assert_eq!(result["state"], "SUCCESS", "{result}");
+        serde_json::from_str(result["data"].as_str().unwrap()).unwrap()
+    };
+    let printed = "echo '10::rooms:3|A|house=a'; echo '10::rooms:5|A|house=a'; echo '10::rooms:9|A|house=b'; echo 10::nonsense";
+    assert_eq!(node.result(&node.push(bash(printed)))["state"], "SUCCESS");
+    let found = query(json!({"key": "rooms", "tags": {"house": "a"}}));
+    assert_eq!(found.as_array().unwrap().len(), 1, "{found}");
+    // The hour may have ended between the two.
+    let sum = &found[0]["current"]["3600"];
+    assert!(sum["max"] == json!(5.0) && found[0]["last_value"] == json!(5.0), "{found}");
+    assert_eq!(query(json!({"key": "nonsense"})), json!([]));
+    // What its child uses is its own, too.
+    let busy = with(
+        bash("(while :; do :; done) & head -c 50000000 /dev/zero | tail -c 50000000 >/dev/null; wait"),
+        "stats_interval",
+        json!(1),
+    );
+    let id = node.push(with(busy, "stream", json!(true)));
+    until("its processor time is told", || {
+        let found = query(json!({"key": "job.cpu", "tags": {"id": id}}));
+        found[0]["current"]["3600"]["max"].as_f64().is_some_and(|percent| percent > 1.0)
+    });
+    let list = node.call("job.list", json!({"id": id}));
+    let list: Value = serde_json::from_str(list["data"].as_str().unwrap()).unwrap();
+    assert!(list[0]["cpu"].as_f64().unwrap() > 0.0 && list[0]["processes"].as_u64().unwrap() >= 2, "{list}");
+    assert!(list[0]["rss"].as_u64().unwrap() > 1 << 20, "{list}");
+    assert_eq!(node.call("job.kill", json!({"id": id, "signal": 9}))["state"], "SUCCESS");
+    node.result(&id);
+    let entries: Vec<(String, Vec<String>)> = redis::cmd("XRANGE")
+        .arg(format!("stream:{id}"))
+        .arg("-")
+        .arg("+")
+        .query(&mut node.connect())
+        .unwrap();
+    let told = entries.iter().any(|(_, fields)| {
+        fields[1] == "10"
+            && fields.last().unwrap().starts_with("job.rss:")
+            && fields.last().unwrap().ends_with(&format!("|A|id={id}"))
+    });
+    assert!(told, "{entries:?}");
 }
 
 #[test]

@@ -34,10 +34,50 @@ fn a_node_stops_within_five_seconds_and_leaves_nothing() {
 #[test]
 fn a_spawner_that_hangs_does_not_keep_the_node_from_ending() {
     let mut node = Node::start();
+    let job = node.push(json!({"command": "bash", "arguments": {"script": "sleep 600"}}));
+    until("the job is accepted", || node.call("job.list", json!({"id": job}))["state"] == "SUCCESS");
     signal(node.pid_of("spawner"), libc::SIGSTOP);
     let took = node.stop();
-    assert!(took < Duration::from_secs(20), "{took:?}\n{}", said(&node.dir));
+    // Five seconds are promised; a loaded machine may take as long again.
+    assert!(took < Duration::from_secs(10), "{took:?}\n{}", said(&node.dir));
     until("nothing is left", || node.processes().is_empty());
+}
+
+#[test]
+fn a_spawner_that_hangs_is_replaced_and_its_jobs_are_answered() {
+    let node = Node::start();
+    let job = node.push(json!({"command": "bash", "arguments": {"script": "sleep 600"}}));
+    until("the job runs", || {
+        let list = node.call("job.list", json!({"id": job}));
+        list["data"].as_str().is_some_and(|data| data.contains("\"pid\"") && !data.contains("\"pid\":0"))
+    });
+    let spawner = node.pid_of("spawner");
+    signal(spawner, libc::SIGSTOP);
+    let asked_meanwhile = node.push(json!({"command": "bash", "arguments": {"script": "echo works"}}));
+    for id in [job, asked_meanwhile] {
+        let result = node.result(&id);
+        assert_eq!((&result["state"], &result["code"]), (&json!("ERROR"), &json!(503)), "{result}");
+    }
+    assert!(!runs(spawner));
+    until("it works again", || {
+        let id = node.push(json!({"command": "bash", "arguments": {"script": "echo works"}}));
+        node.result(&id)["streams"][0] == "works\n"
+    });
+}
+
+#[test]
+fn a_kept_spawner_that_hangs_is_replaced_before_the_node_is_ready() {
+    let mut node = Node::start();
+    let job = node.push(json!({"command": "bash", "arguments": {"script": "sleep 600"}}));
+    until("the job is accepted", || node.call("job.list", json!({"id": job}))["state"] == "SUCCESS");
+    let spawner = node.pid_of("spawner");
+    node.kill_manager();
+    signal(spawner, libc::SIGSTOP);
+    node.restart();
+    assert!(!runs(spawner));
+    assert_eq!(node.result(&job)["code"], 503);
+    let id = node.push(json!({"command": "bash", "arguments": {"script": "echo works"}}));
+    assert_eq!(node.result(&id)["streams"][0], "works\n");
 }
 
 #[test]
@@ -64,7 +104,7 @@ fn redis_that_is_killed_is_back_with_its_port_its_password_and_what_it_knew() {
     let began = Instant::now();
     until("redis is back", || node.connect_as("default", &node.password).is_ok());
     let took = began.elapsed();
-    assert!(took < Duration::from_secs(10), "{took:?}");
+    assert!(took < Duration::from_secs(20), "{took:?}");
     assert_eq!(node.result(&answered)["state"], "SUCCESS");
     assert_eq!(node.result(&running)["streams"][0], "done\n");
     assert_eq!(node.call("core.ping", json!({}))["state"], "SUCCESS");

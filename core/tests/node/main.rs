@@ -7,8 +7,12 @@ mod harness;
 mod init;
 mod jobs;
 mod lifecycle;
+mod logs;
 mod old_client;
+mod redis_server;
 mod services;
+mod terminals;
+mod users;
 #[path = "../python/venv.rs"]
 mod venv;
 mod wire;

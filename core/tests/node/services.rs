@@ -254,3 +254,23 @@ fn a_service_keeps_its_pid_when_the_manager_is_killed() {
         logs.as_array().unwrap().iter().any(|line| line["text"] == "beat")
     });
 }
+
+#[test]
+fn a_command_that_takes_a_while_shows_that_it_is_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path();
+    script(dir, "stubborn", "trap '' TERM; while :; do sleep 0.1; done", "stop_timeout = 5");
+    let node = Node::start_in(dir);
+    until("it runs", || state(&node, "stubborn") == "ready");
+    let id = node.push(json!({"command": "service.stop", "arguments": {"name": "stubborn"}}));
+    let flag = format!("result:{id}:flag");
+    until("its flag is there", || {
+        redis::cmd("EXISTS").arg(&flag).query::<u64>(&mut node.connect()).unwrap() == 1
+    });
+    let life = || redis::cmd("TTL").arg(&flag).query::<i64>(&mut node.connect()).unwrap();
+    // Without a time to live it runs. A test that was away for five seconds has missed that.
+    assert!(life() == -1 || node.result_within(&id, std::time::Duration::from_secs(1)).is_some());
+    assert_eq!(node.result(&id)["state"], "SUCCESS");
+    assert!(life() > 0);
+    assert_eq!(redis::cmd("LLEN").arg(&flag).query::<u64>(&mut node.connect()).unwrap(), 1);
+}

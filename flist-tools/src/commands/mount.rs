@@ -64,12 +64,7 @@ pub fn mount(global: &Global, request: MountRequest) -> anyhow::Result<(MountSta
 
 /// This program as the daemon.
 pub fn starter(global: &Global) -> anyhow::Result<Starter> {
-    let mut arguments = vec!["daemon".into(), "--cache".into(), defaults::cache(global)?.into()];
-    if let Some(bytes) = global.cache_size {
-        arguments.extend(["--cache-size".into(), bytes.to_string().into()]);
-    }
-    if let Some(bytes) = global.cache_memory {
-        arguments.extend(["--cache-memory".into(), bytes.to_string().into()]);
-    }
+    let mut arguments = vec!["daemon".into()];
+    arguments.extend(global.settings().daemon_arguments()?);
     Ok(Starter { program: std::env::current_exe()?, arguments })
 }

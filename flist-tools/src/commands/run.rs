@@ -11,9 +11,9 @@ use g8_fs::format::RunConfig;
 
 use crate::cli::{Global, Net, RunArgs};
 use crate::commands::mount;
-use crate::container::{self, Network, Spec, resolve_user};
 use crate::exit::{Quiet, WithCode};
 use crate::session::{Session, wanted};
+use g8_container::{Command, Network, Spec, Upper, resolve_user};
 
 /// As docker's: what failed before the command could run.
 const FAILED: u8 = 125;
@@ -35,11 +35,13 @@ fn contained(global: &Global, args: &RunArgs) -> anyhow::Result<i32> {
     let config = Session::of(global, &wanted)?.fs.image().root.config.clone();
     let place = tempfile::Builder::new().prefix("flist-run-").tempdir().context("making a mountpoint")?;
     let request = mount::request(global, &wanted, place.path(), &args.options)?;
+    // Root of the container is somebody else, to whom the mount must be open.
     // The connection holds the mount: it goes when this process does, however it ends.
     let suid = args.options.suid || args.privileged;
-    let (status, hold) = mount::mount(global, MountRequest { hold: true, suid, ..request })?;
+    let (status, hold) =
+        mount::mount(global, MountRequest { hold: true, suid, allow_other: true, ..request })?;
     let result = spec(args, &config, &status.mountpoint, &status.reference)
-        .and_then(|spec| Ok(container::run(&spec)?));
+        .and_then(|(spec, command)| Ok(g8_container::run(&spec, &command)?));
     drop(hold);
     // The daemon unmounts when it sees the connection end; the directory can go only after that.
     g8_fs::engine::mountpoint::unmount(&status.mountpoint, true)?;
@@ -48,7 +50,12 @@ fn contained(global: &Global, args: &RunArgs) -> anyhow::Result<i32> {
 }
 
 /// The container that `args` ask for, on the image mounted at `lower`.
-pub fn spec(args: &RunArgs, config: &RunConfig, lower: &Path, reference: &str) -> anyhow::Result<Spec> {
+pub fn spec(
+    args: &RunArgs,
+    config: &RunConfig,
+    lower: &Path,
+    reference: &str,
+) -> anyhow::Result<(Spec, Command)> {
     let mut argv: Vec<String> = match &args.entrypoint {
         Some(program) if program.is_empty() => Vec::new(),
         Some(program) => vec![program.clone()],
@@ -69,20 +76,26 @@ pub fn spec(args: &RunArgs, config: &RunConfig, lower: &Path, reference: &str) -
         set(&mut env, more);
     }
     let tail = &reference[reference.len().saturating_sub(12)..];
-    Ok(Spec {
+    let spec = Spec {
         lower: lower.to_owned(),
-        upper_bytes: args.upper_size,
+        upper: Upper::Memory { bytes: args.upper_size },
         hostname: args.hostname.clone().unwrap_or_else(|| tail.to_owned()),
-        argv: strings(argv)?,
-        env: strings(env)?,
-        workdir: args.workdir.as_ref().or(config.workdir.as_ref()).map_or("/".into(), Into::into),
-        user,
         network: match args.net {
             Net::None => Network::None,
             Net::Host => Network::Host,
         },
+        volumes: Vec::new(),
+        files: Vec::new(),
+        limits: None,
         privileged: args.privileged,
-    })
+    };
+    let command = Command {
+        argv: strings(argv)?,
+        env: strings(env)?,
+        workdir: args.workdir.as_ref().or(config.workdir.as_ref()).map_or("/".into(), Into::into),
+        user,
+    };
+    Ok((spec, command))
 }
 
 /// Puts `KEY=VALUE` in place of an earlier value of the same key.

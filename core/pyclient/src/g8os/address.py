@@ -94,12 +94,18 @@ class Address:
 def _is_path(text: str) -> bool:
     if "://" in text or text.startswith(("ready ", "{")):
         return False
-    return text.startswith(("/", "./", "../", "~"))
+    if text.startswith(("/", "./", "../", "~")):
+        return True
+    # `target/node` is a path when it is there, and `node` when it is the folder of a node. Else they are hosts.
+    try:
+        return (Path(text) / "password").exists() or ("/" in text and Path(text).exists())
+    except (OSError, ValueError):
+        return False
 
 
 def _of_folder(folder: Path) -> Address:
     """The folder of `core0 run --dev`, or that of a node: its socket, and its administrator's password."""
-    return Address(socket=str(folder.absolute() / _SOCKET), password=_read(folder / "password").strip())
+    return Address(socket=str(folder.resolve() / _SOCKET), password=_read(folder / "password").strip())
 
 
 def _read(path: Path) -> str:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from .errors import InvalidArgument, JobNotFound, NodeError, ProtocolError, TimeoutError
 from .result import Result, parse_result
-from .stream import BEGINNING, End, Message, parse_entries
+from .stream import BEGINNING, End, Message, parse_entries, parse_result_stream
 from .wire import MAX_SECONDS, Command, Keys
 
 T = TypeVar("T")
@@ -82,30 +82,40 @@ def wait_result(keys: Keys, job: Job, timeout: float, clock: Clock) -> Steps[Res
     """Waits for the result and leaves it where it is, for others and for later."""
     if job.result is not None:
         return job.result
-    key = keys.result(job.id)
     deadline = clock() + check_timeout(timeout)
     known = job.submitted or (yield from exists(keys, job))
     while known:
         left = deadline - clock()
-        if left <= 0:
-            # Whoever came back late, or does not want to wait, still gets what is there.
-            raw = yield Op(("LINDEX", key, -1), deadline)
-        else:
-            # A time-out of 0 would mean for ever.
-            seconds = max(0.001, min(left, SLICE_SECONDS))
-            raw = yield Op(("BRPOPLPUSH", key, key, f"{seconds:.3f}"), deadline)
+        # Whoever came back late, or does not want to wait, still gets what is there.
+        raw = yield from _read_result(keys, job.id, min(left, SLICE_SECONDS), deadline)
         if raw is not None:
-            job.result = parse_result(_bytes(raw, key), job.id)
+            job.result = parse_result(raw, job.id)
             return job.result
         known = yield from _still_known(keys, job)
         if known and left <= 0:
             raise _timed_out(job, timeout)
     # The node sets the result before the flag expires; look once more, since we asked one after the other.
-    raw = yield Op(("LINDEX", key, -1), deadline)
+    raw = yield from _read_result(keys, job.id, 0, deadline)
     if raw is not None:
-        job.result = parse_result(_bytes(raw, key), job.id)
+        job.result = parse_result(raw, job.id)
         return job.result
     raise _not_found(job)
+
+
+def _read_result(keys: Keys, job_id: str, seconds: float, deadline: float) -> Steps[bytes | str | None]:
+    """What lies under the key of a result, and stays there; waits for it if `seconds` are more than none."""
+    key = keys.result(job_id)
+    # A time-out of 0 would mean for ever.
+    seconds = max(0.001, seconds) if seconds > 0 else 0
+    if keys.results_are_streams:
+        block = ("BLOCK", max(1, int(1000 * seconds))) if seconds else ()
+        reply = yield Op(("XREAD", *block, "STREAMS", key, BEGINNING), deadline)
+        return parse_result_stream(reply)
+    if seconds:
+        raw = yield Op(("BRPOPLPUSH", key, key, f"{seconds:.3f}"), deadline)
+    else:
+        raw = yield Op(("LINDEX", key, -1), deadline)
+    return None if raw is None else _bytes(raw, key)
 
 
 def _still_known(keys: Keys, job: Job) -> Steps[bool]:

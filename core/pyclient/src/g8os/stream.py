@@ -63,6 +63,17 @@ def parse_entries(reply: Any) -> list[Message | End]:
         raise ProtocolError(f"a stream's entries are not as redis sends them: {error}") from error
 
 
+def parse_result_stream(reply: Any) -> str | None:
+    """The result in the reply to an XREAD of a named user's result; None if there is none yet."""
+    if reply is None or reply == [] or reply == {}:
+        return None
+    try:
+        ((_, ((_, fields), *_)),) = reply
+        return _fields(fields)["json"]
+    except (TypeError, ValueError, KeyError) as error:
+        raise ProtocolError(f"a result is not as core0 writes it: {error!r}") from error
+
+
 def parse_entry(entry_id: str, fields: Mapping[str, str]) -> Message | End:
     if "end" in fields:
         return End(entry_id, fields["end"])

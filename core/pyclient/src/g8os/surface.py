@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from .call import R_co
 from .domains.filesystem import Filesystem
-from .domains.jobs import JobDomain, Process, Service
+from .domains.jobs import Aggregator, JobDomain, Process, Service
 from .domains.network import Bridge, Ip, Nft
 from .domains.node import Config, Core, Info, Logger
 from .domains.storage import Btrfs, Disk, Flist
@@ -31,6 +31,7 @@ class Domains(Generic[R_co]):
         self.info: Info[R_co] = Info(runner)
         self.config: Config[R_co] = Config(runner)
         self.logger: Logger[R_co] = Logger(runner)
+        self.aggregator: Aggregator[R_co] = Aggregator(runner)
         self.job: JobDomain[R_co] = JobDomain(runner)
         self.process: Process[R_co] = Process(runner)
         self.service: Service[R_co] = Service(runner)
@@ -59,6 +60,7 @@ class Starter(Generic[Started]):
         tags: Sequence[str] | None = None,
         id: str | None = None,
         recurring_period: float | None = None,
+        stats_interval: float | None = None,
         max_restart: int | None = None,
         log_levels: Sequence[int] | None = None,
     ) -> Started:
@@ -69,6 +71,7 @@ class Starter(Generic[Started]):
             max_time=max_time,
             max_restart=max_restart,
             recurring_period=recurring_period,
+            stats_interval=stats_interval,
             stream=stream,
             log_levels=log_levels,
             tags=tags,

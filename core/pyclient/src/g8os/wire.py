@@ -1,6 +1,7 @@
 """What a client and a node say to each other: names of keys, ids, and the JSON of a command. No I/O.
 
-A command is one JSON object, RPUSHed to the user's queue. Its result appears in `result:<id>`, a list of one element;
+A command is one JSON object, RPUSHed to the user's queue. Its result appears in `result:<id>`, a list of one element, or,
+for users other than `default`, who may write nothing but their queue, a redis stream of one entry with the field `json`;
 the list `result:<id>:flag` is there from the moment the node took the command in until the result expires, and has no
 time to live while the job runs. Live output is the redis stream `stream:<id>`. Users other than `default` have keys of
 their own, since redis grants rights by key.
@@ -47,6 +48,10 @@ class Keys:
     def commands(self) -> str:
         return "core:default" if self.user == DEFAULT_USER else f"core:user:{self.user}"
 
+    @property
+    def results_are_streams(self) -> bool:
+        return self.user != DEFAULT_USER
+
     def result(self, job_id: str) -> str:
         return f"result:{self._scope}{job_id}"
 
@@ -90,6 +95,8 @@ class Options:
     """How often a job that failed is started again."""
     recurring_period: float | None = None
     """Seconds after which the job is started again, for ever."""
+    stats_interval: float | None = None
+    """Seconds after which it is said, again and again, what the job uses: messages of level 10, and `aggregator.query`."""
     stream: bool = False
     """Whether output can be followed live."""
     log_levels: Sequence[int] | None = None
@@ -102,7 +109,8 @@ class Options:
             if not isinstance(self.queue, str) or not 0 < len(self.queue) <= _QUEUE_MAX:
                 raise InvalidArgument(f"queue {self.queue!r} is not a text of 1 to {_QUEUE_MAX} characters")
             fields["queue"] = self.queue
-        for name, seconds in (("max_time", self.max_time), ("recurring_period", self.recurring_period)):
+        for name in ("max_time", "recurring_period", "stats_interval"):
+            seconds = getattr(self, name)
             if seconds is None:
                 continue
             number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
@@ -135,6 +143,7 @@ class JobOptions(TypedDict, total=False):
     max_time: float | None
     max_restart: int | None
     recurring_period: float | None
+    stats_interval: float | None
     stream: bool
     log_levels: Sequence[int] | None
     tags: Sequence[str] | None

@@ -63,8 +63,9 @@ class RedisServer:
             f"tls-ca-cert-file {TLS}/cert.pem\ntls-auth-clients no\n"
             f"bind 127.0.0.1\nport {self.port}\nunixsocket {self.socket}\nsave ''\nappendonly no\n"
             f"dir {self.folder}\nrequirepass {PASSWORD}\n"
-            f"user alice on >{USER_PASSWORD} resetchannels ~core:user:alice ~result:alice:* ~stream:alice:* -@all "
-            "+rpush +exists +ttl +lindex +brpoplpush +xread +xinfo +ping\n"
+            # As core0 sets its named users up.
+            f"user alice on >{USER_PASSWORD} resetchannels %R~result:alice:* %R~stream:alice:* -@all "
+            "+exists +ttl +lindex +xread +xinfo|stream +ping (%W~core:user:alice -@all +rpush)\n"
         )
         self._process = subprocess.Popen([program, str(config)], stdout=subprocess.DEVNULL)
         deadline = time.monotonic() + 30

@@ -83,7 +83,10 @@ class ScriptedNode:
     def finish(self, name: str, command: dict[str, Any], reply: Reply) -> None:
         result = {"id": command["id"], "command": command["command"], "state": "SUCCESS", "code": 0} | reply
         pipe = self._redis.pipeline(transaction=False)
-        pipe.execute_command("RPUSH", f"result:{name}", json.dumps(result))
+        if ":" in name:
+            pipe.execute_command("XADD", f"result:{name}", "1-0", "json", json.dumps(result))
+        else:
+            pipe.execute_command("RPUSH", f"result:{name}", json.dumps(result))
         pipe.execute_command("EXPIRE", f"result:{name}", 300)
         pipe.execute_command("EXPIRE", f"result:{name}:flag", 300)
         pipe.execute()
@@ -152,7 +155,7 @@ def _system(node: ScriptedNode, name: str, arguments: dict[str, Any]) -> Reply:
     if argv[0] == "exit":
         node.say(name, 2, "about to fail")
         node.end(name, "ERROR")
-        return {"state": "ERROR", "code": 1000 + int(argv[1]), "streams": ["", "about to fail\n"]}
+        return {"state": "ERROR", "code": 1000 + int(argv[1]), "streams": ["so far\n", "about to fail\n"]}
     node.say(name, 1, " ".join(argv))
     node.end(name, "SUCCESS")
     return {"streams": [" ".join(argv) + "\n", ""]}

@@ -106,7 +106,13 @@ def test_logs_of_all_leave_no_listener_behind(g8: G8, node: ScriptedNode) -> Non
     assert node.listeners == set()
 
 
-def test_following_ends_when_interrupted_and_leaves_no_listener_behind(server: RedisServer, node: ScriptedNode) -> None:
+ENDS = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+
+
+@pytest.mark.parametrize(("ending", "status"), ENDS)
+def test_following_ends_when_interrupted_and_leaves_no_listener_behind(
+    server: RedisServer, node: ScriptedNode, ending: signal.Signals, status: int
+) -> None:
     argv = [sys.executable, "-m", "g8os.cli", "--node", server.url, "logs", "-f", "redis"]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as following:
         assert following.stdout is not None
@@ -114,18 +120,21 @@ def test_following_ends_when_interrupted_and_leaves_no_listener_behind(server: R
         (listener,) = node.listeners
         node.add(f"logger:{listener}", "level", 2, "time", 1000, "source", "service redis", "text", "said \x1b]0;now")
         assert following.stdout.readline().endswith("service redis: said \ufffd]0;now\n")
-        following.send_signal(signal.SIGINT)
-        assert following.wait(60) == 130
+        following.send_signal(ending)
+        assert following.wait(60) == status
     assert node.listeners == set()
 
 
-def test_an_interrupted_exec_kills_its_job(server: RedisServer, node: ScriptedNode) -> None:
+@pytest.mark.parametrize(("ending", "status"), ENDS)
+def test_an_interrupted_exec_kills_its_job(
+    server: RedisServer, node: ScriptedNode, ending: signal.Signals, status: int
+) -> None:
     argv = [sys.executable, "-m", "g8os.cli", "--node", server.url, "exec", "--", "hang"]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as running:
         assert running.stdout is not None
         assert running.stdout.readline() == "hanging\n"
-        running.send_signal(signal.SIGINT)
-        assert running.wait(60) == 130
+        running.send_signal(ending)
+        assert running.wait(60) == status
     assert [job["command"] for job in node.taken] == ["core.system", "job.kill"]
     assert node.taken[1]["arguments"] == {"id": node.taken[0]["id"], "signal": 15}
 
@@ -135,6 +144,33 @@ def test_what_the_node_refuses_is_told_on_stderr(g8: G8, node: ScriptedNode, cod
     ran = g8("run", "test.fail", f"code={code}", "text=no disk sdz")
     assert (ran.returncode, ran.stdout) == (status, "")
     assert ran.stderr == f"g8: test.fail ended with ERROR {code}: no disk sdz\n"
+
+
+def test_a_failure_is_a_document_with_json_and_shows_what_the_process_said_without(g8: G8, node: ScriptedNode) -> None:
+    ran = g8("--json", "run", "test.fail", "code=412", "text=no disk sdz")
+    document = json.loads(ran.stdout)
+    assert (ran.returncode, document["code"], json.loads(document["data"])) == (1, 412, "no disk sdz")
+    assert "no disk sdz" in ran.stderr
+    ran = g8("run", "core.system", "name=exit", 'args=["3"]')
+    assert (ran.returncode, ran.stdout) == (1, "so far\n")
+    assert ran.stderr.startswith("about to fail\n") and "exit status 3" in ran.stderr
+
+
+def test_output_that_cannot_be_written_is_told_in_a_line(server: RedisServer, node: ScriptedNode) -> None:
+    program = f"{sys.executable} -m g8os.cli --node '{server.url}'"
+    for command in ("ping", "exec -- echo x"):
+        ran = subprocess.run(["sh", "-c", f"{program} {command} >/dev/full"], capture_output=True, text=True, timeout=60)
+        assert ran.returncode == 1
+        assert ran.stderr == "g8: the output cannot be written: No space left on device\n"
+        ran = subprocess.run(["sh", "-c", f"{program} {command} >&-"], capture_output=True, text=True, timeout=60)
+        assert (ran.returncode, ran.stderr) == (0, "")
+
+
+def test_a_relative_folder_is_a_node(g8: G8, server: RedisServer, node: ScriptedNode, tmp_path: Path) -> None:
+    (tmp_path / "password").write_text("pass/word@1")
+    relative = os.path.relpath(tmp_path)
+    for form in (relative, relative.removeprefix("./")):
+        assert g8("ping", node=form).returncode == 0, form
 
 
 def test_an_unknown_command_is_not_found(g8: G8, node: ScriptedNode) -> None:

@@ -173,7 +173,7 @@ def test_who_may_not_is_told_and_nothing_is_tried_again(clients: Clients, server
             clients(url).ping()
         assert "s3cret" not in f"{refused.value} {refused.value.hint}"
     with server.admin() as admin:
-        admin.execute_command("ACL", "SETUSER", "alice", "-rpush")
+        admin.execute_command("ACL", "SETUSER", "alice", "clearselectors")
     with pytest.raises(g8os.Unauthorized):
         clients(server.user_url).ping()
 

@@ -95,6 +95,17 @@ def test_what_is_no_address_is_refused_without_showing_passwords(text: str) -> N
     assert "s3cret" not in f"{refused.value} {refused.value.hint} {refused.value.__cause__}"
 
 
+def test_a_folder_is_found_by_its_plain_name_and_a_host_is_a_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("node", "target/node"):
+        Path(folder).mkdir(parents=True)
+        assert folder == "target/node" or Address.find(folder).host == "node", "no node is in there yet"
+        (Path(folder) / "password").write_text("s3cret")
+        assert Address.find(folder).socket == f"{tmp_path}/{folder}/redis.sock"
+    for host in ("other", "x" * 5000, "10.0.0.1:7000"):
+        assert Address.find(host).host == host.split(":")[0]
+
+
 def test_passwords_do_not_show() -> None:
     for text in (READY, "redis://:s3cret@node", "unix:///a?password=s3cret", "rediss://u:s3cret@[::1]:1"):
         address = Address.parse(text)

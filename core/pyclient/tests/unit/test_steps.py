@@ -45,8 +45,8 @@ class Script:
             answer = answer()
         if answer is None and args[0] == "BRPOPLPUSH":
             self.now += float(args[-1])
-        if answer is None and args[0] == "XREAD":
-            self.now += args[4] / 1000
+        if answer is None and args[0] == "XREAD" and "BLOCK" in args:
+            self.now += args[args.index("BLOCK") + 1] / 1000
         return answer
 
     def names(self) -> list[str]:
@@ -135,6 +135,23 @@ def test_a_result_that_comes_between_two_looks_is_not_missed() -> None:
 def test_a_timeout_that_is_none_is_refused(timeout: Any) -> None:
     with pytest.raises(g8os.InvalidArgument):
         wait(Script(), ours(), timeout)
+
+
+def test_a_named_user_waits_for_its_result_without_writing() -> None:
+    entry = [[b"result:bob:a", [[b"1-0", [b"json", DONE]]]]]
+    script = Script(XREAD=[None, entry], EXISTS=1)
+    job = ours()
+    assert script.run(wait_result(Keys("bob"), job, 12.25, script.clock)).ok
+    read = ("STREAMS", "result:bob:a", "0-0")
+    assert script.ops[0] == script.ops[2] == ("XREAD", "BLOCK", 5000, *read)
+    script = Script(XREAD=None, EXISTS=1)
+    with pytest.raises(g8os.TimeoutError):
+        script.run(wait_result(Keys("bob"), ours(), 0, script.clock))
+    assert script.ops[0] == ("XREAD", *read)
+    for wrong in (7, [[b"result:bob:a", []]], [[b"result:bob:a", [[b"1-0", [b"other", DONE]]]]]):
+        with pytest.raises(g8os.ProtocolError):
+            script = Script(XREAD=wrong)
+            script.run(wait_result(Keys("bob"), ours(), 1, script.clock))
 
 
 def test_a_result_of_a_wrong_kind_is_told() -> None:

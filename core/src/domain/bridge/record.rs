@@ -27,9 +27,22 @@ pub struct Files {
     pub leases: PathBuf,
 }
 
+/// How far a bridge is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Stage {
+    /// Some of it may be there.
+    Making,
+    /// All of it is there.
+    Made,
+    /// Some of it may be gone.
+    Removing,
+}
+
 /// A plan as it lies on disk.
 #[derive(Serialize, Deserialize)]
 struct Stored {
+    stage: Stage,
     name: String,
     address: Option<[u8; 6]>,
     network: Option<String>,
@@ -47,12 +60,13 @@ impl Records {
     }
 
     /// Writes what a bridge is, as a whole or not at all.
-    pub fn write(&self, plan: &Plan) -> Result<(), BridgeError> {
+    pub fn write(&self, plan: &Plan, stage: Stage) -> Result<(), BridgeError> {
         let range = match plan.mode {
             Mode::Dnsmasq { start, end, .. } => Some((start, end)),
             Mode::None | Mode::Static { .. } => None,
         };
         let stored = Stored {
+            stage,
             name: plan.name.to_string(),
             address: plan.address,
             network: plan.mode.network().map(|network| network.to_string()),
@@ -70,7 +84,7 @@ impl Records {
     }
 
     /// What a bridge is, when it is one of ours.
-    pub fn read(&self, name: &str) -> Result<Option<Plan>, BridgeError> {
+    pub fn read(&self, name: &str) -> Result<Option<(Plan, Stage)>, BridgeError> {
         let path = self.path(name, "json");
         match text::read(&path) {
             Ok(text) => decode(&text).map(Some).map_err(|e| BridgeError::File(path, e)),
@@ -80,7 +94,7 @@ impl Records {
     }
 
     /// All bridges of ours. A file that is none is logged and left out.
-    pub fn all(&self) -> Result<Vec<Plan>, BridgeError> {
+    pub fn all(&self) -> Result<Vec<(Plan, Stage)>, BridgeError> {
         let entries = match fs::read_dir(&self.folder) {
             Ok(entries) => entries,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -115,7 +129,7 @@ impl Records {
     }
 }
 
-fn decode(text: &str) -> io::Result<Plan> {
+fn decode(text: &str) -> io::Result<(Plan, Stage)> {
     let damaged = |why: String| io::Error::new(io::ErrorKind::InvalidData, why);
     let stored: Stored = serde_json::from_str(text)?;
     let network = stored.network.map(|text| text.parse::<Cidr>()).transpose();
@@ -126,7 +140,8 @@ fn decode(text: &str) -> io::Result<Plan> {
         (Some(network), Some((start, end))) => Mode::Dnsmasq { network, start, end },
     };
     let name = stored.name.parse().map_err(damaged)?;
-    Plan::new(name, stored.address, mode, stored.nat).map_err(|e| damaged(e.to_string()))
+    let plan = Plan::new(name, stored.address, mode, stored.nat).map_err(|e| damaged(e.to_string()))?;
+    Ok((plan, stored.stage))
 }
 
 #[cfg(test)]
@@ -143,8 +158,10 @@ mod tests {
         let served = Plan::new("br0".parse().unwrap(), Some([2, 0, 0, 0, 0, 1]), mode, true).unwrap();
         let fixed = Plan::new("br.1".parse().unwrap(), None, Mode::Static { network }, false).unwrap();
         for plan in [&served, &fixed] {
-            records.write(plan).unwrap();
-            assert_eq!(records.read(&plan.name).unwrap().as_ref(), Some(plan));
+            for stage in [Stage::Making, Stage::Made, Stage::Removing] {
+                records.write(plan, stage).unwrap();
+                assert_eq!(records.read(&plan.name).unwrap(), Some((plan.clone(), stage)));
+            }
         }
         fs::write(dir.path().join("bridges/br9.json"), "{\"name\":\"br9\"").unwrap();
         assert!(records.read("br9").is_err());

@@ -1,12 +1,14 @@
 use std::path::Path;
+use std::pin::Pin;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use super::*;
 use crate::sys::namespace::in_new_network;
 use crate::sys::tool::{Tool, ToolError};
 
-fn bridges(folder: &Path) -> Bridges {
-    Bridges::new(folder.join("bridges"), Arc::default())
+fn bridges(folder: &Path) -> Arc<Bridges> {
+    Arc::new(Bridges::new(folder.join("bridges"), Arc::default()))
 }
 
 fn plan(name: &str, mode: Mode, nat: bool) -> Plan {
@@ -221,5 +223,180 @@ s = socket.create_server((\"192.168.9.2\", 7000)); print(s.accept()[1][0], flush
             Tool::new("bash").args(["-c", &script]).deadline(Duration::from_secs(120)).run().await.unwrap();
         assert_eq!(said, "192.168.9.1\nout\n");
         bridges.delete("br0").await.unwrap();
+    });
+}
+
+/// Polls a future so many times; `None` when it has not ended then.
+async fn polled<T>(mut future: Pin<&mut impl Future<Output = T>>, times: usize) -> Option<T> {
+    let mut left = times;
+    std::future::poll_fn(|context| {
+        left -= 1;
+        match future.as_mut().poll(context) {
+            Poll::Pending if left == 0 => Poll::Ready(None),
+            polled => polled.map(Some),
+        }
+    })
+    .await
+}
+
+/// Ready at the n-th time that somebody asks.
+fn at_poll(n: usize) -> impl Future<Output = ()> {
+    let mut left = n;
+    std::future::poll_fn(move |_| {
+        left = left.saturating_sub(1);
+        if left == 0 { Poll::Ready(()) } else { Poll::Pending }
+    })
+}
+
+#[test]
+fn a_creation_that_is_cancelled_at_any_step_leaves_nothing() {
+    in_new_network(|| async {
+        let dir = tempfile::tempdir().unwrap();
+        let bridges = bridges(dir.path());
+        let plan = plan("br0", served(), true);
+        let mut steps = 0;
+        loop {
+            steps += 1;
+            match bridges.create_unless(&plan, at_poll(steps)).await {
+                Ok(()) => break,
+                Err(BridgeError::GivenUp(_)) => {}
+                Err(error) => panic!("step {steps}: {error:?}"),
+            }
+            assert_eq!(left_over(dir.path(), "br0").await, Vec::<String>::new(), "after step {steps}");
+            assert!(steps < 1000);
+        }
+        assert!(steps > 8, "{steps} steps");
+        assert_eq!(processes(dir.path()).len(), 1);
+        bridges.delete("br0").await.unwrap();
+        assert_eq!(left_over(dir.path(), "br0").await, Vec::<String>::new());
+    });
+}
+
+#[test]
+fn a_manager_that_is_killed_at_any_step_of_a_creation_leaves_a_whole_bridge_or_nothing() {
+    in_new_network(|| async {
+        let dir = tempfile::tempdir().unwrap();
+        let plan = plan("br0", served(), true);
+        for steps in 1.. {
+            assert!(steps < 1000);
+            let killed = bridges(dir.path());
+            let mut creation = Box::pin(killed.create_unless(&plan, std::future::pending()));
+            let ended = polled(creation.as_mut(), steps).await;
+            // Whoever is killed drops nothing.
+            std::mem::forget(creation);
+            let next = bridges(dir.path());
+            next.recover().await.unwrap();
+            if let Some(made) = ended {
+                made.unwrap();
+                assert_eq!(next.list().await.unwrap(), ["br0"]);
+                until("one dnsmasq serves", || processes(dir.path()).len() == 1).await;
+                next.delete("br0").await.unwrap();
+                assert_eq!(left_over(dir.path(), "br0").await, Vec::<String>::new());
+                return;
+            }
+            assert_eq!(left_over(dir.path(), "br0").await, Vec::<String>::new(), "after step {steps}");
+        }
+    });
+}
+
+#[test]
+fn a_manager_that_is_killed_at_any_step_of_a_removal_leaves_nothing() {
+    in_new_network(|| async {
+        let dir = tempfile::tempdir().unwrap();
+        let plan = plan("br0", served(), true);
+        for steps in 1.. {
+            assert!(steps < 1000);
+            let killed = bridges(dir.path());
+            killed.create(&plan).await.unwrap();
+            let mut removal = Box::pin(killed.remove("br0"));
+            let ended = polled(removal.as_mut(), steps).await;
+            let begun = killed.records.read("br0").unwrap().is_none_or(|(_, stage)| stage == Stage::Removing);
+            std::mem::forget(removal);
+            std::mem::forget(killed);
+            let next = bridges(dir.path());
+            next.recover().await.unwrap();
+            if begun {
+                assert_eq!(left_over(dir.path(), "br0").await, Vec::<String>::new(), "after step {steps}");
+            } else {
+                assert_eq!(next.list().await.unwrap(), ["br0"], "after step {steps}");
+                next.delete("br0").await.unwrap();
+            }
+            if let Some(removed) = ended {
+                return removed.unwrap();
+            }
+        }
+    });
+}
+
+#[test]
+fn a_caller_that_goes_away_has_its_creation_undone_and_its_removal_done() {
+    in_new_network(|| async {
+        let dir = tempfile::tempdir().unwrap();
+        let bridges = bridges(dir.path());
+        let plan = plan("br0", served(), true);
+        let nothing_is_left = async || {
+            let end = Instant::now() + Duration::from_secs(60);
+            while !left_over(dir.path(), "br0").await.is_empty() {
+                assert!(Instant::now() < end, "{:?}", left_over(dir.path(), "br0").await);
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        for millis in [0, 1, 5, 20, 50, 100] {
+            match tokio::time::timeout(Duration::from_millis(millis), bridges.create(&plan)).await {
+                Ok(made) => made.unwrap(),
+                Err(_) => {
+                    nothing_is_left().await;
+                    bridges.create(&plan).await.unwrap();
+                }
+            }
+            let mut removal = Box::pin(bridges.delete("br0"));
+            assert!(polled(removal.as_mut(), 1).await.is_none());
+            drop(removal);
+            nothing_is_left().await;
+        }
+    });
+}
+
+#[test]
+fn of_a_bridge_that_was_removed_by_hand_the_rest_goes_too() {
+    in_new_network(|| async {
+        let dir = tempfile::tempdir().unwrap();
+        let bridges = bridges(dir.path());
+        // When somebody looks.
+        bridges.create(&plan("br0", served(), true)).await.unwrap();
+        run("ip link del br0").await.unwrap();
+        assert_eq!(bridges.list().await.unwrap(), Vec::<String>::new());
+        assert_eq!(left_over(dir.path(), "br0").await, Vec::<String>::new());
+        // When one of the same name is made: nothing of the old one is in the new one.
+        bridges.create(&plan("br0", served(), true)).await.unwrap();
+        run("ip link del br0").await.unwrap();
+        bridges.create(&plan("br0", fixed("10.78.0.1/24"), false)).await.unwrap();
+        assert_eq!(processes(dir.path()), Vec::<u32>::new());
+        let table = run("nft list table inet core0").await.unwrap();
+        assert!(!table.contains("10.77.") && table.contains("\"br0\""), "{table}");
+        // When it is removed.
+        run("ip link del br0").await.unwrap();
+        bridges.delete("br0").await.unwrap();
+        assert_eq!(left_over(dir.path(), "br0").await, Vec::<String>::new());
+    });
+}
+
+#[test]
+fn what_somebody_took_from_a_bridge_is_put_back_by_the_next_manager() {
+    in_new_network(|| async {
+        let dir = tempfile::tempdir().unwrap();
+        let killed = bridges(dir.path());
+        killed.create(&plan("br0", served(), true)).await.unwrap();
+        std::mem::forget(killed);
+        run("ip addr flush dev br0; ip link set br0 down; nft flush ruleset").await.unwrap();
+        let next = bridges(dir.path());
+        next.recover().await.unwrap();
+        let shown = run("ip addr show br0").await.unwrap();
+        assert!(shown.contains("10.77.0.1/24") && shown.contains(",UP"), "{shown}");
+        let table = run("nft list table inet core0").await.unwrap();
+        assert!(table.contains("10.77.0.0/24"), "{table}");
+        assert_eq!(processes(dir.path()).len(), 1);
+        next.delete("br0").await.unwrap();
+        assert_eq!(left_over(dir.path(), "br0").await, Vec::<String>::new());
     });
 }

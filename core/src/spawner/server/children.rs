@@ -4,15 +4,14 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::process::CommandExt;
-use std::path::Path;
-use std::process::{Command, Stdio};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::pty::OpenptFlags;
 
 use super::super::protocol::{Event, Exit};
-use crate::process::Process;
+use super::start::{Failure, Starter};
+use crate::process::{Process, Size};
 
 /// Most bytes of a process in JSON: what a command can carry, escaped at its worst.
 const PROCESS_MAX: u64 = 16 << 20;
@@ -28,6 +27,7 @@ pub struct Children {
     next_slot: u64,
     /// What a process may open; the spawner itself takes all it can.
     files: Rlimit,
+    starter: Starter,
 }
 
 struct Child {
@@ -35,13 +35,12 @@ struct Child {
     pid: i32,
     started_ms: u64,
     ends: [OwnedFd; 2],
+    /// What the manager read of them, for the next one.
+    kept: Option<[OwnedFd; 3]>,
     exit: Option<Exit>,
     /// Nobody wants to know of its end.
     forgotten: bool,
 }
-
-/// Where starting a process failed.
-struct Failure(String, io::Error);
 
 impl Children {
     /// None yet. Raises the number of files that this process may open.
@@ -50,17 +49,19 @@ impl Children {
         setrlimit(Resource::Nofile, Rlimit { current: files.maximum, maximum: files.maximum })?;
         // The manager, which starts this process, has raised it already: a process gets what is usual.
         let files = Rlimit { current: Some(files.maximum.map_or(FILES, |most| most.min(FILES))), ..files };
-        Ok(Self { by_slot: BTreeMap::new(), by_pid: HashMap::new(), next_slot: 1, files })
+        let starter = Starter::new()?;
+        Ok(Self { by_slot: BTreeMap::new(), by_pid: HashMap::new(), next_slot: 1, files, starter })
     }
 
-    /// Starts a process: a memfd with it, perhaps one with its standard input.
-    pub fn spawn(&mut self, slot: u64, tag: String, fds: Vec<OwnedFd>) -> Event {
-        match self.start(fds) {
+    /// Starts a process, which may lie in the first memfd; another may be its standard input.
+    pub fn spawn(&mut self, slot: u64, tag: String, process: Option<Process>, fds: Vec<OwnedFd>) -> Event {
+        match self.start(process, fds) {
             Ok((pid, ends)) => {
                 let started_ms = now_ms();
                 self.next_slot = self.next_slot.max(slot + 1);
                 self.by_pid.insert(pid, slot);
-                self.by_slot.insert(slot, Child { tag, pid, started_ms, ends, exit: None, forgotten: false });
+                let child = Child { tag, pid, started_ms, ends, kept: None, exit: None, forgotten: false };
+                self.by_slot.insert(slot, child);
                 Event::Spawned { slot, pid, started_ms }
             }
             Err(Failure(mut step, error)) => {
@@ -70,29 +71,33 @@ impl Children {
         }
     }
 
-    fn start(&self, fds: Vec<OwnedFd>) -> Result<(i32, [OwnedFd; 2]), Failure> {
-        let at = |step: &str| {
-            let step = step.to_string();
-            move |e: io::Error| Failure(step, e)
-        };
+    fn start(&self, process: Option<Process>, fds: Vec<OwnedFd>) -> Result<(i32, [OwnedFd; 2]), Failure> {
+        let at = |step: &'static str| move |e: io::Error| Failure(step.into(), e);
         let mut fds = fds.into_iter();
-        let process = fds.next().ok_or(io::ErrorKind::InvalidInput.into()).and_then(read_process);
+        let process = match process {
+            Some(process) => judge(process),
+            None => fds.next().ok_or(io::ErrorKind::InvalidInput.into()).and_then(read_process),
+        };
         let process = process.map_err(at("read what to start"))?;
-        let stdin = fds.next().map_or(Stdio::null(), Stdio::from);
+        let stdin = fds.next();
         let pipe = || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(io::Error::from);
-        let (out, out_writer) = pipe().map_err(at("make a pipe"))?;
         let (err, err_writer) = pipe().map_err(at("make a pipe"))?;
-        let dir = if process.dir.is_empty() { "/" } else { &process.dir };
-        let files = self.files;
-        let mut command = Command::new(&process.argv[0]);
-        command.args(&process.argv[1..]).envs(&process.env).current_dir(dir);
-        command.stdin(stdin).stdout(out_writer).stderr(err_writer).process_group(0);
-        // SAFETY: only system calls; this process has one thread.
-        unsafe { command.pre_exec(move || prepare(files)) };
-        match command.spawn() {
-            Ok(child) => Ok((child.id() as i32, [out, err])),
-            Err(e) if !Path::new(dir).is_dir() => Err(Failure(format!("enter the folder {dir:?}"), e)),
-            Err(e) => Err(Failure(format!("start {:?}", process.argv[0]), e)),
+        if let Some(size) = process.terminal {
+            // There is nothing to read from the other stream.
+            let (terminal, its) = terminal(size).map_err(at("make a terminal"))?;
+            let pid = self.starter.start(&process, (Some(&its), [&its, &its]), self.files)?;
+            return Ok((pid, [terminal, err]));
+        }
+        let (out, out_writer) = pipe().map_err(at("make a pipe"))?;
+        let streams = (stdin.as_ref(), [&out_writer, &err_writer]);
+        let pid = self.starter.start(&process, streams, self.files)?;
+        Ok((pid, [out, err]))
+    }
+
+    /// Keeps for the next manager what this one reads of the output.
+    pub fn keep(&mut self, slot: u64, fds: Vec<OwnedFd>) {
+        if let Some(child) = self.by_slot.get_mut(&slot) {
+            child.kept = fds.try_into().ok();
         }
     }
 
@@ -158,6 +163,7 @@ impl Children {
             pid: child.pid,
             started_ms: child.started_ms,
             exit: child.exit,
+            kept: child.kept.is_some(),
         }));
         outbox.push_back(Event::Ready { next_slot: self.next_slot });
     }
@@ -165,10 +171,10 @@ impl Children {
     /// The descriptors that go with a message.
     pub fn ends_for(&self, event: &Event) -> Vec<BorrowedFd<'_>> {
         match event {
-            Event::Held { slot, .. } | Event::Spawned { slot, .. } => {
-                self.by_slot.get(slot).map(|child| child.ends.iter().map(|end| end.as_fd()).collect())
-            }
-            Event::Ready { .. } | Event::Failed { .. } | Event::Exited { .. } => None,
+            Event::Held { slot, .. } | Event::Spawned { slot, .. } => self.by_slot.get(slot).map(|child| {
+                child.ends.iter().chain(child.kept.iter().flatten()).map(|fd| fd.as_fd()).collect()
+            }),
+            Event::Ready { .. } | Event::Failed { .. } | Event::Exited { .. } | Event::Pong => None,
         }
         .unwrap_or_default()
     }
@@ -185,26 +191,24 @@ fn ended() -> Option<i32> {
     }
 }
 
-/// In the child before exec: it dies with the spawner, has no signal blocked, and may open as much as usual.
-fn prepare(files: Rlimit) -> io::Result<()> {
-    // SAFETY: the set is a local that sigemptyset initialises; nothing else is pointed to.
-    unsafe {
-        let mut set: libc::sigset_t = std::mem::zeroed();
-        libc::sigemptyset(&mut set);
-        if libc::sigprocmask(libc::SIG_SETMASK, &set, std::ptr::null_mut()) != 0
-            || libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0) != 0
-        {
-            return Err(io::Error::last_os_error());
-        }
-    }
-    Ok(setrlimit(Resource::Nofile, files)?)
+/// A new terminal: our end, and that of a process.
+fn terminal(size: Size) -> io::Result<(OwnedFd, OwnedFd)> {
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    let ours = rustix::pty::openpt(flags)?;
+    rustix::pty::unlockpt(&ours)?;
+    rustix::termios::tcsetwinsize(&ours, size.into())?;
+    let its = rustix::pty::ioctl_tiocgptpeer(&ours, flags)?;
+    Ok((ours, its))
 }
 
 fn read_process(memfd: OwnedFd) -> io::Result<Process> {
     rustix::fs::seek(&memfd, rustix::fs::SeekFrom::Start(0))?;
     let mut json = Vec::new();
     File::from(memfd).take(PROCESS_MAX).read_to_end(&mut json)?;
-    let process: Process = serde_json::from_slice(&json)?;
+    judge(serde_json::from_slice(&json)?)
+}
+
+fn judge(process: Process) -> io::Result<Process> {
     match process.fault() {
         None => Ok(process),
         Some(fault) => Err(io::Error::new(io::ErrorKind::InvalidInput, fault)),

@@ -66,7 +66,10 @@ impl Place {
         }
         let began = Instant::now();
         let request = mount::request(&global, &alone, &at, &args.options)?;
-        let (status, hold) = mount::mount(&global, MountRequest { hold: true, ..request })?;
+        let (status, hold) = mount::mount(
+            &global,
+            MountRequest { hold: true, allow_other: !args.command.is_empty(), ..request },
+        )?;
         let client = Client::new(&own_cache, None);
         let mounted_in = began.elapsed();
         Ok(Place { folder: Some(folder), client, status, hold: Some(hold), mounted_in, began })

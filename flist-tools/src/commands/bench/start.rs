@@ -10,7 +10,6 @@ use g8_fs::format::RunConfig;
 use super::place::{Place, Use};
 use crate::cli::{BenchArgs, Net, RunArgs};
 use crate::commands::run::spec;
-use crate::container;
 
 /// What one round found.
 pub struct Start {
@@ -34,10 +33,10 @@ pub fn measure(place: &Place, args: &BenchArgs, config: &RunConfig) -> anyhow::R
         hostname: None,
         upper_size: 1 << 30,
     };
-    let spec = spec(&run, config, place.path(), &place.status().reference)?;
+    let (spec, command) = spec(&run, config, place.path(), &place.status().reference)?;
     let once = || -> anyhow::Result<()> {
         let _silence = Silence::begin().context("silencing the command")?;
-        match container::run(&spec)? {
+        match g8_container::run(&spec, &command)? {
             0 => Ok(()),
             code => bail!("the command ended with {code}"),
         }

@@ -17,7 +17,8 @@ the node:
 
 exit codes:
   0 done, 1 failed, 2 usage, 3 not found, 4 not allowed, 5 no connection, 124 time-out;
-  exec ends with the code of its program
+  exec ends with the code of its program; 128 and a signal's number when that ended g8, and then
+  its program ends too
 
 examples:
   g8 --node ./dev ping
@@ -104,7 +105,11 @@ def _add_output(parser: argparse.ArgumentParser, *, defaults: bool) -> None:
     parser.add_argument("--json", action="store_true", default=default(False), help="print JSON")
     parser.add_argument("--no-headers", action="store_true", default=default(False), help="print tables without headers")
     parser.add_argument(
-        "--timeout", metavar="S", type=_seconds, default=default(None), help="wait so many seconds for an answer (10)"
+        "--timeout",
+        metavar="S",
+        type=_seconds,
+        default=default(None),
+        help="wait so many seconds for an answer (10); exec and logs go on for longer",
     )
 
 

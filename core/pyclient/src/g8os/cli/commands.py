@@ -169,15 +169,19 @@ def execute(client: Client, arguments: Namespace, output: Output) -> int:
 
 
 def call(client: Client, arguments: Namespace, output: Output) -> int:
-    result = client.raw(arguments.command, _assemble(arguments.arguments)).check()
-    if result.level == 20:
-        output.value(result.json())
-    elif output.json:
+    result = client.raw(arguments.command, _assemble(arguments.arguments)).get()
+    if output.json and not (result.ok and result.level == 20):
+        # A failure too: its code and its message are in there.
         output.document(result.payload)
+    elif result.ok and result.level == 20:
+        output.value(result.json())
     else:
         sys.stdout.write(result.stdout)
         sys.stdout.flush()
-        sys.stderr.write(result.stderr)
+        # That of a built-in command is in the error.
+        if result.ok or result.exit_status is not None:
+            sys.stderr.write(result.stderr)
+    result.check()
     return 0
 
 

@@ -1,8 +1,9 @@
-"""What runs: `cl.job`, `cl.process`, `cl.service`."""
+"""What runs: `cl.job`, `cl.process`, `cl.service`, and what it says of itself: `cl.aggregator`."""
 
 from __future__ import annotations
 
 import signal as signals
+from collections.abc import Mapping
 
 from ..call import Call, Domain, Json, R_co, command, json_call
 
@@ -24,6 +25,11 @@ class JobDomain(Domain[R_co]):
         return json_call("job.killall", signal=int(signal))
 
     @command
+    def input(self, id: str, data: str | None = None, terminal: Mapping[str, int] | None = None) -> Call[Json]:
+        """Types on the terminal of a job, or changes its size: `{"rows": 24, "cols": 80}`."""
+        return json_call("job.input", id=id, data=data, terminal=None if terminal is None else dict(terminal))
+
+    @command
     def unschedule(self, id: str) -> Call[Json]:
         """Lets a recurring job end, and not start again."""
         return json_call("job.unschedule", id=id)
@@ -40,6 +46,13 @@ class Process(Domain[R_co]):
     def kill(self, id: str | None = None, signal: int = signals.SIGTERM, *, pid: int | None = None) -> Call[Json]:
         target = {"id": id} if pid is None else {"pid": pid}
         return json_call("process.kill", **target, signal=int(signal))
+
+
+class Aggregator(Domain[R_co]):
+    @command
+    def query(self, key: str | None = None, tags: Mapping[str, str] | None = None) -> Call[Json]:
+        """Statistics of jobs: those of a key, and with all of these tags."""
+        return json_call("aggregator.query", key=key, tags=None if tags is None else dict(tags))
 
 
 class Service(Domain[R_co]):

@@ -13,7 +13,7 @@ use std::process::{Child, ChildStderr, Command, Stdio};
 use rustix::mount::{MountPropagationFlags, mount_change};
 use tempfile::TempDir;
 
-use super::super::{Network, Spec, User, run};
+use super::super::{Command as Program, ConfigFile, Network, Spec, Upper, User, Volume, run};
 
 const LAUNCH: &str = "G8_CONTAINER_TEST";
 /// Between the fields of [`LAUNCH`] and within a list.
@@ -56,31 +56,44 @@ impl Image {
     }
 
     pub(super) fn launch(&self, argv: &[&str]) -> Launch {
-        let spec = spec(self.directory.path().to_owned(), argv);
         Launch {
-            lower: spec.lower,
+            lower: self.directory.path().to_owned(),
             argv: argv.iter().map(ToString::to_string).collect(),
-            workdir: spec.workdir,
-            user: spec.user,
-            upper_bytes: spec.upper_bytes,
-            network: spec.network,
-            privileged: spec.privileged,
+            workdir: "/".into(),
+            user: ROOT,
+            upper_bytes: 16 << 20,
+            disk: None,
+            network: Network::None,
+            volumes: Vec::new(),
+            files: Vec::new(),
+            privileged: false,
+            failing: u8::MAX,
             threads: 1,
         }
     }
 }
 
-pub(super) fn spec(lower: PathBuf, argv: &[&str]) -> Spec {
+pub(super) const ROOT: User = User { uid: 0, gid: 0, groups: Vec::new(), home: None };
+
+pub(super) fn spec(lower: PathBuf) -> Spec {
     Spec {
         lower,
-        upper_bytes: 16 << 20,
+        upper: Upper::Memory { bytes: 16 << 20 },
         hostname: "inside".to_owned(),
+        network: Network::None,
+        volumes: Vec::new(),
+        files: Vec::new(),
+        limits: None,
+        privileged: false,
+    }
+}
+
+pub(super) fn program(argv: &[&str]) -> Program {
+    Program {
         argv: argv.iter().map(|argument| c(argument)).collect(),
         env: vec![c("PATH=/sbin:/bin"), c("MARK=environment")],
         workdir: "/".into(),
-        user: User { uid: 0, gid: 0, groups: vec![], home: None },
-        network: Network::None,
-        privileged: false,
+        user: ROOT,
     }
 }
 
@@ -95,8 +108,16 @@ pub(super) struct Launch {
     pub(super) workdir: PathBuf,
     pub(super) user: User,
     pub(super) upper_bytes: u64,
+    /// The upper layer's folder, when it is on disk.
+    pub(super) disk: Option<PathBuf>,
     pub(super) network: Network,
+    /// Source, target, and whether it is read-only.
+    pub(super) volumes: Vec<(PathBuf, &'static str, bool)>,
+    /// Path and content.
+    pub(super) files: Vec<(&'static str, &'static str)>,
     pub(super) privileged: bool,
+    /// The number of the step that fails.
+    pub(super) failing: u8,
     /// How many of it run at the same time.
     pub(super) threads: usize,
 }
@@ -144,9 +165,22 @@ impl Launch {
             (self.network == Network::Host).to_string(),
             self.privileged.to_string(),
             self.threads.to_string(),
+            self.failing.to_string(),
+            self.disk.as_ref().map_or_else(String::new, |folder| folder.display().to_string()),
+            list(
+                self.volumes
+                    .iter()
+                    .flat_map(|(source, target, read_only)| {
+                        [source.display().to_string(), (*target).to_owned(), read_only.to_string()]
+                    })
+                    .collect(),
+            ),
+            list(
+                self.files.iter().flat_map(|(path, content)| [*path, *content]).map(str::to_owned).collect(),
+            ),
         ];
         let mut command = Command::new(std::env::current_exe().expect("this test"));
-        command.args(["--exact", "container::tests::launcher", "--nocapture", "--test-threads=1"]);
+        command.args(["--exact", "tests::launcher", "--nocapture", "--test-threads=1"]);
         command.env(LAUNCH, fields.join(&FIELD.to_string())).stdout(Stdio::null());
         command
     }
@@ -156,26 +190,59 @@ impl Launch {
 pub(super) fn launch_if_asked() {
     let Ok(fields) = std::env::var(LAUNCH) else { return };
     let fields: Vec<&str> = fields.split(FIELD).collect();
-    let [lower, argv, workdir, ids, upper_bytes, host_network, privileged, threads] = fields[..] else {
+    let [
+        lower,
+        argv,
+        workdir,
+        ids,
+        upper_bytes,
+        host_network,
+        privileged,
+        threads,
+        failing,
+        disk,
+        volumes,
+        files,
+    ] = fields[..]
+    else {
         panic!("malformed launch");
+    };
+    let list = |field: &str| -> Vec<String> {
+        field.split(ITEM).filter(|_| !field.is_empty()).map(str::to_owned).collect()
     };
     let ids: Vec<u32> = ids.split(ITEM).map(|id| id.parse().expect("id")).collect();
     let spec = Spec {
+        upper: match disk {
+            "" => Upper::Memory { bytes: upper_bytes.parse().expect("size") },
+            folder => Upper::Disk { folder: folder.into() },
+        },
+        network: if host_network == "true" { Network::Host } else { Network::None },
+        volumes: list(volumes)
+            .chunks(3)
+            .map(|v| Volume { source: (&v[0]).into(), target: (&v[1]).into(), read_only: v[2] == "true" })
+            .collect(),
+        files: list(files)
+            .chunks(2)
+            .map(|f| ConfigFile { path: (&f[0]).into(), content: f[1].clone().into_bytes() })
+            .collect(),
+        privileged: privileged == "true",
+        ..spec(lower.into())
+    };
+    let program = Program {
         workdir: workdir.into(),
         user: User { uid: ids[0], gid: ids[1], groups: ids[2..].to_vec(), home: None },
-        upper_bytes: upper_bytes.parse().expect("size"),
-        network: if host_network == "true" { Network::Host } else { Network::None },
-        privileged: privileged == "true",
-        ..spec(lower.into(), &argv.split(ITEM).collect::<Vec<_>>())
+        ..program(&argv.split(ITEM).collect::<Vec<_>>())
     };
     // libtest has written to stdout, so the container's output goes where stderr goes.
     // SAFETY: both descriptors are open, and nobody else writes to stdout from here on.
     assert_eq!(unsafe { libc::dup2(libc::STDERR_FILENO, libc::STDOUT_FILENO) }, libc::STDOUT_FILENO);
+    let failing = failing.parse().expect("number");
+    super::super::step::FAILING.store(failing, std::sync::atomic::Ordering::Relaxed);
     let before = own_mounts();
     let runs: Vec<_> = (0..threads.parse().expect("count"))
         .map(|_| {
-            let spec = spec.clone();
-            std::thread::spawn(move || run(&spec))
+            let (spec, program) = (spec.clone(), program.clone());
+            std::thread::spawn(move || run(&spec, &program))
         })
         .collect();
     let mut code = 0;

@@ -25,7 +25,11 @@ pub(super) const STDOUT: BorrowedFd<'static> = unsafe { BorrowedFd::borrow_raw(l
 // SAFETY: as above.
 pub(super) const STDERR: BorrowedFd<'static> = unsafe { BorrowedFd::borrow_raw(libc::STDERR_FILENO) };
 
+/// A flag of clone3 alone.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
 /// A child process. Its pidfd cannot come to mean another process, as its pid can.
+#[derive(Debug)]
 pub(super) struct Child {
     pub(super) pid: Pid,
     pub(super) pidfd: OwnedFd,
@@ -47,10 +51,17 @@ impl Drop for ExitOnDrop {
 /// Only the calling thread exists in the copy, and locks of other threads stay locked there for ever: `body`
 /// must make system calls only. It is a safe function because breaking this is a hang, not undefined
 /// behaviour.
-pub(super) fn spawn(namespaces: u64, exit_signal: i32, body: impl FnOnce() -> i32) -> Result<Child> {
+pub(super) fn spawn(
+    namespaces: u64,
+    exit_signal: i32,
+    cgroup: Option<BorrowedFd<'_>>,
+    body: impl FnOnce() -> i32,
+) -> Result<Child> {
     let mut pidfd: RawFd = -1;
+    let into_cgroup = if cgroup.is_some() { CLONE_INTO_CGROUP } else { 0 };
     let arguments = libc::clone_args {
-        flags: namespaces | u64::from(libc::CLONE_PIDFD.cast_unsigned()),
+        flags: namespaces | into_cgroup | u64::from(libc::CLONE_PIDFD.cast_unsigned()),
+        cgroup: cgroup.map_or(0, |cgroup| u64::from(cgroup.as_raw_fd().cast_unsigned())),
         pidfd: (&raw mut pidfd).addr() as u64,
         exit_signal: u64::from(exit_signal.cast_unsigned()),
         // SAFETY: all fields are integers, for which zero is the value "not used".
@@ -91,9 +102,9 @@ pub(super) fn execute(program: &CStr, argv: &Pointers<'_>, env: &Pointers<'_>) -
     last_error()
 }
 
-/// Closes all descriptors above stderr but this one.
-pub(super) fn close_all_but(kept: impl AsFd) -> Result<()> {
-    let kept = kept.as_fd().as_raw_fd().cast_unsigned();
+/// Closes all descriptors above stderr but these two.
+pub(super) fn close_all_but(one: impl AsFd, other: impl AsFd) -> Result<()> {
+    let [one, other] = [one.as_fd(), other.as_fd()].map(|fd| fd.as_raw_fd().cast_unsigned());
     let close = |first: u32, last: u32| {
         if first > last {
             return Ok(());
@@ -102,26 +113,68 @@ pub(super) fn close_all_but(kept: impl AsFd) -> Result<()> {
         // process.
         check(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) }).map(drop)
     };
-    close(libc::STDERR_FILENO.cast_unsigned() + 1, kept.saturating_sub(1))?;
-    close(kept + 1, u32::MAX)
+    let (low, high) = (one.min(other), one.max(other));
+    close(libc::STDERR_FILENO.cast_unsigned() + 1, low.saturating_sub(1))?;
+    close(low + 1, high.saturating_sub(1))?;
+    close(high + 1, u32::MAX)
 }
 
-/// Whether the read end of this pipe has been closed by all who had it.
-pub(super) fn is_broken(pipe: impl AsFd) -> Result<bool> {
-    let mut poll = libc::pollfd { fd: pipe.as_fd().as_raw_fd(), events: 0, revents: 0 };
+/// Whether the other end of this socket has been closed by all who had it.
+pub(super) fn is_broken(socket: impl AsFd) -> Result<bool> {
+    let mut poll = libc::pollfd { fd: socket.as_fd().as_raw_fd(), events: 0, revents: 0 };
     // SAFETY: one valid pollfd.
     check(unsafe { libc::poll(&raw mut poll, 1, 0) }.into())?;
-    Ok(poll.revents & libc::POLLERR != 0)
+    Ok(poll.revents & libc::POLLHUP != 0)
+}
+
+/// Locks one byte of a file for writing, for as long as this open file is open anywhere. `AGAIN` when somebody has it.
+pub(super) fn lock_byte(file: impl AsFd, offset: i64) -> Result<()> {
+    // SAFETY: plain data, for which zero is valid; an open file's lock wants `l_pid` 0.
+    let mut lock: libc::flock = unsafe { zeroed() };
+    lock.l_type = libc::F_WRLCK as libc::c_short;
+    lock.l_whence = libc::SEEK_SET as libc::c_short;
+    (lock.l_start, lock.l_len) = (offset, 1);
+    // SAFETY: `lock` outlives the call and has the type that this command reads.
+    check(unsafe { libc::fcntl(file.as_fd().as_raw_fd(), libc::F_OFD_SETLK, &raw const lock) }.into())
+        .map(drop)
+}
+
+/// Maps the ids of a mount, and of those below it, as a user namespace does.
+pub(super) fn map_mount_ids(mount: impl AsFd, users: impl AsFd) -> Result<()> {
+    let users = u64::from(users.as_fd().as_raw_fd().cast_unsigned());
+    change_mount(
+        mount,
+        &libc::mount_attr { attr_set: libc::MOUNT_ATTR_IDMAP, attr_clr: 0, propagation: 0, userns_fd: users },
+    )
+}
+
+/// Loads a seccomp filter.
+pub(super) fn filter_calls(program: &[seccompiler::sock_filter]) -> Result<()> {
+    let len = u16::try_from(program.len()).map_err(|_| Errno::INVAL)?;
+    let program = libc::sock_fprog { len, filter: program.as_ptr().cast::<libc::sock_filter>().cast_mut() };
+    // SAFETY: both structs are the kernel's; it reads as many instructions as the slice has, and writes none.
+    check(unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const program) })
+        .map(drop)
+}
+
+/// Sleeps.
+pub(super) fn pause_ms(ms: i64) {
+    let time = libc::timespec { tv_sec: 0, tv_nsec: ms * 1_000_000 };
+    // SAFETY: a valid time; NULL asks for no rest.
+    unsafe { libc::nanosleep(&raw const time, ptr::null_mut()) };
 }
 
 /// Adds `MOUNT_ATTR_*` flags to a mount and to all mounts below it.
 pub(super) fn add_mount_attributes(mount: impl AsFd, attributes: u64) -> Result<()> {
-    let change = libc::mount_attr { attr_set: attributes, attr_clr: 0, propagation: 0, userns_fd: 0 };
+    change_mount(mount, &libc::mount_attr { attr_set: attributes, attr_clr: 0, propagation: 0, userns_fd: 0 })
+}
+
+fn change_mount(mount: impl AsFd, change: &libc::mount_attr) -> Result<()> {
     let flags = libc::AT_EMPTY_PATH | libc::AT_RECURSIVE;
     let (mount, size) = (mount.as_fd().as_raw_fd(), size_of::<libc::mount_attr>());
     // SAFETY: the path is an empty C string and `change` outlives the call.
     check(unsafe {
-        libc::syscall(libc::SYS_mount_setattr, mount, c"".as_ptr(), flags, &raw const change, size)
+        libc::syscall(libc::SYS_mount_setattr, mount, c"".as_ptr(), flags, ptr::from_ref(change), size)
     })
     .map(drop)
 }

@@ -1,6 +1,6 @@
 //! The names of all steps inside the container: what can fail there, in the order in which it happens.
 //!
-//! A step crosses the report pipe as its number, since the child cannot allocate a message.
+//! A step crosses the link as its number, since the child cannot allocate a message.
 
 use rustix::io::Errno;
 
@@ -13,7 +13,7 @@ macro_rules! steps {
         pub(super) enum Step { $($step,)* }
 
         impl Step {
-            const ALL: &[Step] = &[$(Step::$step,)*];
+            pub(super) const ALL: &[Step] = &[$(Step::$step,)*];
 
             /// What the step does, in words that follow "cannot".
             pub(super) fn name(self) -> &'static str {
@@ -25,14 +25,18 @@ macro_rules! steps {
 
 steps! {
     CloseDescriptors = "close inherited descriptors",
+    BecomeRoot = "become root of the user namespace",
     DieWithCaller = "bind the container's life to the caller",
     LeaveGroup = "leave the caller's process group",
     ResetSignals = "reset the signal dispositions",
     HideInit = "protect init from the container",
     NewKeyring = "join a new session keyring",
+    NewCgroups = "enter a new cgroup namespace",
     IsolateMounts = "make the mounts private",
     MountScratch = "mount the upper layer",
     MountOverlay = "mount the overlay",
+    WriteFiles = "write a file of the container",
+    AttachVolumes = "mount a volume",
     MountProc = "mount /proc",
     MountSys = "mount /sys",
     MountDev = "mount /dev",
@@ -48,13 +52,16 @@ steps! {
     SetHostname = "set the host name",
     RaiseLoopback = "raise the loopback interface",
     CreateWorkdir = "create the working directory",
+    AwaitGo = "wait for the caller",
     StartCommand = "start the command",
     OwnTerminal = "give the terminal to the command",
+    LimitResources = "limit files and processes",
     DropCapabilities = "drop capabilities",
     ChangeUser = "change the user",
     RefusePrivileges = "refuse new privileges",
     ConfineWrites = "confine writes to the container",
     EnterWorkdir = "enter the working directory",
+    FilterCalls = "filter system calls",
     UnblockSignals = "unblock signals",
 }
 
@@ -66,9 +73,17 @@ impl Step {
 
     /// Marks an error of `result` as this step's.
     pub(super) fn check<T>(self, result: rustix::io::Result<T>) -> Result<T, Failure> {
+        #[cfg(test)]
+        if FAILING.load(std::sync::atomic::Ordering::Relaxed) == self as u8 {
+            return Err(Failure { step: self, errno: Errno::XFULL });
+        }
         result.map_err(|errno| Failure { step: self, errno })
     }
 }
+
+/// The step that fails, because a test wants to see what is left then; the largest number is none.
+#[cfg(test)]
+pub(super) static FAILING: std::sync::atomic::AtomicU8 = std::sync::atomic::AtomicU8::new(u8::MAX);
 
 /// The step that failed and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

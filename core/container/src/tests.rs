@@ -1,6 +1,7 @@
 //! The promises of the container, each tried through [`run`] with a busybox image. They need root and
 //! `/bin/busybox` linked statically (Debian: `busybox-static`).
 
+mod escape;
 mod harness;
 mod isolation;
 mod lifecycle;
@@ -88,18 +89,25 @@ fn a_user_other_than_root_has_no_capabilities() {
 
 #[test]
 fn what_cannot_be_run_is_refused_before_anything_happens() {
-    let spec = |change: fn(&mut Spec)| {
-        let mut spec = harness::spec(PathBuf::from("/nonexistent"), &["true"]);
-        change(&mut spec);
-        run(&spec)
+    let refused = |change: fn(&mut Spec, &mut Command)| {
+        let (mut spec, mut command) =
+            (harness::spec(PathBuf::from("/nonexistent")), harness::program(&["true"]));
+        change(&mut spec, &mut command);
+        matches!(run(&spec, &command), Err(ContainerError::Invalid(_)))
     };
-    let refused = |change| matches!(spec(change), Err(ContainerError::Invalid(_)));
-    assert!(refused(|spec| spec.argv.clear()));
-    assert!(refused(|spec| spec.workdir = "relative".into()));
-    assert!(refused(|spec| spec.workdir = "/a/../b".into()));
-    assert!(refused(|spec| spec.upper_bytes = 0));
-    assert!(refused(|spec| spec.user.uid = u32::MAX));
-    assert!(refused(|spec| spec.hostname = "x".repeat(65)));
+    assert!(refused(|_, command| command.argv.clear()));
+    assert!(refused(|_, command| command.workdir = "relative".into()));
+    assert!(refused(|_, command| command.workdir = "/a/../b".into()));
+    assert!(refused(|_, command| command.user.uid = u32::MAX));
+    assert!(refused(|_, command| command.user.uid = 65_536), "nobody has it inside");
+    assert!(refused(|spec, _| spec.upper = Upper::Memory { bytes: 0 }));
+    assert!(refused(|spec, _| spec.hostname = "x".repeat(65)));
+    let volume = |target: &str| Volume { source: "/".into(), target: target.into(), read_only: true };
+    for target in ["relative", "/", "/a/../b"] {
+        let spec = Spec { volumes: vec![volume(target)], ..harness::spec(PathBuf::from("/nonexistent")) };
+        let done = run(&spec, &harness::program(&["true"]));
+        assert!(matches!(done, Err(ContainerError::Invalid(_))), "{target}");
+    }
 }
 
 #[test]
@@ -107,7 +115,7 @@ fn a_failing_step_is_named_with_its_errno() {
     let image = Image::new();
     let missing = Launch { lower: image.path("missing"), ..image.sh("true") }.finish();
     assert_eq!(missing.code, 125);
-    assert!(missing.text().contains("cannot mount the upper layer: No such file"), "{}", missing.text());
+    assert!(missing.text().contains("cannot open the image: No such file"), "{}", missing.text());
     let closed = Launch { workdir: "/bin/busybox".into(), ..image.sh("true") }.finish();
     assert!(
         closed.text().contains("cannot enter the working directory: Not a directory"),

@@ -11,7 +11,7 @@ use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, mkdirat, openat2};
 use rustix::io::{Errno, Result};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
-    fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
+    fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
 };
 
 use super::syscall;
@@ -24,10 +24,18 @@ pub(super) const DATA_ONLY: MountAttrFlags =
     NO_SETUID.union(NO_DEVICES).union(MountAttrFlags::MOUNT_ATTR_NOEXEC);
 
 /// A new file system of type `kind`, not yet attached anywhere.
-pub(super) fn create(kind: &CStr, options: &[(&CStr, &CStr)], attributes: MountAttrFlags) -> Result<OwnedFd> {
+pub(super) fn create(
+    kind: &CStr,
+    options: &[(&CStr, &CStr)],
+    switches: &[&CStr],
+    attributes: MountAttrFlags,
+) -> Result<OwnedFd> {
     let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
     for (key, value) in options {
         fsconfig_set_string(&context, *key, *value)?;
+    }
+    for switch in switches {
+        fsconfig_set_flag(&context, *switch)?;
     }
     fsconfig_create(&context)?;
     fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)

@@ -4,8 +4,8 @@
 //! nobody else. Ctrl-Z stops it; the caller then takes the terminal back and stops itself, for its own shell
 //! to see.
 //!
-//! Limit: the terminal is the host's own, without a pty between. Where `dev.tty.legacy_tiocsti` is 1, the
-//! command can push characters into its input.
+//! Limit: the terminal is the host's own, without a pty between. A privileged command can push characters into its input
+//! where `dev.tty.legacy_tiocsti` is 1; to others the filter of system calls refuses it.
 
 use std::cell::Cell;
 use std::ffi::CString;

@@ -10,9 +10,11 @@ use std::path::{Component, Path};
 use rustix::process::{Gid, Uid};
 use rustix::thread::CapabilitySet;
 
+use super::filter::{self, Filters};
 use super::syscall::Pointers;
 use super::terminal::Terminal;
-use super::{ContainerError, Network, Spec, User, privileges};
+use super::volumes::{COUNT_MAX, Place};
+use super::{Command, ContainerError, Network, Spec, Upper, User, ids, privileges};
 
 /// Where commands are looked for when the environment has no `PATH`, as docker has it.
 const DEFAULT_PATH: &[u8] = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -24,80 +26,130 @@ const BYTES_PER_INODE: u64 = 4096;
 /// Room for the directories that a container always has.
 const INODES_MIN: u64 = 1024;
 
+/// Bytes and files of the scratch mount when the upper layer is on disk: the directories it lies beside.
+const SCRATCH_BYTES: u64 = 64 << 10;
+
 /// The spec in the words of the kernel.
 pub(super) struct Plan<'a> {
     pub(super) spec: &'a Spec,
     /// `CLONE_NEW*` flags.
     pub(super) namespaces: u64,
     pub(super) lower: CString,
-    pub(super) upper_size: CString,
-    pub(super) upper_inodes: CString,
-    /// The working directory and each of its parents, outermost first.
-    pub(super) workdirs: Vec<CString>,
-    /// The paths to try for the command, in order.
-    pub(super) programs: Vec<CString>,
-    pub(super) argv: Pointers<'a>,
-    pub(super) env: Pointers<'a>,
-    pub(super) uid: Uid,
-    pub(super) gid: Gid,
-    pub(super) groups: Vec<Gid>,
-    /// What the command may have at most; none leaves all that the caller has.
+    pub(super) scratch_size: CString,
+    pub(super) scratch_inodes: CString,
+    /// Where each volume belongs.
+    pub(super) volumes: Vec<Place>,
+    /// Where each file belongs.
+    pub(super) files: Vec<Place>,
+    /// The working directory of the command and each of its parents, outermost first.
+    pub(super) workdirs: &'a [CString],
+    /// What programs inside may have at most; none leaves all that the caller has.
     pub(super) capabilities: Option<CapabilitySet>,
+    /// What they may not call.
+    pub(super) filters: Option<&'static Filters>,
     /// The caller's terminal, to be given to the command.
     pub(super) terminal: Option<Terminal>,
 }
 
 impl<'a> Plan<'a> {
     /// Checks the spec and prepares it.
-    pub(super) fn new(spec: &'a Spec, terminal: Option<Terminal>) -> Result<Self, ContainerError> {
-        let command = spec.argv.first().ok_or(ContainerError::Invalid("there is no command"))?;
+    pub(super) fn new(
+        spec: &'a Spec,
+        workdirs: &'a [CString],
+        terminal: Option<Terminal>,
+    ) -> Result<Self, ContainerError> {
         if spec.hostname.is_empty() || spec.hostname.len() > HOSTNAME_MAX_BYTES {
             return Err(ContainerError::Invalid("a host name has 1 to 64 bytes"));
         }
-        // A tmpfs takes 0 as "no limit".
-        if spec.upper_bytes == 0 {
-            return Err(ContainerError::Invalid("the upper layer needs a size"));
+        if spec.volumes.len() > COUNT_MAX || spec.files.len() > COUNT_MAX {
+            return Err(ContainerError::Invalid("more than 64 volumes or files"));
         }
-        let User { uid, gid, groups, home: _ } = &spec.user;
-        // The largest id means "leave it as it is" to the kernel: the command would stay root.
-        if [uid, gid].into_iter().chain(groups).any(|id| *id == u32::MAX) {
-            return Err(ContainerError::Invalid("4294967295 is no user or group id"));
-        }
-        let inodes = (spec.upper_bytes / BYTES_PER_INODE).max(INODES_MIN);
+        let bytes = match spec.upper {
+            // A tmpfs takes 0 as "no limit".
+            Upper::Memory { bytes: 0 } => {
+                return Err(ContainerError::Invalid("the upper layer needs a size"));
+            }
+            Upper::Memory { bytes } => bytes,
+            Upper::Disk { .. } => SCRATCH_BYTES,
+        };
         Ok(Plan {
-            namespaces: namespaces(spec.network),
+            namespaces: namespaces(spec),
             lower: c_string(&spec.lower)?,
-            upper_size: number(spec.upper_bytes),
-            upper_inodes: number(inodes),
-            workdirs: with_parents(&spec.workdir)?,
-            programs: candidates(command, &spec.env),
-            argv: Pointers::new(&spec.argv),
-            env: Pointers::new(&spec.env),
-            uid: Uid::from_raw(*uid),
-            gid: Gid::from_raw(*gid),
-            groups: groups.iter().map(|gid| Gid::from_raw(*gid)).collect(),
+            scratch_size: number(bytes),
+            scratch_inodes: number((bytes / BYTES_PER_INODE).max(INODES_MIN)),
+            volumes: spec
+                .volumes
+                .iter()
+                .map(|volume| Place::new(&volume.target))
+                .collect::<Result<_, _>>()?,
+            files: spec.files.iter().map(|file| Place::new(&file.path)).collect::<Result<_, _>>()?,
+            workdirs,
             capabilities: (!spec.privileged).then_some(privileges::DEFAULT),
+            filters: if spec.privileged { None } else { Some(filter::filters()?) },
             terminal,
             spec,
         })
     }
+
+    /// Whether the container gets its sysfs from the caller: it shows the network of its mounter, and only who has rights
+    /// over that network may mount it.
+    pub(super) fn takes_sys(&self) -> bool {
+        self.spec.network == Network::Host && !self.spec.privileged
+    }
 }
 
-/// All namespaces but the user's; the network's only when the container has its own.
-fn namespaces(network: Network) -> u64 {
-    let always = libc::CLONE_NEWNS
-        | libc::CLONE_NEWPID
-        | libc::CLONE_NEWUTS
-        | libc::CLONE_NEWIPC
-        | libc::CLONE_NEWCGROUP;
-    let flags = match network {
-        Network::None => always | libc::CLONE_NEWNET,
-        Network::Host => always,
-    };
+/// The command in the words of the kernel.
+pub(super) struct CommandPlan<'a> {
+    /// The paths to try for the command, in order.
+    pub(super) programs: Vec<CString>,
+    pub(super) argv: Pointers<'a>,
+    pub(super) env: Pointers<'a>,
+    /// The working directory and each of its parents, outermost first.
+    pub(super) workdirs: Vec<CString>,
+    pub(super) uid: Uid,
+    pub(super) gid: Gid,
+    pub(super) groups: Vec<Gid>,
+}
+
+impl<'a> CommandPlan<'a> {
+    /// Checks the command and prepares it. In a user namespace only the first 65,536 ids are somebody.
+    pub(super) fn new(command: &'a Command, privileged: bool) -> Result<Self, ContainerError> {
+        let program = command.argv.first().ok_or(ContainerError::Invalid("there is no command"))?;
+        let User { uid, gid, groups, home: _ } = &command.user;
+        // The largest id means "leave it as it is" to the kernel: the command would stay root.
+        if [uid, gid].into_iter().chain(groups).any(|id| *id == u32::MAX) {
+            return Err(ContainerError::Invalid("4294967295 is no user or group id"));
+        }
+        if !privileged && [uid, gid].into_iter().chain(groups).any(|id| *id >= ids::COUNT) {
+            return Err(ContainerError::Invalid("a container has the user and group ids 0 to 65535"));
+        }
+        Ok(CommandPlan {
+            programs: candidates(program, &command.env),
+            argv: Pointers::new(&command.argv),
+            env: Pointers::new(&command.env),
+            workdirs: with_parents(&command.workdir)?,
+            uid: Uid::from_raw(*uid),
+            gid: Gid::from_raw(*gid),
+            groups: groups.iter().map(|gid| Gid::from_raw(*gid)).collect(),
+        })
+    }
+}
+
+/// All namespaces but the cgroups', which init makes itself when it is in its own; the users' unless privileged, the
+/// network's only when the container has its own.
+fn namespaces(spec: &Spec) -> u64 {
+    let mut flags = libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWUTS | libc::CLONE_NEWIPC;
+    if !spec.privileged {
+        flags |= libc::CLONE_NEWUSER;
+    }
+    match spec.network {
+        Network::None => flags |= libc::CLONE_NEWNET,
+        Network::Host => {}
+    }
     u64::from(flags.cast_unsigned())
 }
 
-fn c_string(path: &Path) -> Result<CString, ContainerError> {
+pub(super) fn c_string(path: &Path) -> Result<CString, ContainerError> {
     CString::new(path.as_os_str().as_bytes())
         .map_err(|_| ContainerError::Invalid("a path contains a NUL byte"))
 }

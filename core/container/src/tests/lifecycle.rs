@@ -8,6 +8,7 @@ use std::process::Child;
 use std::ptr;
 use std::time::{Duration, Instant};
 
+use super::super::step::Step;
 use super::super::syscall;
 use super::harness::{Image, Launch, any_process_with, send};
 
@@ -175,4 +176,41 @@ fn read_until(screen: &mut File, word: &str) -> String {
         text.push_str(&String::from_utf8_lossy(&bytes[..length]));
     }
     text
+}
+
+#[test]
+fn a_failure_at_any_step_is_named_and_leaves_nothing() {
+    let word = unique("7003");
+    let (screen, keyboard_side) = terminal();
+    let volume = tempfile::tempdir().expect("tempdir");
+    let image = Image::new();
+    for step in Step::ALL {
+        let launch = Launch {
+            failing: *step as u8,
+            volumes: vec![(volume.path().to_owned(), "/data", false)],
+            files: vec![("/etc/app", "text")],
+            ..image.launch(&["sleep", &word])
+        };
+        // With a terminal there is one step more.
+        let failed = match step {
+            Step::BindConsole => {
+                let mut child = launch.start_on(&keyboard_side);
+                child.wait().expect("wait").code()
+            }
+            // `finish` proves that the mounts are as before.
+            _ => {
+                let done = launch.finish();
+                assert!(
+                    done.text().contains(&format!("cannot {}", step.name())),
+                    "{step:?}: {}",
+                    done.text()
+                );
+                Some(done.code)
+            }
+        };
+        assert_eq!(failed, Some(125), "{step:?}");
+        assert!(!any_process_with(&word), "{step:?}");
+    }
+    drop((screen, keyboard_side));
+    assert_eq!(image.sh("true").finish().code, 0);
 }

@@ -20,7 +20,7 @@ const FILE_MAX_BYTES: u64 = 1 << 20;
 /// The largest id that the kernel's and the C library's types agree on.
 const ID_MAX: u32 = i32::MAX.cast_unsigned();
 
-/// A user of the container. The ids are the host's, too: there is no user namespace.
+/// A user of the container, by the ids inside.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct User {
     /// The user id.

@@ -34,7 +34,7 @@ const LINKS: [(&CStr, &CStr); 5] = [
 pub(super) fn mount_dev(root: &OwnedFd) -> Result<OwnedFd> {
     let options = [(c"mode", c"0755"), (c"size", c"64k"), (c"nr_inodes", c"1k")];
     // It has no working device nodes of its own, and so takes none from the container either.
-    let dev = mount::create(c"tmpfs", &options, DATA_ONLY)?;
+    let dev = mount::create(c"tmpfs", &options, &[], DATA_ONLY)?;
     mount::attach(&dev, mount::directory(root, c"dev")?)?;
     Ok(dev)
 }
@@ -64,18 +64,18 @@ pub(super) fn mount_pts(dev: &OwnedFd) -> Result<()> {
     // Group 5 is `tty` by convention; the others are docker's.
     let options = [(c"mode", c"0620"), (c"ptmxmode", c"0666"), (c"gid", c"5")];
     let attributes = NO_SETUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-    mount::attach(mount::create(c"devpts", &options, attributes)?, mount::directory(dev, c"pts")?)
+    mount::attach(mount::create(c"devpts", &options, &[], attributes)?, mount::directory(dev, c"pts")?)
 }
 
 /// Mounts the place of POSIX shared memory, as large as docker's.
 pub(super) fn mount_shm(dev: &OwnedFd) -> Result<()> {
     let options = [(c"mode", c"1777"), (c"size", c"64m"), (c"nr_inodes", c"16k")];
-    mount::attach(mount::create(c"tmpfs", &options, DATA_ONLY)?, mount::directory(dev, c"shm")?)
+    mount::attach(mount::create(c"tmpfs", &options, &[], DATA_ONLY)?, mount::directory(dev, c"shm")?)
 }
 
 /// Mounts the POSIX message queues of this IPC namespace.
 pub(super) fn mount_mqueue(dev: &OwnedFd) -> Result<()> {
-    mount::attach(mount::create(c"mqueue", &[], DATA_ONLY)?, mount::directory(dev, c"mqueue")?)
+    mount::attach(mount::create(c"mqueue", &[], &[], DATA_ONLY)?, mount::directory(dev, c"mqueue")?)
 }
 
 /// Shows the caller's terminal as the console, so that `ttyname` finds it. One that has no path on the host,

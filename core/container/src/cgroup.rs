@@ -1,0 +1,152 @@
+//! The cgroup of a container: what it may use, where the kernel can be told so.
+//!
+//! Only version 2. A limit whose controller is not there, as where version 1 has taken it, is an error that says so: a
+//! container that asked for a limit never runs without it.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{ContainerError, syscall};
+
+/// Below the root of the hierarchy; all containers are in it.
+const PARENT: &str = "g8os";
+/// Where version 2 may be mounted: alone, or beside version 1.
+const ROOTS: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
+/// The period in which a processor's time is counted, in us.
+const CPU_PERIOD_US: u64 = 100_000;
+
+/// What a container may use at most; what is absent has no bound.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Memory in bytes; beyond it the whole container is killed. Swap is not used.
+    pub memory_bytes: Option<u64>,
+    /// Processor time in thousandths of one processor.
+    pub cpu_millis: Option<u64>,
+    /// Processes and threads.
+    pub processes: Option<u64>,
+}
+
+impl Limits {
+    /// The files to write, each with its controller.
+    fn settings(&self) -> Vec<(&'static str, &'static str, String)> {
+        let mut settings = Vec::new();
+        if let Some(bytes) = self.memory_bytes {
+            settings.push(("memory", "memory.max", bytes.to_string()));
+            settings.push(("memory", "memory.oom.group", "1".into()));
+            settings.push(("memory", "memory.swap.max", "0".into()));
+        }
+        if let Some(millis) = self.cpu_millis {
+            let quota = millis.saturating_mul(CPU_PERIOD_US / 1000);
+            settings.push(("cpu", "cpu.max", format!("{quota} {CPU_PERIOD_US}")));
+        }
+        if let Some(count) = self.processes {
+            settings.push(("pids", "pids.max", count.to_string()));
+        }
+        settings
+    }
+}
+
+/// A cgroup that is removed, with all that is in it, when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Cgroup {
+    path: PathBuf,
+    /// For clone3.
+    pub(crate) directory: OwnedFd,
+}
+
+impl Cgroup {
+    /// Makes one; none when there are no limits to keep.
+    pub(crate) fn create(name: &str, limits: &Limits) -> Result<Option<Self>, ContainerError> {
+        let settings = limits.settings();
+        if settings.is_empty() {
+            return Ok(None);
+        }
+        let root = ROOTS.iter().map(Path::new).find(|root| root.join("cgroup.controllers").exists());
+        let has = root.map(|root| fs::read_to_string(root.join("cgroup.controllers")).unwrap_or_default());
+        let has = has.unwrap_or_default();
+        let missing =
+            settings.iter().find(|(controller, ..)| !has.split_whitespace().any(|c| c == *controller));
+        if let Some((controller, ..)) = missing {
+            let has = has.trim().to_owned();
+            return Err(ContainerError::NoController { controller, has });
+        }
+        let Some(root) = root else {
+            return Err(ContainerError::NoController { controller: "any", has });
+        };
+        let failed = |step| move |source| ContainerError::Step { step, source };
+        Self::make(root, name, &settings).map(Some).map_err(failed("set the limits"))
+    }
+
+    fn make(root: &Path, name: &str, settings: &[(&str, &str, String)]) -> io::Result<Self> {
+        let parent = root.join(PARENT);
+        match fs::create_dir(&parent) {
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
+            _ => {}
+        }
+        for (controller, ..) in settings {
+            for above in [root, &parent] {
+                fs::write(above.join("cgroup.subtree_control"), format!("+{controller}"))?;
+            }
+        }
+        let path = parent.join(name);
+        // One of this name is left of a container whose maker was killed: nobody else has the name.
+        remove(&path);
+        fs::create_dir(&path)?;
+        let directory = File::open(&path)?.into();
+        let cgroup = Cgroup { path, directory };
+        for (_, file, value) in settings {
+            match fs::write(cgroup.path.join(file), value) {
+                // Kernels without swap have no file for it.
+                Err(e) if e.kind() == io::ErrorKind::NotFound && file.contains("swap") => {}
+                done => done?,
+            }
+        }
+        Ok(cgroup)
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        remove(&self.path);
+    }
+}
+
+/// Kills what is left in a cgroup and removes it. It can stay behind only while the kernel still takes apart what was
+/// killed; the next of this name removes it.
+fn remove(path: &Path) {
+    for _ in 0..100 {
+        match fs::remove_dir(path) {
+            Err(e) if e.kind() == io::ErrorKind::ResourceBusy => {
+                let _ = fs::write(path.join("cgroup.kill"), "1");
+                syscall::pause_ms(5);
+            }
+            _ => return,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_become_the_files_of_their_controllers() {
+        let limits = Limits { memory_bytes: Some(1 << 20), cpu_millis: Some(1500), processes: Some(64) };
+        let written: Vec<_> =
+            limits.settings().into_iter().map(|(_, file, value)| format!("{file}={value}")).collect();
+        assert_eq!(
+            written,
+            [
+                "memory.max=1048576",
+                "memory.oom.group=1",
+                "memory.swap.max=0",
+                "cpu.max=150000 100000",
+                "pids.max=64"
+            ]
+        );
+    }
+}

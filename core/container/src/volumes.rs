@@ -1,0 +1,163 @@
+//! What of the host is shown inside, and files that are put there before anything runs.
+//!
+//! The image decides where its symlinks lead, so every path is looked up with the container's root as the root of all
+//! (openat2 with RESOLVE_IN_ROOT): no link and no `..` leads out, however the names change meanwhile. Nothing of the
+//! image runs yet, and a mount goes to the place that was opened, not to its name.
+//!
+//! Limits: only regular files and directories. A file that lies where a volume comes to lie is covered by it.
+
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path, PathBuf};
+
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, ftruncate, mkdirat, openat, openat2};
+use rustix::io::{Errno, Result};
+use rustix::mount::{MountAttrFlags, OpenTreeFlags, open_tree};
+
+use crate::mount::{self, NO_DEVICES, NO_SETUID, READ_ONLY};
+use crate::{ContainerError, Volume, syscall};
+
+/// Most volumes and most files of a container.
+pub(crate) const COUNT_MAX: usize = 64;
+
+/// A path inside, with the names of the directories that lead to it.
+pub(crate) struct Place {
+    /// `a`, `a/b` for `/a/b/c`: each with its last name.
+    parents: Vec<(CString, CString)>,
+    /// `a/b/c`
+    path: CString,
+    /// `c`
+    name: CString,
+}
+
+impl Place {
+    /// Takes an absolute path without `..` that is not the root itself.
+    pub(crate) fn new(path: &Path) -> std::result::Result<Self, ContainerError> {
+        let refused =
+            ContainerError::Invalid("a path inside must be absolute, without '..', and not the root");
+        let mut names = Vec::new();
+        for part in path.components() {
+            match part {
+                Component::RootDir | Component::CurDir => {}
+                Component::Normal(name) => names.push(name),
+                Component::ParentDir | Component::Prefix(_) => return Err(refused),
+            }
+        }
+        let c = |bytes: &[u8]| {
+            CString::new(bytes).map_err(|_| ContainerError::Invalid("a path contains a NUL byte"))
+        };
+        let Some((last, _)) = names.split_last().filter(|_| path.is_absolute()) else { return Err(refused) };
+        let upto = |count: usize| c(names[..count].iter().collect::<PathBuf>().as_os_str().as_bytes());
+        let parents = (1..names.len())
+            .map(|count| Ok((upto(count)?, c(names[count - 1].as_bytes())?)))
+            .collect::<std::result::Result<_, ContainerError>>()?;
+        Ok(Place { parents, path: upto(names.len())?, name: c(last.as_bytes())? })
+    }
+
+    /// The directory that the last name lies in, made when missing.
+    fn parent(&self, root: &OwnedFd) -> Result<OwnedFd> {
+        let mut parent = open_in(root, c".", OFlags::PATH | OFlags::DIRECTORY)?;
+        for (path, name) in &self.parents {
+            make_directory(&parent, name)?;
+            parent = open_in(root, path, OFlags::PATH | OFlags::DIRECTORY)?;
+        }
+        Ok(parent)
+    }
+
+    /// Opens it as a place to mount on: a directory or a file, made when missing.
+    fn locate(&self, root: &OwnedFd, directory: bool) -> Result<OwnedFd> {
+        let parent = self.parent(root)?;
+        if directory {
+            make_directory(&parent, &self.name)?;
+            return open_in(root, &self.path, OFlags::PATH | OFlags::DIRECTORY);
+        }
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        match openat(&parent, self.name.as_c_str(), flags, Mode::from_raw_mode(0o644)) {
+            Ok(_) | Err(Errno::EXIST) => {}
+            Err(errno) => return Err(errno),
+        }
+        open_in(root, &self.path, OFlags::PATH)
+    }
+}
+
+fn make_directory(parent: &OwnedFd, name: &CStr) -> Result<()> {
+    match mkdirat(parent, name, Mode::from_raw_mode(0o755)) {
+        Ok(()) | Err(Errno::EXIST) => Ok(()),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// Opens a path with `root` as the root of all links and `..` in it.
+fn open_in(root: &OwnedFd, path: &CStr, flags: OFlags) -> Result<OwnedFd> {
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    openat2(root, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve)
+}
+
+/// In the caller: a copy of the mounts at a volume's source.
+pub(crate) fn open(volume: &Volume, privileged: bool) -> std::result::Result<OwnedFd, ContainerError> {
+    let flags =
+        OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::AT_RECURSIVE;
+    let mount = open_tree(CWD, volume.source.as_path(), flags).and_then(|mount| {
+        let mut attributes = if privileged { MountAttrFlags::empty() } else { NO_SETUID | NO_DEVICES };
+        if volume.read_only {
+            attributes |= READ_ONLY;
+        }
+        syscall::add_mount_attributes(&mount, attributes.bits().into())?;
+        match FileType::from_raw_mode(fstat(&mount)?.st_mode) {
+            FileType::Directory | FileType::RegularFile => Ok(mount),
+            // A socket or a device is somebody's on the host.
+            _ => Err(Errno::NOTSUP),
+        }
+    });
+    mount.map_err(|errno| ContainerError::Volume { path: volume.source.clone(), source: errno.into() })
+}
+
+/// In init: puts the mount of a volume where it belongs.
+pub(crate) fn attach(root: &OwnedFd, place: &Place, volume: impl AsFd) -> Result<()> {
+    let directory = FileType::from_raw_mode(fstat(&volume)?.st_mode) == FileType::Directory;
+    mount::attach(volume, place.locate(root, directory)?)
+}
+
+/// In init: writes a file, in place of what it held.
+pub(crate) fn write(root: &OwnedFd, place: &Place, content: &[u8]) -> Result<()> {
+    place.parent(root)?;
+    // Nonblocking, as a FIFO of the image would keep us waiting for ever; truncated only when it is a file.
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let file = openat2(root, place.path.as_c_str(), flags, Mode::from_raw_mode(0o644), resolve)?;
+    if FileType::from_raw_mode(fstat(&file)?.st_mode) != FileType::RegularFile {
+        return Err(Errno::INVAL);
+    }
+    ftruncate(&file, 0)?;
+    let mut left = content;
+    while !left.is_empty() {
+        match rustix::io::write(&file, left) {
+            Ok(0) => return Err(Errno::IO),
+            Ok(count) => left = &left[count..],
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_absolute_below_the_root_and_never_climbs() {
+        for path in ["", "/", "a", "a/b", "/a/../b", "/..", "/a\0b"] {
+            assert!(Place::new(Path::new(path)).is_err(), "{path:?}");
+        }
+        let place = Place::new(Path::new("//a/./b//c/")).unwrap_or_else(|error| panic!("{error}"));
+        let parents: Vec<_> = place
+            .parents
+            .iter()
+            .map(|(path, name)| (path.to_str().unwrap(), name.to_str().unwrap()))
+            .collect();
+        assert_eq!(parents, [("a", "a"), ("a/b", "b")]);
+        assert_eq!((place.path.to_str().unwrap(), place.name.to_str().unwrap()), ("a/b/c", "c"));
+    }
+}
