@@ -70,7 +70,7 @@ check: setup ## Formatting, lints, licences
 bench: setup ## Compare with nydus, EROFS, squashfs, tar, ext4 (root); ARGS=--quick for a look; results in benches/results/
 	$(call step,build,3000,cargo build --release --locked -p flist-tools -p benchmarks)
 	$(call step,build the rival,3000,cargo build --release --locked --manifest-path benches/peers/Cargo.toml --target-dir target/peers)
-	$(call step,a node,3000,cargo bench --locked -p core0 --bench node)
+	$(call step,a node,3000,cargo bench --locked -p core0 --bench node --bench network)
 	@G8_NYDUS_PEER=$(CURDIR)/target/peers/release/nydus-peer target/release/compare $(ARGS)
 
 soak: setup ## Mounts, readers and failures of every kind at once for ten minutes (root); ARGS="--minutes N --seed N"
@@ -78,7 +78,7 @@ soak: setup ## Mounts, readers and failures of every kind at once for ten minute
 	@target/release/soak $(ARGS)
 
 fuzz: ## Fuzz the parsers for a minute each (needs cargo-fuzz and a nightly toolchain)
-	@cd fs/fuzz && for target in root shard map tree frame car; do cargo +nightly fuzz run $$target -- -max_total_time=60; done
+	@cd fs/fuzz && for target in root shard map tree frame car profile elf; do cargo +nightly fuzz run $$target -- -max_total_time=60; done
 
 clean: ## Remove what cargo built
 	cargo clean

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use harness::ipfs::Daemon;
 use harness::rpc::Trick;
-use harness::{Flist, Kubo, Outcome, Rpc, args, compare, debian, skip, store, synthetic, wait};
+use harness::{Flist, Kubo, Outcome, Rpc, args, compare, debian, rootfs, skip, store, synthetic, wait};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// Scheduling noise allowed after a deadline: debug builds on two shared cores are slow.
@@ -112,6 +112,34 @@ fn a_published_tree_is_pinned_whole_and_mounts_from_the_node_alone() {
     kubo.connect(&node.address());
     assert!(kubo.pin(&cid, Duration::from_secs(60)), "kubo pins the flist: {}", kubo.log());
     assert!(kubo.has_pinned(&cid));
+}
+
+#[test]
+fn a_profile_is_pinned_beside_its_flist_and_followed_from_the_node() {
+    let node = match Daemon::js_ipfs() {
+        Ok(node) => node,
+        Err(why) => return skip::skip(&why),
+    };
+    let flist = Flist::new();
+    let source = flist.home().join("source");
+    rootfs::build(&source, &["/bin/true"]);
+    let cid = flist.pack(&source);
+    let reference = flist.ok(args!["profile", "record", cid, "--", "/bin/true"]).text();
+    let profile = reference.split_once("profile=").unwrap().1;
+    publish(&flist, &cid, &node.spec(), &[]);
+    let report = publish(&flist, &reference, &node.spec(), &[]);
+    assert_eq!((&report["sent"], &report["profile"]), (&1.into(), &profile.into()), "{report}");
+    let (mut pins, mut both) = (node.pins(), [cid.as_str(), profile]);
+    pins.sort();
+    both.sort();
+    assert_eq!(pins, both);
+    let user = Flist::new();
+    let mounted = user.mount_with(&reference, &["--from", &node.spec()]);
+    wait::until("the profile is followed to its end", Duration::from_secs(40), || {
+        let said = user.ok(args!["mounts", "--json"]).json()[0]["profile"].clone();
+        said["is_under_way"] == false && said["fetched"] == said["wanted"]
+    });
+    compare::assert_same(&source, mounted.path());
 }
 
 #[test]

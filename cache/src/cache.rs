@@ -251,6 +251,17 @@ impl Cache {
         self.0.workers.run(&Urgency::new(Class::Background), look_up).await
     }
 
+    /// Whether blocks of so many bytes find room without another one going for them.
+    pub fn has_room(&self, bytes: u64) -> bool {
+        match &self.0.disk {
+            Some(disk) => {
+                let DiskStats { bytes: taken, budget, .. } = disk.stats();
+                taken.saturating_add(bytes) <= budget
+            }
+            None => self.0.memory.has_room(bytes),
+        }
+    }
+
     /// What the cache holds and did.
     pub fn stats(&self) -> CacheStats {
         CacheStats {
@@ -394,7 +405,12 @@ async fn fetch_and_keep(
     let end = tokio::time::Instant::now() + FLIGHT_LIMIT;
     let (block, source) = sources.fetch_from(id, &urgency, end.into_std()).await?;
     let Some(inner) = inner.upgrade() else { return Ok(block) };
-    inner.memory.put_block(&block);
+    // What somebody asked for does not make room for what nobody has asked for yet.
+    if urgency.now() < Class::Profile {
+        inner.memory.put_block(&block);
+    } else {
+        inner.memory.put_block_if_room(&block);
+    }
     if source.keep() && inner.disk.is_some() {
         let (keeper, kept) = (Arc::clone(&inner), block.clone());
         let put = move || keeper.disk.as_ref().map(|disk| disk.put(&kept, &frames));

@@ -12,7 +12,9 @@ pub enum Class {
     OnDemand,
     /// Somebody will probably ask for them next.
     ReadAhead,
-    /// Nobody waits: a prefetch, a copy, a check.
+    /// Somebody asked for them the last time.
+    Profile,
+    /// Nobody waits: a copy, a check.
     Background,
 }
 
@@ -58,6 +60,11 @@ impl Urgency {
             }
             rises
         });
+    }
+
+    /// The class now.
+    pub(crate) fn now(&self) -> Class {
+        *self.0.borrow()
     }
 
     /// The class now and its changes.

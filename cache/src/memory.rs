@@ -98,6 +98,22 @@ impl MemoryTier {
         drop(evicted);
     }
 
+    /// The same unless something else would have to go for it.
+    pub(crate) fn put_block_if_room(&self, block: &VerifiedBlock) {
+        let cost = block.bytes().len() as u64;
+        let mut blocks = self.blocks.lock();
+        if blocks.has_room(cost) {
+            let replaced = blocks.put(block.id(), block.clone(), cost);
+            drop(blocks);
+            drop(replaced);
+        }
+    }
+
+    /// Whether stored blocks of so many bytes find room.
+    pub(crate) fn has_room(&self, bytes: u64) -> bool {
+        self.blocks.lock().has_room(bytes)
+    }
+
     pub(crate) fn clear(&self) {
         for shard in &self.frames {
             shard.lock().clear();

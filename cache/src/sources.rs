@@ -47,8 +47,8 @@ const MAX_AT_ONCE: usize = 3;
 /// not hide one that works.
 const OVERDUE: Duration = Duration::from_secs(2);
 /// Blocks that the sources of one mount are asked for at the same time, from the most urgent class on. Read-ahead leaves
-/// a quarter free and the background three, so that an on-demand read never waits behind a full house of them.
-const MAX_BLOCKS: [usize; Class::COUNT] = [32, 24, 8];
+/// a quarter free, a profile two and the background three, so that an on-demand read never waits behind a full house of them.
+const MAX_BLOCKS: [usize; Class::COUNT] = [32, 24, 16, 8];
 /// Pauses before the sources are asked again: 100 ms to 1 s, and up to as much again by chance, so that many readers do not
 /// come back all at once.
 const PAUSES: ExponentialBuilder = ExponentialBuilder::new()

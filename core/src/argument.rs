@@ -9,7 +9,7 @@ pub use interface::{HardwareAddress, InterfaceName};
 pub use path::AbsolutePath;
 
 /// A refused text in an error: its start, quoted.
-fn shown(text: &str) -> String {
+pub fn shown(text: &str) -> String {
     let start: String = text.chars().take(64).collect();
     if start.len() < text.len() { format!("{start:?}...") } else { format!("{start:?}") }
 }

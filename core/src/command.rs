@@ -7,6 +7,7 @@
 mod bridge;
 mod btrfs;
 mod config;
+mod container_net;
 mod disk;
 mod error;
 mod filesystem;

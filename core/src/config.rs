@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::argument::Network;
 use crate::command::Role;
 use crate::domain::nft::InputPolicy;
+use crate::sys::netlink::Cidr;
 
 /// `core0.toml`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
@@ -20,6 +22,8 @@ pub struct Config {
     pub firewall: Firewall,
     /// How the node is reached.
     pub redis: Redis,
+    /// The network of containers.
+    pub network: NetworkConfig,
 }
 
 /// How the node is reached.
@@ -32,6 +36,21 @@ pub struct Redis {
     /// network. It is not shown.
     #[serde(skip_serializing)]
     pub password_sha256: Option<String>,
+}
+
+/// The network of containers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct NetworkConfig {
+    /// The node's address on the default bridge, and its network: another one where the node has neighbours in it.
+    pub containers: Network,
+}
+
+impl Default for NetworkConfig {
+    fn default() -> Self {
+        let containers = Cidr { address: [172, 18, 0, 1].into(), prefix: 16 };
+        Self { containers: Network(containers) }
+    }
 }
 
 /// What comes into the node.

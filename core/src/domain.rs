@@ -2,6 +2,7 @@
 
 pub mod bridge;
 pub mod btrfs;
+pub mod container_net;
 pub mod disk;
 pub mod filesystem;
 pub mod flist;
@@ -10,9 +11,12 @@ pub mod ip;
 pub mod nft;
 pub mod process;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use self::bridge::BridgeError;
+use crate::config::Config;
 use crate::paths::Paths;
 
 /// How long the end of what runs for the domains may take; the node has five seconds for all of its end.
@@ -27,29 +31,43 @@ pub struct Domains {
     pub firewall: Arc<nft::Firewall>,
     /// The bridges.
     pub bridges: Arc<bridge::Bridges>,
+    /// The networks of containers.
+    pub networks: Arc<container_net::Networks>,
 }
 
 impl Domains {
     /// Those of a node with these folders.
-    pub fn new(paths: &Paths, input: nft::InputPolicy) -> Self {
-        let firewall = Arc::new(nft::Firewall::new(input));
+    pub fn new(paths: &Paths, config: &Config) -> Result<Self, BridgeError> {
+        let firewall = Arc::new(nft::Firewall::new(config.firewall.input));
         let bridges = Arc::new(bridge::Bridges::new(paths.run().join("bridges"), firewall.clone()));
-        Domains { files: Arc::default(), firewall, bridges }
+        let (folder, network) = (paths.run().join("networks"), config.network.containers.0);
+        let networks = container_net::Networks::new(folder, network, bridges.clone(), firewall.clone())?;
+        Ok(Domains { files: Arc::default(), firewall, bridges, networks: Arc::new(networks) })
     }
 
-    /// Takes up what a manager before this one left. A node without its bridges is still one that can be commanded.
-    pub async fn start(&self) {
+    /// Takes up what a manager before this one left, and the networks of the containers that live. A node without its
+    /// bridges is still one that can be commanded.
+    pub async fn start(&self, containers: &BTreeSet<container_net::Id>) {
         if let Err(error) = self.firewall.restore().await {
             tracing::error!(%error, "the firewall is not what the configuration says");
         }
         if let Err(error) = self.bridges.recover().await {
             tracing::error!(%error, "the bridges are not looked after");
         }
+        if let Err(error) = self.networks.recover(containers).await {
+            tracing::error!(%error, "the networks of containers are not looked after");
+        }
     }
 
     /// Ends what runs for the domains. What does not end in time is killed with the manager.
     pub async fn stop(&self) {
-        if tokio::time::timeout(STOP, self.bridges.stop()).await.is_err() {
+        let stop = async {
+            if let Err(error) = self.networks.stop().await {
+                tracing::error!(%error, "the default bridge stays");
+            }
+            self.bridges.stop().await;
+        };
+        if tokio::time::timeout(STOP, stop).await.is_err() {
             tracing::warn!("what serves the bridges did not end in time");
         }
     }

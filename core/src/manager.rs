@@ -4,6 +4,7 @@
 
 mod keeper;
 
+use std::collections::BTreeSet;
 use std::fs::{DirBuilder, File, Permissions};
 use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
@@ -134,8 +135,8 @@ async fn work(
     let jobs = Jobs::new(parts, limits);
     let began = Instant::now();
     let machine = is_machine();
-    let domains = Domains::new(&paths, config.firewall.input);
-    domains.start().await;
+    let domains = Domains::new(&paths, &config).context("network.containers of the configuration")?;
+    domains.start(&BTreeSet::new()).await;
     let node = Arc::new(Node { jobs, services, domains, paths, config, logs: logs.clone(), began, machine });
     let writer = tokio::spawn(answers.run(Link::new(&access)?, logs.clone()));
     tokio::spawn(outlet.run(Link::new(&access)?));

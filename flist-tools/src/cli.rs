@@ -109,6 +109,9 @@ impl Global {
 pub enum Command {
     /// Pack a directory tree into an flist and print its CID
     Pack(PackArgs),
+    /// Record what a command reads first, so that it starts faster elsewhere
+    #[command(subcommand)]
+    Profile(ProfileCommand),
     /// Put an flist where others find it: a store, an archive, an IPFS node
     Publish(PublishArgs),
     /// Let a name stand for an flist
@@ -225,6 +228,38 @@ pub struct PublishArgs {
     /// Name of the pin on an IPFS node, which shows as flist:NAME [default: the CID]
     #[arg(long, value_name = "NAME", value_parser = pin_name)]
     pub name: Option<String>,
+    /// Leave the profile out that the reference names (?profile=CID)
+    #[arg(long)]
+    pub no_profile: bool,
+}
+
+/// `flist profile`
+#[derive(Debug, Subcommand)]
+pub enum ProfileCommand {
+    /// Run a command as `run` does, store the profile of what it reads, and print the reference that names it
+    Record(ProfileRecordArgs),
+    /// Show what a profile says
+    Show {
+        /// CID of a profile, or an flist with ?profile=CID
+        #[arg(value_name = "REF")]
+        reference: String,
+    },
+}
+
+/// `flist profile record`
+///
+/// The profile names the blocks that the command reads, in the order of the first time. It is an object of its own in the
+/// first --to; the flist and its address stay as they are. Who mounts or runs CID?profile=PROFILE has these blocks on their
+/// way before the command asks for them. What the command prints goes to stderr, and the reference to stdout; that it
+/// fails is said and no obstacle.
+#[derive(Args, Debug)]
+pub struct ProfileRecordArgs {
+    /// What it is for [default: the command]
+    #[arg(long, value_name = "TEXT")]
+    pub label: Option<String>,
+    /// What to run, and how.
+    #[command(flatten)]
+    pub run: RunArgs,
 }
 
 /// `flist name`
@@ -287,6 +322,9 @@ pub struct MountOptions {
     /// Honour device nodes
     #[arg(long)]
     pub dev: bool,
+    /// Do not follow the profile that the reference names (?profile=CID): fetch what is read and no more
+    #[arg(long)]
+    pub no_profile: bool,
 }
 
 /// `flist mount`

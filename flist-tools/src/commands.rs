@@ -13,6 +13,7 @@ mod mount;
 mod mounts;
 mod name;
 mod pack;
+mod profile;
 mod publish;
 mod run;
 mod serve;
@@ -30,6 +31,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
     let global = &cli.global;
     match cli.command {
         Command::Pack(args) => pack::run(global, &args),
+        Command::Profile(command) => profile::run(global, &command),
         Command::Publish(args) => publish::run(global, &args),
         Command::Name(command) => name::run(global, &command),
         Command::Mount(args) => mount::run(global, &args),

@@ -76,6 +76,8 @@ pub struct Wanted {
     pub id: BlockId,
     /// The sources of `--from`, then those that the reference hints at.
     pub sources: Vec<Spec>,
+    /// The profile that the reference names.
+    pub profile: Option<BlockId>,
 }
 
 impl Wanted {
@@ -106,7 +108,7 @@ pub fn wanted(global: &Global, reference: &str) -> anyhow::Result<Wanted> {
         }
     }
     network::meet(&nodes, resolved.hints.peers(global.reach())?)?;
-    Ok(Wanted { id: resolved.id, sources })
+    Ok(Wanted { id: resolved.id, sources, profile: resolved.hints.profile() })
 }
 
 /// The threads that fetch and decode. A source that hangs in a system call does not keep the program alive.

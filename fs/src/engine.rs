@@ -32,6 +32,7 @@ pub use live::Last;
 pub use spec::{Mode, MountSpec, MountStatus};
 
 use crate::image::Image;
+use crate::replay::{Replay, Way};
 use crate::source::{SourceOptions, open_sources_of};
 use images::Images;
 use mount::{Mount, Parts};
@@ -153,8 +154,15 @@ impl Engine {
         let began = Instant::now();
         let options = SourceOptions { open_by: Some(began + spec.deadline), ..spec.source_options };
         let sources = open_sources_of(id, &spec.sources, options)?;
+        let way = || Way { cache: self.cache.clone(), sources: sources.clone(), deadline: spec.deadline };
+        let replay = spec.profile.map(|profile| Replay::begin(profile, way(), self.runtime().handle()));
         let opened = Image::open(id, &self.cache, &sources, Some(&self.cache_dir), began + spec.deadline);
         let image = self.images.get_or(id, || self.runtime().block_on(opened))?;
+        let replay = replay.map(|(replay, opened)| {
+            // One that has ended already waits for no image.
+            let _ = opened.send(image.clone());
+            Arc::new(replay)
+        });
         let opened_in = began.elapsed();
         let parts = Parts {
             spec,
@@ -164,6 +172,7 @@ impl Engine {
             sources,
             cache_dir: &self.cache_dir,
             runtime: self.runtime().handle(),
+            replay,
         };
         let mount = Mount::start(&parts, opened_in, &self.probe)?;
         let mount = self.keep(mount);

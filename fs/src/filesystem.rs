@@ -5,8 +5,11 @@
 //! a thread of the kernel's queue never sleeps for a source.
 
 mod ahead;
+mod along;
 mod around;
 mod gather;
+mod program;
+mod recorder;
 
 use std::ops::Range;
 use std::pin::pin;
@@ -23,8 +26,12 @@ use crate::erofs::{self, Inode, Nid, TreeError};
 use crate::format::{Part, Place};
 use crate::image::Image;
 use crate::log_quota::LogQuota;
+use crate::replay::Replay;
 use ahead::Streams;
 use gather::Gather;
+pub use program::Begins;
+use program::Programs;
+use recorder::Recorder;
 
 /// Runs of frames of one read that are fetched at the same time.
 const PARALLEL: usize = 8;
@@ -104,6 +111,11 @@ pub struct Filesystem {
     waiting: Semaphore,
     streams: Streams,
     ahead: Arc<Semaphore>,
+    /// Stored bytes that are fetched along with what somebody waits for.
+    along: AtomicU64,
+    programs: Programs,
+    recorder: Option<Recorder>,
+    replay: Option<Arc<Replay>>,
     counters: Counters,
     logged: LogQuota,
 }
@@ -167,6 +179,7 @@ impl<'a> Here<'a> {
     fn take(&mut self, piece: Piece<'_>) -> bool {
         match piece {
             Piece::Frame { block, frame, from, len } => {
+                self.fs.note(block);
                 match self.fs.cache.get_now(&self.fs.image.map.block(block), frame) {
                     Some((plain, hit)) => {
                         self.fs.count(hit);
@@ -200,9 +213,33 @@ impl Filesystem {
             waiting,
             streams: Streams::default(),
             ahead: Arc::new(Semaphore::new(MAX_AHEAD)),
+            along: AtomicU64::new(0),
+            programs: Programs::default(),
+            recorder: None,
+            replay: None,
             counters: Counters::default(),
             logged: LogQuota::new(),
         }
+    }
+
+    /// The same, and it records which blocks are read.
+    pub fn recording(self) -> Self {
+        Filesystem { recorder: Some(Recorder::default()), ..self }
+    }
+
+    /// The same, and while this profile is followed nothing else is fetched along with what readers wait for.
+    pub fn following(self, replay: Arc<Replay>) -> Self {
+        Filesystem { replay: Some(replay), ..self }
+    }
+
+    /// The blocks that were read so far, by their numbers in the order of the first time, if they are recorded.
+    pub fn recorded(&self) -> Option<Vec<u32>> {
+        self.recorder.as_ref().map(Recorder::blocks)
+    }
+
+    /// What the profile that it follows has done.
+    pub fn replay(&self) -> Option<&Arc<Replay>> {
+        self.replay.as_ref()
     }
 
     /// The image.
@@ -260,10 +297,10 @@ impl Filesystem {
         let (inode, len) = self.readable(nid, offset, size)?;
         let mut pieces = Vec::new();
         self.pieces(&inode, offset, len, &mut |piece| {
-            pieces.push(piece);
+            pieces.push(self.noted(piece));
             true
         })?;
-        self.gather(pieces, len, deadline).await
+        self.gather(pieces, len, Class::OnDemand.until(deadline)).await
     }
 
     /// [`Filesystem::read_now`] of a data space itself, for the kernel that maps files to it.
@@ -281,92 +318,29 @@ impl Filesystem {
         address: u64,
         len: u32,
     ) -> Result<Contents, FsError> {
-        let deadline = Instant::now() + self.deadline;
+        let terms = Class::OnDemand.until(Instant::now() + self.deadline);
         let _turn = self.waiting.acquire().await.expect("the semaphore is never closed");
         let mut pieces = Vec::new();
         for part in self.image.map.parts(device, address, len.into()) {
             self.frames(part, &mut |piece| {
-                pieces.push(piece);
+                pieces.push(self.noted(piece));
                 true
             });
         }
-        self.gather(pieces, len.into(), deadline).await
+        self.gather(pieces, len.into(), terms).await
     }
 
-    /// Has `runtime` fetch what the reader of `len` bytes at `address` will want next, when it reads on and on.
-    pub fn read_ahead(
-        self: &Arc<Self>,
-        device: erofs::Device,
-        address: u64,
-        len: u64,
-        runtime: &tokio::runtime::Handle,
-    ) {
-        if let Some(range) = self.streams.follow(device, address, len) {
-            self.fetch_ahead(device, range, runtime);
+    /// A piece that somebody reads.
+    fn noted<'a>(&self, piece: Piece<'a>) -> Piece<'a> {
+        if let Some((block, _)) = piece.frame() {
+            self.note(block);
         }
+        piece
     }
 
-    /// The same where the reader has to wait for a source. When it does not read on and on, what lies around is worth the
-    /// while of a far one.
-    pub fn read_ahead_of_missing(
-        self: &Arc<Self>,
-        device: erofs::Device,
-        address: u64,
-        len: u64,
-        runtime: &tokio::runtime::Handle,
-    ) {
-        match self.streams.follow(device, address, len) {
-            Some(range) => self.fetch_ahead(device, range, runtime),
-            None => self.fetch_around(device, address, runtime),
-        }
-    }
-
-    fn fetch_around(self: &Arc<Self>, device: erofs::Device, address: u64, runtime: &tokio::runtime::Handle) {
-        for block in around::blocks(&self.image.map, device, address, self.sources.carries()) {
-            let Ok(slot) = self.ahead.clone().try_acquire_owned() else { return };
-            let fs = self.clone();
-            runtime.spawn(async move {
-                let _slot = slot;
-                let terms = Class::ReadAhead.until(Instant::now() + fs.deadline);
-                if let Err(error) = fs.cache.bring(&fs.image.map.block(block), &fs.sources, terms).await {
-                    // Who really reads it will be told.
-                    tracing::debug!(%error, "not fetched along");
-                }
-            });
-        }
-    }
-
-    fn fetch_ahead(
-        self: &Arc<Self>,
-        device: erofs::Device,
-        range: Range<u64>,
-        runtime: &tokio::runtime::Handle,
-    ) {
-        let map = &self.image.map;
-        let Some(end) = map.extents(device).last().map(|last| last.end().min(range.end)) else { return };
-        if end <= range.start {
-            return;
-        }
-        let mut wanted: Vec<(u32, usize)> = Vec::new();
-        for part in map.parts(device, range.start, end - range.start) {
-            self.frames(part, &mut |piece| {
-                // Many small files lie in one frame.
-                wanted.extend(piece.frame().filter(|frame| wanted.last() != Some(frame)));
-                true
-            });
-        }
-        for run in runs(wanted.into_iter()) {
-            // A favour: with enough of them under way the reader asks itself.
-            let Ok(slot) = self.ahead.clone().try_acquire_owned() else { return };
-            let fs = self.clone();
-            runtime.spawn(async move {
-                let _slot = slot;
-                let terms = Class::ReadAhead.until(Instant::now() + fs.deadline);
-                if let Err(error) = fs.fetch(run, terms).await {
-                    // Who really reads it will be told.
-                    tracing::debug!(%error, "not read ahead");
-                }
-            });
+    fn note(&self, block: u32) {
+        if let Some(recorder) = &self.recorder {
+            recorder.note(block);
         }
     }
 
@@ -381,9 +355,9 @@ impl Filesystem {
 
     /// Joins pieces in order. A few runs of frames are fetched at the same time, and each is let go when its pieces are
     /// joined, so a map that scatters a read over a thousand blocks costs time and not memory.
-    async fn gather(&self, pieces: Vec<Piece<'_>>, len: u64, deadline: Instant) -> Result<Contents, FsError> {
-        let fetches = stream::iter(runs(pieces.iter().filter_map(Piece::frame)))
-            .map(|run| self.fetch(run, Class::OnDemand.until(deadline)));
+    async fn gather(&self, pieces: Vec<Piece<'_>>, len: u64, terms: Terms) -> Result<Contents, FsError> {
+        let fetches =
+            stream::iter(runs(pieces.iter().filter_map(Piece::frame))).map(|run| self.fetch(run, terms));
         let mut fetched = pin!(fetches.buffered(PARALLEL));
         let mut gathered = Gather::new(len);
         // The run that the last piece was in, and the number of its first frame.

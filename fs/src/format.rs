@@ -6,10 +6,12 @@
 
 pub mod map;
 pub mod piece;
+pub mod profile;
 pub mod root;
 pub mod shard;
 
 pub use map::{BlockMap, Extent, MapBuilder, Part, Place};
+pub use profile::Profile;
 pub use root::{Root, RunConfig};
 
 /// Why the bytes of a metadata object are not what the format says.

@@ -28,7 +28,7 @@ use fuser::{
 use g8_cache::GetError;
 
 use crate::erofs::{self, FileKind, Inode, Nid};
-use crate::filesystem::{Filesystem, FsError};
+use crate::filesystem::{Begins, Filesystem, FsError};
 use attr::{file_attr, file_type};
 pub use push::Pusher;
 pub use space::{ImageSpaces, Space, SpaceEdge, Spaces};
@@ -287,7 +287,7 @@ impl fuser::Filesystem for Edge {
                 }
             }
             Ok(None) => {
-                let (fs, pusher) = (self.fs.clone(), self.pusher.clone());
+                let (fs, pusher, runtime) = (self.fs.clone(), self.pusher.clone(), self.runtime.clone());
                 let waiting = pusher.waiting(ino, offset, size);
                 self.runtime.spawn(async move {
                     match fs.read(nid, offset, size).await {
@@ -295,6 +295,9 @@ impl fuser::Filesystem for Edge {
                             reply.data(contents.as_ref());
                             drop(waiting);
                             pusher.surplus(ino, nid, offset, contents.as_ref().len() as u64);
+                            if offset == 0 {
+                                fs.follow_program(Begins::File(nid), contents.as_ref(), &runtime);
+                            }
                         }
                         Err(e) => reply.error(failed(&fs, nid, offset, &e)),
                     }

@@ -38,6 +38,8 @@ pub struct PublishOptions {
     pub deadline: Duration,
     /// What the pin is called, where pins have names.
     pub name: String,
+    /// A profile of the flist, to be published beside it.
+    pub profile: Option<BlockId>,
 }
 
 /// How far it is, for a progress bar. Bytes that were there already count as done.
@@ -82,6 +84,9 @@ pub struct PublishReport {
     /// Name of the pin on a node that has names for them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pin: Option<String>,
+    /// The profile that was published with it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub profile: Option<BlockId>,
 }
 
 /// Why an flist is not published.
@@ -99,6 +104,9 @@ pub enum PublishError {
     /// What the address names is none.
     #[error("{0} is not a valid flist")]
     Format(BlockId, #[source] FormatError),
+    /// The profile is none, or one of another flist.
+    #[error("{0} is no profile of this flist: use --no-profile to publish without it")]
+    Profile(BlockId, #[source] FormatError),
     /// An object of it cannot be had.
     #[error("an object of the flist cannot be had: check the address, or name more sources with --from")]
     Get(#[from] GetError),
@@ -155,7 +163,7 @@ pub async fn publish(
         progress: progress.clone(),
         stop: stop.clone(),
     };
-    let plan = Plan::of(id, sources, options.deadline).await?;
+    let plan = Plan::of(id, options.profile, sources, options.deadline).await?;
     progress.total.store(plan.data_bytes, Ordering::Relaxed);
     let done = match sink {
         Spec::Dir(path) => dir::publish(&plan, &objects, path).await?,
@@ -173,6 +181,7 @@ pub async fn publish(
         sent_bytes: done.sent_bytes,
         seconds: began.elapsed().as_secs_f64(),
         pin: done.pin,
+        profile: plan.profile,
     })
 }
 

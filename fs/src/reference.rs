@@ -7,6 +7,7 @@
 //!        / TAG                                       a name of this user: `flist tag`
 //! hint   = "gw=" URL                                 a gateway that may have it
 //!        / "peer=" MULTIADDR                         a node that may have it
+//!        / "profile=" CID                            what will be read first, at most one (`format::profile`)
 //! ```
 //!
 //! `%`, `&`, `#`, `+` and spaces in a hint are percent-encoded. Hints are a stranger's advice: there are few, they hold no

@@ -14,8 +14,9 @@ use std::sync::LazyLock;
 
 use g8_cache::{BlockId, Codec, EncodeOptions, Encoder, StoredBlock};
 use g8_fs::car::{Index, Limits, Writer};
+use g8_fs::elf::Head;
 use g8_fs::erofs::Tree;
-use g8_fs::format::{Root, piece, shard};
+use g8_fs::format::{Profile, Root, piece, shard};
 use g8_fs::pack::PackOptions;
 
 /// Valid inputs of each target.
@@ -27,6 +28,8 @@ struct Seeds {
     tree: Vec<Vec<u8>>,
     frame: Vec<Vec<u8>>,
     car: Vec<Vec<u8>>,
+    profile: Vec<Vec<u8>>,
+    elf: Vec<Vec<u8>>,
 }
 
 static SEEDS: LazyLock<Seeds> = LazyLock::new(|| {
@@ -57,6 +60,16 @@ static SEEDS: LazyLock<Seeds> = LazyLock::new(|| {
             writer.put(&StoredBlock::new(*id, bytes.clone()).unwrap().verify().unwrap()).unwrap();
         }
         seeds.car.push(writer.finish().unwrap());
+    }
+    let flist = BlockId::of(Codec::DagCbor, b"flist");
+    for (label, blocks) in [("", vec![]), ("python3", vec![3, 0, 70_000]), ("all", (0..300).collect())] {
+        seeds.profile.push(Profile::new(flist, label, blocks).to_bytes().unwrap());
+    }
+    // A program and a library: their headers, and where they name others.
+    for program in [std::env::current_exe().unwrap(), "/bin/sh".into()] {
+        let bytes = fs::read(program).unwrap();
+        let dynamic = Head::parse(&bytes).unwrap().dynamic;
+        seeds.elf.push([&bytes[..1024], &bytes[dynamic.start as usize..dynamic.end as usize]].concat());
     }
     seeds.shard.push(shard::encode(&[BlockId::of(Codec::Raw, b"alone")]).unwrap());
     for (frame_len, plain) in
@@ -160,6 +173,8 @@ fn smoke(name: &str, seeds: &[Vec<u8>], rounds: usize, target: fn(&[u8])) {
 fn seeds_are_accepted() {
     let seeds = &*SEEDS;
     assert!(seeds.root.iter().all(|bytes| Root::from_bytes(bytes).is_ok()));
+    assert!(seeds.profile.iter().all(|bytes| Profile::from_bytes(bytes).is_ok()));
+    assert!(seeds.elf.iter().all(|bytes| Head::parse(bytes).is_some()));
     assert!(seeds.shard.iter().all(|bytes| shard::decode(bytes).is_ok()));
     assert!(
         seeds
@@ -174,6 +189,16 @@ fn seeds_are_accepted() {
 #[test]
 fn no_root_panics_or_breaks_its_promises() {
     smoke("root", &SEEDS.root, 600_000, fuzz::fuzz_root);
+}
+
+#[test]
+fn no_profile_panics_or_breaks_its_promises() {
+    smoke("profile", &SEEDS.profile, 300_000, fuzz::fuzz_profile);
+}
+
+#[test]
+fn no_program_panics_or_breaks_its_promises() {
+    smoke("elf", &SEEDS.elf, 300_000, fuzz::fuzz_elf);
 }
 
 #[test]

@@ -18,7 +18,7 @@ use super::results::Extras;
 
 pub(super) use erofs::NAME as EROFS;
 pub(super) use far::{DOWNLOAD, FUSE as FAR_FUSE, KERNEL as FAR_KERNEL, NYDUS as FAR_NYDUS};
-pub(super) use far::{FUSE_STALLED, FUSE_THREE, KERNEL_STALLED, KERNEL_THREE};
+pub(super) use far::{FUSE_PROFILE, FUSE_STALLED, FUSE_THREE, KERNEL_PROFILE, KERNEL_STALLED, KERNEL_THREE};
 pub(super) use flist::{FUSE as FLIST_FUSE, KERNEL as FLIST_KERNEL, PACK as FLIST};
 pub(super) use nydus::{NAME as NYDUS, program as nydus_program};
 pub(super) use plain::NAME as EXT4;
@@ -135,6 +135,7 @@ impl Contenders {
         let mut readers = Vec::new();
         for mode in flist::modes()? {
             readers.push(far(far::How::Flist(mode)));
+            readers.push(far(far::How::Profiled(mode)));
             if distance == Distance::Lan {
                 readers.push(Box::new(flist::Flist::new(mode)));
             }

@@ -4,8 +4,8 @@ use comfy_table::{Table, presets};
 use serde_json::{Value, json};
 
 use super::contender::{
-    DOWNLOAD, EROFS, EXT4, FAR_FUSE, FAR_KERNEL, FAR_NYDUS, FLIST, FLIST_FUSE, FLIST_KERNEL, FUSE_STALLED,
-    FUSE_THREE, KERNEL_STALLED, KERNEL_THREE, NYDUS,
+    DOWNLOAD, EROFS, EXT4, FAR_FUSE, FAR_KERNEL, FAR_NYDUS, FLIST, FLIST_FUSE, FLIST_KERNEL, FUSE_PROFILE,
+    FUSE_STALLED, FUSE_THREE, KERNEL_PROFILE, KERNEL_STALLED, KERNEL_THREE, NYDUS,
 };
 use super::part::{self, digits};
 use super::results::Results;
@@ -73,6 +73,8 @@ const FIGURES: &[Figure] = &[
     figure("python from far away: time", FAR_FUSE, "wan/start", Cost(FAR_NYDUS), AtMost(1.0)),
     figure("python from far away: time", FAR_KERNEL, "wan/start", Cost(DOWNLOAD), AtMost(0.4)),
     figure("python from far away: time", FAR_FUSE, "wan/start", Cost(DOWNLOAD), AtMost(0.4)),
+    figure("python from far away: time", KERNEL_PROFILE, "wan/start", Cost(DOWNLOAD), AtMost(0.4)),
+    figure("python from far away: time", FUSE_PROFILE, "wan/start", Cost(DOWNLOAD), AtMost(0.4)),
     figure("cold reads, p99", KERNEL_STALLED, "stall/p99", Cost(KERNEL_THREE), AtMost(2.0)),
     figure("cold reads, p99", FUSE_STALLED, "stall/p99", Cost(FUSE_THREE), AtMost(2.0)),
 ];

@@ -6,7 +6,7 @@ use futures::FutureExt;
 use proptest::prelude::*;
 
 use super::*;
-use Class::{Background, OnDemand, ReadAhead};
+use Class::{Background, OnDemand, Profile, ReadAhead};
 
 impl Gate {
     /// Places taken, and waiters.
@@ -64,24 +64,25 @@ fn order_of_entry(holder: Guest, guests: &mut Vec<(&'static str, Guest)>) -> Vec
 
 #[test]
 fn the_most_urgent_enters_first_and_within_a_class_the_first_to_come() {
-    let gate = Gate::new([1; 3]);
+    let gate = Gate::new([1; 4]);
     let holder = Guest::arrive(&gate, Background);
     let arrivals = [
         ("b1", Background),
         ("r1", ReadAhead),
         ("d1", OnDemand),
         ("b2", Background),
+        ("p1", Profile),
         ("d2", OnDemand),
         ("r2", ReadAhead),
     ];
     let mut guests = arrivals.map(|(name, class)| (name, Guest::arrive(&gate, class))).into();
-    assert_eq!(order_of_entry(holder, &mut guests), ["d1", "d2", "r1", "r2", "b1", "b2"]);
+    assert_eq!(order_of_entry(holder, &mut guests), ["d1", "d2", "r1", "r2", "p1", "b1", "b2"]);
     assert_eq!(gate.counts(), (0, 0));
 }
 
 #[test]
 fn who_rises_joins_the_end_of_the_more_urgent_queue() {
-    let gate = Gate::new([1; 3]);
+    let gate = Gate::new([1; 4]);
     let holder = Guest::arrive(&gate, OnDemand);
     let arrivals = [("b1", Background), ("b2", Background), ("r", ReadAhead), ("d", OnDemand)];
     let mut guests: Vec<_> = arrivals.map(|(name, class)| (name, Guest::arrive(&gate, class))).into();
@@ -95,7 +96,7 @@ fn who_rises_joins_the_end_of_the_more_urgent_queue() {
 
 #[test]
 fn places_are_kept_free_for_the_more_urgent() {
-    let gate = Gate::new([4, 3, 1]);
+    let gate = Gate::new([4, 3, 2, 1]);
     let arrive = |class| {
         let mut guest = Guest::arrive(&gate, class);
         (guest.is_in(), guest)
@@ -116,7 +117,7 @@ fn places_are_kept_free_for_the_more_urgent() {
 
 #[test]
 fn who_goes_away_before_or_after_its_turn_takes_no_place_along() {
-    let gate = Gate::new([1; 3]);
+    let gate = Gate::new([1; 4]);
     let holder = Guest::arrive(&gate, OnDemand);
     let (first, second) = (Guest::arrive(&gate, OnDemand), Guest::arrive(&gate, OnDemand));
     let mut third = Guest::arrive(&gate, Background);
@@ -140,7 +141,7 @@ enum Step {
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let class = prop::sample::select(vec![OnDemand, ReadAhead, Background]);
+    let class = prop::sample::select(vec![OnDemand, ReadAhead, Profile, Background]);
     let step = prop_oneof![
         3 => class.clone().prop_map(Step::Arrive),
         1 => (any::<prop::sample::Index>(), class).prop_map(|(who, class)| Step::Raise(who, class)),
@@ -157,7 +158,7 @@ struct Model {
 }
 
 impl Model {
-    fn settle(&mut self, limits: [usize; 3]) {
+    fn settle(&mut self, limits: [usize; Class::COUNT]) {
         loop {
             let taken = self.guests.iter().filter(|guest| guest.2).count();
             let next = self.guests.iter_mut().filter(|guest| !guest.2).min_by_key(|guest| guest.1);
@@ -172,7 +173,7 @@ impl Model {
 proptest! {
     #[test]
     fn after_any_steps_exactly_the_right_guests_are_in(steps in steps(), limits in prop::sample::select(
-        vec![[1, 1, 1], [2, 1, 1], [3, 3, 3], [4, 3, 1]],
+        vec![[1, 1, 1, 1], [2, 1, 1, 1], [3, 3, 3, 3], [4, 3, 2, 1]],
     )) {
         let gate = Gate::new(limits);
         let mut model = Model::default();
@@ -217,7 +218,7 @@ proptest! {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_hundred_thousand_who_go_away_at_random_lose_no_place() {
-    const LIMITS: [usize; 3] = [4, 3, 1];
+    const LIMITS: [usize; Class::COUNT] = [4, 3, 2, 1];
     const GONE: usize = 100_000;
     let (gate, inside, gone) = (Gate::new(LIMITS), AtomicUsize::new(0), AtomicUsize::new(0));
     let shared = Arc::new((gate, inside, gone));
@@ -231,7 +232,7 @@ async fn a_hundred_thousand_who_go_away_at_random_lose_no_place() {
                     state ^= state << 13;
                     state ^= state >> 7;
                     state ^= state << 17;
-                    let class = |bits: u64| [OnDemand, ReadAhead, Background][(bits % 3) as usize];
+                    let class = |bits: u64| [OnDemand, ReadAhead, Profile, Background][(bits % 4) as usize];
                     let urgency = Urgency::new(class(state >> 8));
                     let mut entering = Box::pin(gate.enter(&urgency));
                     let mut entered = None;

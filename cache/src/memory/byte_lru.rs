@@ -50,6 +50,11 @@ impl<K: Hash + Eq, V: Clone> ByteLru<K, V> {
         gone
     }
 
+    /// Whether a value of `cost` bytes is kept and nothing goes for it.
+    pub(super) fn has_room(&self, cost: u64) -> bool {
+        self.bytes.saturating_add(cost).saturating_add(ENTRY_COST) <= self.budget
+    }
+
     pub(super) fn clear(&mut self) {
         self.entries.clear();
         self.bytes = 0;

@@ -71,6 +71,11 @@ async fn a_full_house_of_read_ahead_leaves_places_for_who_waits() {
     }
     settle().await;
     assert_eq!(origin.asked.lock().len(), 8, "a quarter for the background");
+    for number in 50..90 {
+        fetch(&mut readers, &sources, number, Class::Profile);
+    }
+    settle().await;
+    assert_eq!(origin.asked.lock().len(), 16, "half with a profile");
     for number in 100..140 {
         fetch(&mut readers, &sources, number, Class::ReadAhead);
     }
@@ -82,12 +87,12 @@ async fn a_full_house_of_read_ahead_leaves_places_for_who_waits() {
     settle().await;
     assert_eq!(origin.asked.lock()[24..], (200..208).collect::<Vec<_>>(), "and the rest at once");
 
-    origin.lets.add_permits(120);
+    origin.lets.add_permits(160);
     while let Some(reader) = readers.join_next().await {
         reader.unwrap();
     }
     let asked = origin.asked.lock().clone();
-    let strictly: Vec<usize> = (208..240).chain(116..140).chain(8..40).collect();
+    let strictly: Vec<usize> = (208..240).chain(108..140).chain(58..90).chain(8..40).collect();
     assert_eq!(asked[32..], strictly, "strict priority, first come first served within a class");
 }
 

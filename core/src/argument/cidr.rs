@@ -2,6 +2,8 @@
 
 use std::str::FromStr;
 
+use serde::{Serialize, Serializer};
+
 use super::from_text;
 use crate::sys::netlink::Cidr;
 
@@ -14,6 +16,12 @@ impl FromStr for Network {
 
     fn from_str(text: &str) -> Result<Self, String> {
         text.parse().map(Network).map_err(|e: crate::sys::netlink::NoCidr| e.to_string())
+    }
+}
+
+impl Serialize for Network {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
     }
 }
 

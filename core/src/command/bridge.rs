@@ -122,6 +122,16 @@ impl Command for Delete {
     type Output = ();
 
     async fn run(self, context: &Context) -> Result<(), CommandError> {
-        Ok(context.node.domains.bridges.delete(&self.name).await?)
+        let domains = &context.node.domains;
+        let users = domains.networks.users(&self.name);
+        if !users.is_empty() {
+            let list: Vec<String> = users.iter().map(ToString::to_string).collect();
+            return Err(CommandError::precondition(format!(
+                "bridge {} is used by the containers {}: terminate them first",
+                self.name,
+                list.join(", ")
+            )));
+        }
+        Ok(domains.bridges.delete(&self.name).await?)
     }
 }

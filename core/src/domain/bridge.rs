@@ -27,6 +27,7 @@ use crate::sys::netlink::{self, Cidr, Link, Netlink};
 
 /// Most bridges of a node.
 const MAX_BRIDGES: usize = 1000;
+
 /// Why there is no such bridge, or still one.
 #[derive(Debug, thiserror::Error)]
 pub enum BridgeError {
@@ -91,6 +92,32 @@ impl Bridges {
         }
         let links = Netlink::open().await?.links().await?;
         Ok(links.into_iter().filter(Link::is_bridge).map(|link| link.name).collect())
+    }
+
+    /// What a bridge of ours is; `None` when somebody else made it, or nobody.
+    pub fn find(&self, name: &str) -> Result<Option<Plan>, BridgeError> {
+        let record = self.records.read(name)?;
+        Ok(record.filter(|(_, stage)| *stage == Stage::Made).map(|(plan, _)| plan))
+    }
+
+    /// Makes a bridge, unless it is there and just that.
+    pub async fn ensure(self: &Arc<Self>, plan: &Plan) -> Result<(), BridgeError> {
+        // With the lock, nobody is just making or removing it.
+        let servers = self.servers.lock().await;
+        if self.find(&plan.name)?.as_ref() == Some(plan) {
+            match Netlink::open().await?.link(&plan.name).await {
+                Ok(_) => return Ok(()),
+                // Somebody removed the link alone, and whoever makes it removes the rest.
+                Err(netlink::Error::NoLink(_)) => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+        drop(servers);
+        match self.create(plan).await {
+            // Somebody was faster.
+            Err(BridgeError::Exists(_)) if self.find(&plan.name)?.as_ref() == Some(plan) => Ok(()),
+            made => made,
+        }
     }
 
     /// Makes a bridge. When this is dropped, what was made of it is undone.

@@ -91,6 +91,8 @@ pub fn mount(plan: Plan) -> Result<MountStatus, FlistError> {
         allow_other: true,
         deadline_ms: settings.deadline.as_millis() as u64,
         hold: false,
+        profile: None,
+        record: false,
     });
     let mut arguments = vec![ROLE.into()];
     arguments.extend(settings.daemon_arguments()?);

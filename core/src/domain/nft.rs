@@ -5,6 +5,7 @@
 //! add to what other tables drop: `nft.open_port` matters when the own input chain drops, which is a choice of the
 //! configuration, or when nothing else does.
 
+mod forward;
 mod layout;
 mod rule;
 
@@ -13,6 +14,7 @@ use std::sync::Arc;
 
 use tokio::sync::Mutex;
 
+pub use forward::{Forward, Protocol};
 pub use layout::InputPolicy;
 pub use rule::{Rule, ShownRule};
 
@@ -133,6 +135,13 @@ impl Firewall {
         let _turn = self.turn.lock().await;
         // What is added twice is there once, so a removal never fails for what was missing.
         self.change(&(elements("add", network) + &elements("delete", network))).await
+    }
+
+    /// Makes these the forwarded ports of the node, and no others. Whoever calls knows all of them, so that nothing that
+    /// was left behind or taken away by somebody else stays so.
+    pub async fn set_forwards(&self, forwards: &[Forward]) -> Result<(), NftError> {
+        let _turn = self.turn.lock().await;
+        self.change(&forward::script(forwards)).await
     }
 
     async fn change(&self, elements: &str) -> Result<(), NftError> {

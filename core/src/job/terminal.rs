@@ -65,9 +65,11 @@ async fn pass(link: &mut Link, key: &str, terminal: &AsyncFd<OwnedFd>, typed: &m
             loop {
                 tokio::select! {
                     popped = &mut popped => break popped,
-                    entry = typed.recv() => match entry {
-                        Some(entry) if act(terminal, entry).await.is_ok() => {}
-                        Some(_) | None => return,
+                    entry = typed.recv() => {
+                        let Some(entry) = entry else { return };
+                        if act(terminal, entry).await.is_err() {
+                            return;
+                        }
                     }
                 }
             }
@@ -82,10 +84,12 @@ async fn pass(link: &mut Link, key: &str, terminal: &AsyncFd<OwnedFd>, typed: &m
             }
         };
         let entry = serde_json::from_slice::<Entry>(&raw).ok().filter(|_| raw.len() <= ENTRY_MAX);
-        match entry.filter(Entry::is_sound) {
-            Some(entry) if act(terminal, entry).await.is_ok() => {}
-            Some(_) => return,
-            None => tracing::warn!("an entry of {key} is dropped: it is no data and no size"),
+        let Some(entry) = entry.filter(Entry::is_sound) else {
+            tracing::warn!("an entry of {key} is dropped: it is no data and no size");
+            continue;
+        };
+        if act(terminal, entry).await.is_err() {
+            return;
         }
     }
 }

@@ -49,6 +49,8 @@ pub fn request(
         allow_other: false,
         deadline_ms: global.deadline().as_millis() as u64,
         hold: false,
+        profile: wanted.profile.filter(|_| !options.no_profile),
+        record: false,
     })
 }
 

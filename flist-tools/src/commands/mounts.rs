@@ -52,7 +52,17 @@ pub fn run(global: &Global) -> anyhow::Result<()> {
 fn table(mounts: &[MountStatus]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
-    table.set_header(["MOUNTPOINT", "REF", "MODE", "PID", "READ", "FETCHED", "HITS (MEM/DISK)", "ERRORS"]);
+    table.set_header([
+        "MOUNTPOINT",
+        "REF",
+        "MODE",
+        "PID",
+        "READ",
+        "FETCHED",
+        "HITS (MEM/DISK)",
+        "PROFILE",
+        "ERRORS",
+    ]);
     for m in mounts {
         table.add_row([
             Cell::new(output::name(m.mountpoint.as_os_str().as_bytes())),
@@ -62,6 +72,7 @@ fn table(mounts: &[MountStatus]) -> Table {
             Cell::new(output::size(m.bytes_read)),
             Cell::new(output::size(m.bytes_fetched)),
             Cell::new(format!("{}/{}", m.hits.memory, m.hits.disk)),
+            Cell::new(m.profile.as_ref().map(|p| format!("{}/{}", p.fetched, p.wanted)).unwrap_or_default()),
             Cell::new(m.errors),
         ]);
     }

@@ -21,7 +21,8 @@ pub fn run(global: &Global, args: &PublishArgs) -> anyhow::Result<()> {
     let sinks = defaults::sinks(global)?;
     let sources = wanted.open_sources(Instant::now() + global.deadline())?;
     let name = format!("{PIN}{}", args.name.clone().unwrap_or_else(|| wanted.id.to_string()));
-    let options = PublishOptions { deadline: global.deadline(), name };
+    let profile = wanted.profile.filter(|_| !args.no_profile);
+    let options = PublishOptions { deadline: global.deadline(), name, profile };
     let runtime = runtime()?;
     let stop = runtime.block_on(async { stop_on_signal() })?;
     let mut reports = Vec::new();
@@ -47,8 +48,9 @@ fn tell(report: &PublishReport) -> anyhow::Result<()> {
     let PublishReport { cid, to, objects, sent, .. } = report;
     let (bytes, sent_bytes) = (output::size(report.bytes), output::size(report.sent_bytes));
     let pin = report.pin.as_ref().map(|pin| format!(", pinned as {pin}")).unwrap_or_default();
+    let profile = report.profile.map(|profile| format!("?profile={profile}")).unwrap_or_default();
     output::line(format_args!(
-        "{cid} is in {to}{pin}: {objects} objects of {bytes}, {sent} of {sent_bytes} were sent"
+        "{cid}{profile} is in {to}{pin}: {objects} objects of {bytes}, {sent} of {sent_bytes} were sent"
     ))
 }
 

@@ -4,49 +4,82 @@
 
 use std::ffi::CString;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
-use g8_fs::daemon::MountRequest;
+use g8_fs::daemon::{Client, MountRequest, Reply, Request};
 use g8_fs::format::RunConfig;
 
 use crate::cli::{Global, Net, RunArgs};
 use crate::commands::mount;
+use crate::defaults;
 use crate::exit::{Quiet, WithCode};
-use crate::session::{Session, wanted};
+use crate::session::{Session, Wanted, wanted};
 use g8_container::{Command, Network, Spec, Upper, resolve_user};
 
 /// As docker's: what failed before the command could run.
 const FAILED: u8 = 125;
+/// How long the daemon may take to say what was read.
+const ANSWERS: Duration = Duration::from_secs(10);
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 pub fn run(global: &Global, args: &RunArgs) -> anyhow::Result<()> {
-    let code = contained(global, args).map_err(|source| WithCode { code: FAILED, source })?;
+    let ran =
+        wanted(global, &args.reference).and_then(|wanted| contained(global, &wanted, args, Watch::None));
+    let (code, _) = ran.map_err(|source| WithCode { code: FAILED, source })?;
     match code {
         0 => Ok(()),
         code => Err(Quiet(u8::try_from(code).unwrap_or(u8::MAX)).into()),
     }
 }
 
-fn contained(global: &Global, args: &RunArgs) -> anyhow::Result<i32> {
+/// What is watched while a command runs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Watch {
+    /// Nothing.
+    None,
+    /// Which blocks are read, for the first time and in order.
+    Blocks,
+}
+
+/// Runs the command in a container; its exit code, and the blocks that were read if they are watched.
+pub fn contained(
+    global: &Global,
+    wanted: &Wanted,
+    args: &RunArgs,
+    watch: Watch,
+) -> anyhow::Result<(i32, Vec<u32>)> {
     if !rustix::process::geteuid().is_root() {
         bail!("run needs root, for its namespaces and mounts");
     }
-    let wanted = wanted(global, &args.reference)?;
-    let config = Session::of(global, &wanted)?.fs.image().root.config.clone();
+    let config = Session::of(global, wanted)?.fs.image().root.config.clone();
     let place = tempfile::Builder::new().prefix("flist-run-").tempdir().context("making a mountpoint")?;
-    let request = mount::request(global, &wanted, place.path(), &args.options)?;
-    // Root of the container is somebody else, to whom the mount must be open.
+    let request = mount::request(global, wanted, place.path(), &args.options)?;
     // The connection holds the mount: it goes when this process does, however it ends.
     let suid = args.options.suid || args.privileged;
-    let (status, hold) =
-        mount::mount(global, MountRequest { hold: true, suid, allow_other: true, ..request })?;
-    let result = spec(args, &config, &status.mountpoint, &status.reference)
-        .and_then(|(spec, command)| Ok(g8_container::run(&spec, &command)?));
+    let record = watch == Watch::Blocks;
+    let profile = request.profile.filter(|_| !record);
+    // Root of the container is somebody else, to whom the mount must be open.
+    let request = MountRequest { hold: true, suid, allow_other: true, profile, record, ..request };
+    let (status, hold) = mount::mount(global, request)?;
+    let result = spec(args, &config, &status.mountpoint, &status.reference).and_then(|(spec, command)| {
+        let code = g8_container::run(&spec, &command)?;
+        Ok((code, if record { recorded(global, &status.mountpoint)? } else { Vec::new() }))
+    });
     drop(hold);
     // The daemon unmounts when it sees the connection end; the directory can go only after that.
     g8_fs::engine::mountpoint::unmount(&status.mountpoint, true)?;
     place.close().context("removing the mountpoint")?;
     result
+}
+
+/// Asks the daemon what was read of a mount.
+fn recorded(global: &Global, mountpoint: &Path) -> anyhow::Result<Vec<u32>> {
+    let client = Client::new(&defaults::cache(global)?, None);
+    match client.ask(&Request::Recorded { mountpoint: mountpoint.to_owned() }, ANSWERS)? {
+        (Reply::Recorded(blocks), _) => Ok(blocks),
+        (other, _) => bail!("the daemon answered with {other:?}"),
+    }
 }
 
 /// The container that `args` ask for, on the image mounted at `lower`.

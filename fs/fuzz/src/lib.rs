@@ -8,8 +8,9 @@ use std::collections::{HashMap, HashSet};
 use g8_cache::{BlockDesc, BlockId, Codec, StoredBlock};
 use g8_fs::car::parse::{self, Parsed};
 use g8_fs::car::{self, Index, Limits};
+use g8_fs::elf;
 use g8_fs::erofs::{self, BLOCK_SIZE, DeviceSizes, FileKind, Inode, Nid, Summary, Tree};
-use g8_fs::format::{BlockMap, Part, Place, Root, map, piece, root, shard};
+use g8_fs::format::{BlockMap, Part, Place, Profile, Root, map, piece, profile, root, shard};
 
 /// The bytes of a root.
 pub fn fuzz_root(data: &[u8]) {
@@ -22,6 +23,36 @@ pub fn fuzz_root(data: &[u8]) {
     let shards = root.shard_ids().expect("links were judged");
     assert!(shards.iter().all(|id| id.codec() == Codec::DagCbor));
     assert_eq!(shards.len() as u64, root.blocks.div_ceil(shard::MAX_LINKS as u64));
+}
+
+/// The bytes of a profile.
+pub fn fuzz_profile(data: &[u8]) {
+    let Ok(profile) = Profile::from_bytes(data) else { return };
+    assert_eq!(
+        profile.to_bytes().expect("what was decoded can be encoded"),
+        data,
+        "one profile, one encoding"
+    );
+    assert!(profile.blocks.len() <= profile::MAX_BLOCKS && profile.label.len() <= profile::MAX_LABEL);
+    assert_eq!(profile.blocks.iter().collect::<HashSet<_>>().len(), profile.blocks.len());
+    let flist = profile.flist().expect("the link was judged");
+    let count = profile.blocks.iter().max().map_or(0, |last| *last as usize + 1);
+    assert!(profile.judge_for(flist, count).is_ok());
+    assert!(count == 0 || profile.judge_for(flist, count - 1).is_err());
+}
+
+/// The beginning of a file, and behind it what is taken for its dynamic section.
+pub fn fuzz_elf(data: &[u8]) {
+    let Some(head) = elf::Head::parse(data) else { return };
+    assert!(head.dynamic.end - head.dynamic.start <= elf::MAX_DYNAMIC);
+    assert!(head.relocated.start <= head.relocated.end);
+    assert!(head.needed(data).len() <= data.len() / 16);
+    for range in head.interpreter.iter().chain([&head.dynamic]) {
+        let part = usize::try_from(range.start).ok().and_then(|start| data.get(start..));
+        if let Some(name) = part.and_then(elf::string) {
+            assert!(!name.is_empty() && !name.contains(&0));
+        }
+    }
 }
 
 /// The bytes of a CAR.

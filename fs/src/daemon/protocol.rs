@@ -4,7 +4,7 @@ use std::io::{self, BufRead, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use g8_cache::{CacheStats, SourceStats};
+use g8_cache::{BlockId, CacheStats, SourceStats};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -30,6 +30,11 @@ pub enum Request {
     },
     /// List the mounts.
     Mounts,
+    /// What was read of a mount that records it.
+    Recorded {
+        /// Where it is mounted.
+        mountpoint: PathBuf,
+    },
     /// The sources of a mount.
     SourceList {
         /// Where it is mounted.
@@ -90,6 +95,12 @@ pub struct MountRequest {
     pub deadline_ms: u64,
     /// End the mount when the client's connection ends.
     pub hold: bool,
+    /// The profile of what will be read first.
+    #[serde(default)]
+    pub profile: Option<BlockId>,
+    /// Record what is read.
+    #[serde(default)]
+    pub record: bool,
 }
 
 impl MountRequest {
@@ -105,6 +116,8 @@ impl MountRequest {
             dev: self.dev,
             allow_other: self.allow_other,
             deadline: Duration::from_millis(self.deadline_ms),
+            profile: self.profile,
+            record: self.record,
         }
     }
 }
@@ -119,6 +132,8 @@ pub enum Reply {
     Done,
     /// All mounts.
     Mounts(Vec<MountStatus>),
+    /// The blocks that were read, by their numbers in the order of the first time.
+    Recorded(Vec<u32>),
     /// The sources of a mount, in the order they are asked.
     Sources(Vec<SourceStats>),
     /// State of the cache.

@@ -267,6 +267,10 @@ fn answer(engine: &Engine, stream: UnixStream, client: Leaving) -> io::Result<()
             Ok(()) => Reply::Done,
             Err(e) => Reply::Refused(Refusal::new(&e)),
         },
+        Request::Recorded { mountpoint } => match engine.recorded(&mountpoint) {
+            Ok(blocks) => Reply::Recorded(blocks),
+            Err(e) => Reply::Refused(Refusal::new(&e)),
+        },
         Request::SourceList { mountpoint } => sources(engine.sources(&mountpoint)),
         Request::SourceAdd { mountpoint, source, deadline_ms } => match caller.shares_mounts() {
             Ok(()) => {

@@ -73,6 +73,9 @@ pub enum MountError {
         #[source]
         source: AddError,
     },
+    /// Nobody asked for it when it was mounted.
+    #[error("what is read of {0} is not recorded")]
+    NotRecorded(PathBuf),
     /// The source is not removed.
     #[error("source {spec} of {mountpoint} is not removed")]
     NotRemoved {

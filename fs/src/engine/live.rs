@@ -1,4 +1,4 @@
-//! Changing the sources of a mount while it is read.
+//! Looking at a mount, and changing its sources, while it is read.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -22,6 +22,11 @@ impl Engine {
     /// The sources of the mount seen at `path`, in the order they are asked.
     pub fn sources(&self, path: &Path) -> Result<Vec<SourceStats>, MountError> {
         Ok(self.mount_at(path)?.sources().snapshot())
+    }
+
+    /// The blocks that were read so far of the mount seen at `path`, by their numbers in the order of the first time.
+    pub fn recorded(&self, path: &Path) -> Result<Vec<u32>, MountError> {
+        self.mount_at(path)?.recorded().ok_or_else(|| MountError::NotRecorded(path.to_owned()))
     }
 
     /// Has a mount ask `spec` too, after those it asks already; opening it may take `limit`. The same is refused as when

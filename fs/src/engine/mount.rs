@@ -17,6 +17,7 @@ use super::spec::{Hits, Mode, MountSpec, MountStatus};
 use super::{fuse_mode, probe};
 use crate::filesystem::Filesystem;
 use crate::image::Image;
+use crate::replay::Replay;
 use crate::source::SourceOptions;
 
 /// What a mount is made of, and where.
@@ -28,6 +29,7 @@ pub(super) struct Parts<'a> {
     pub sources: Sources,
     pub cache_dir: &'a Path,
     pub runtime: &'a tokio::runtime::Handle,
+    pub replay: Option<Arc<Replay>>,
 }
 
 impl Parts<'_> {
@@ -39,7 +41,12 @@ impl Parts<'_> {
     /// when a read-ahead fails, before the reader sees the error.
     pub(super) fn filesystem(&self, tries: u32) -> Arc<Filesystem> {
         let deadline = self.spec.deadline / tries;
-        Arc::new(Filesystem::new(self.image.clone(), self.cache.clone(), self.sources.clone(), deadline))
+        let fs = Filesystem::new(self.image.clone(), self.cache.clone(), self.sources.clone(), deadline);
+        let fs = if self.spec.record { fs.recording() } else { fs };
+        Arc::new(match &self.replay {
+            Some(replay) => fs.following(replay.clone()),
+            None => fs,
+        })
     }
 }
 
@@ -104,6 +111,11 @@ impl Mount {
         self.made.fs.sources()
     }
 
+    /// The blocks that were read so far, if they are recorded.
+    pub(super) fn recorded(&self) -> Option<Vec<u32>> {
+        self.made.fs.recorded()
+    }
+
     /// How they are treated.
     pub(super) fn source_options(&self) -> SourceOptions {
         self.source_options
@@ -118,7 +130,12 @@ impl Mount {
     pub(super) fn on_end(&self, ended: impl FnOnce() + Send + 'static) {
         let location = self.made.location.clone();
         let kernel = self.made.kernel.clone();
+        let replay = self.made.fs.replay().cloned();
         self.made.session.then(move || {
+            // Reads that still wait hold the file system, and nobody waits for these.
+            if let Some(replay) = replay {
+                replay.stop();
+            }
             match kernel {
                 Some(kernel) => kernel.detach_remains(&location),
                 None => fuse_mode::detach(&location),
@@ -168,6 +185,7 @@ impl Mount {
                 disk: counters.disk_hits.load(Ordering::Relaxed),
             },
             sources,
+            profile: fs.replay().map(|replay| replay.status()),
         }
     }
 }

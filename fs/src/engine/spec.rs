@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use g8_cache::SourceStats;
+use g8_cache::{BlockId, SourceStats};
 use serde::{Deserialize, Serialize};
 
+use crate::replay::ProfileStatus;
 use crate::source::{SourceOptions, Spec};
 
 /// How a mount reaches the kernel.
@@ -52,6 +53,10 @@ pub struct MountSpec {
     pub allow_other: bool,
     /// How long a read, and the opening of the image, may take.
     pub deadline: Duration,
+    /// The profile of what will be read first.
+    pub profile: Option<BlockId>,
+    /// Record what is read, to make a profile of it.
+    pub record: bool,
 }
 
 impl MountSpec {
@@ -60,9 +65,9 @@ impl MountSpec {
         self.sources.iter().filter_map(Spec::local_path)
     }
 
-    /// Whether blocks come a long way, or are treated as if they did.
+    /// Whether blocks come a long way, or are treated as if they did. What is recorded is for those.
     pub(super) fn is_remote(&self) -> bool {
-        self.source_options.cache_local || self.sources.iter().any(Spec::is_remote)
+        self.record || self.source_options.cache_local || self.sources.iter().any(Spec::is_remote)
     }
 }
 
@@ -108,4 +113,7 @@ pub struct MountStatus {
     pub hits: Hits,
     /// Each source and what it gave.
     pub sources: Vec<SourceStats>,
+    /// The profile that is followed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile: Option<ProfileStatus>,
 }

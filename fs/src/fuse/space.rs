@@ -19,7 +19,7 @@ use fuser::{
 
 use super::{FOREVER, ROOT, Trimmer, failed, negotiate};
 use crate::erofs::{BLOCK_SIZE, Device};
-use crate::filesystem::Filesystem;
+use crate::filesystem::{Begins, Filesystem};
 
 /// The files, by their inode numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,10 +94,13 @@ impl ImageSpaces {
             reply.data(contents.as_ref());
             return self.fs.read_ahead(device, offset, len.into(), &self.runtime);
         }
-        let fs = self.fs.clone();
+        let (fs, runtime) = (self.fs.clone(), self.runtime.clone());
         let read = async move {
             match fs.read_space(device, offset, len).await {
-                Ok(contents) => reply.data(contents.as_ref()),
+                Ok(contents) => {
+                    reply.data(contents.as_ref());
+                    fs.follow_program(Begins::At(device, offset), contents.as_ref(), &runtime);
+                }
                 Err(e) => reply.error(failed(&fs, space.name(), offset, &e)),
             }
         };

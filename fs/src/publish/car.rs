@@ -19,7 +19,7 @@ const BUFFER: usize = 1 << 20;
 pub(super) async fn publish(plan: &Plan, objects: &Objects, path: &Path) -> Result<Done, PublishError> {
     let failed = |error: io::Error| PublishError::Archive(path.to_owned(), error);
     let file = aside(path).map_err(failed)?;
-    let mut archive = Writer::new(BufWriter::with_capacity(BUFFER, file), &[plan.id]).map_err(failed)?;
+    let mut archive = Writer::new(BufWriter::with_capacity(BUFFER, file), &plan.roots()).map_err(failed)?;
     let mut blocks = objects.stream(plan.root_first());
     let mut done = Done::default();
     while let Some(block) = blocks.next().await {

@@ -63,6 +63,11 @@ pub(super) async fn publish(
     let version = run.node.version().await.map_err(run.told())?;
     run.waits = !version.says_what_it_lacks() || (run.is_silent().await? && run.is_silent().await?);
     run.rounds().await?;
+    if let Some(profile) = plan.profile {
+        // It came with the rest; its own pin keeps it, and with it the flist.
+        let name = version.names_pins().then(|| format!("{}?profile", options.name));
+        patiently(|| run.node.pin(&profile, name.as_deref(), run.silence)).await.map_err(run.told())?;
+    }
     let pin = if version.names_pins() { run.name(&options.name).await } else { None };
     if !run.is_pinned().await? {
         return Err(PublishError::NoPin(run.to));

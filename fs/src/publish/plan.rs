@@ -8,12 +8,12 @@ use futures::stream::{self, StreamExt};
 use g8_cache::{BlockId, Codec, Sources};
 
 use super::PublishError;
-use crate::format::{FormatError, Root, shard};
+use crate::format::{FormatError, Profile, Root, shard};
 
 /// Shards fetched at the same time.
 const PARALLEL: usize = 8;
 
-/// Every object of an flist, each once.
+/// Every object of an flist, each once, and of what is published beside it.
 #[derive(Debug)]
 pub(super) struct Plan {
     /// The flist.
@@ -22,18 +22,31 @@ pub(super) struct Plan {
     pub(super) data_bytes: u64,
     /// All but the data blocks as an archive has them: the root, then what it links to.
     metadata: Vec<BlockId>,
+    /// A profile of it, which links to it.
+    pub(super) profile: Option<BlockId>,
     /// Each shard with its blocks.
     shards: Vec<(BlockId, Vec<BlockId>)>,
 }
 
 impl Plan {
-    pub(super) async fn of(id: BlockId, sources: &Sources, deadline: Duration) -> Result<Plan, PublishError> {
+    pub(super) async fn of(
+        id: BlockId,
+        profile: Option<BlockId>,
+        sources: &Sources,
+        deadline: Duration,
+    ) -> Result<Plan, PublishError> {
         if id.codec() != Codec::DagCbor {
             return Err(PublishError::NotAnFlist(id));
         }
         let invalid = |error: FormatError| PublishError::Format(id, error);
         let root = sources.fetch_verified(id, Instant::now() + deadline).await?;
         let root = Root::from_bytes(root.bytes()).map_err(invalid)?;
+        if let Some(profile) = profile {
+            let block = sources.fetch_verified(profile, Instant::now() + deadline).await?;
+            let judged = Profile::from_bytes(block.bytes())
+                .and_then(|of_it| of_it.judge_for(id, usize::try_from(root.blocks).unwrap_or(usize::MAX)));
+            judged.map_err(|error| PublishError::Profile(profile, error))?;
+        }
         let mut seen = HashSet::from([id]);
         let mut metadata = vec![id];
         let pieces =
@@ -59,12 +72,18 @@ impl Plan {
             let what = format!("the root claims {} blocks, its shards link to {links} or more", root.blocks);
             return Err(invalid(FormatError::field("blocks", what)));
         }
-        Ok(Plan { id, data_bytes: root.stored_bytes, metadata, shards })
+        Ok(Plan { id, data_bytes: root.stored_bytes, metadata, profile, shards })
+    }
+
+    /// What nothing else links to: the flist, and a profile of it.
+    pub(super) fn roots(&self) -> Vec<BlockId> {
+        [self.id].into_iter().chain(self.profile).collect()
     }
 
     /// How many objects there are.
     pub(super) fn len(&self) -> usize {
-        self.metadata.len() + self.shards.iter().map(|(_, blocks)| 1 + blocks.len()).sum::<usize>()
+        let beside = usize::from(self.profile.is_some());
+        beside + self.metadata.len() + self.shards.iter().map(|(_, blocks)| 1 + blocks.len()).sum::<usize>()
     }
 
     /// Depth first, as an archive has them.
@@ -75,6 +94,7 @@ impl Plan {
             ids.push(*shard);
             ids.extend(blocks);
         }
+        ids.extend(self.profile);
         ids
     }
 
@@ -84,6 +104,7 @@ impl Plan {
         ids.extend(self.metadata[1..].iter().rev());
         ids.extend(self.shards.iter().map(|(shard, _)| shard));
         ids.push(self.id);
+        ids.extend(self.profile);
         ids
     }
 }

@@ -1,9 +1,10 @@
-//! Hints: where a reference says that blocks may be.
+//! Hints: where a reference says that blocks may be, and which of them will be wanted first.
 
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
+use g8_cache::{BadId, BlockId, Codec};
 use multiaddr::{Multiaddr, Protocol};
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
 
@@ -18,11 +19,12 @@ const MAX_HINT: usize = 1024;
 const ENCODED: &AsciiSet =
     &CONTROLS.add(b' ').add(b'%').add(b'&').add(b'#').add(b'+').add(b'"').add(b'<').add(b'>');
 
-/// Gateways and nodes that may have the blocks of an flist.
+/// Gateways and nodes that may have the blocks of an flist, and the profile that says which are wanted first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Hints {
     gateways: Vec<Gateway>,
     peers: Vec<Multiaddr>,
+    profile: Option<BlockId>,
 }
 
 /// How far hints are followed.
@@ -39,7 +41,7 @@ pub enum Reach {
 #[derive(Debug, thiserror::Error)]
 pub enum BadHint {
     /// Nothing that we know.
-    #[error("unknown hint {0:?}: a hint is gw=URL or peer=MULTIADDR")]
+    #[error("unknown hint {0:?}: a hint is gw=URL, peer=MULTIADDR or profile=CID")]
     Unknown(String),
     /// Too many.
     #[error("more than {MAX_HINTS} {0} hints")]
@@ -50,6 +52,14 @@ pub enum BadHint {
     /// Not a gateway. The text is not repeated: credentials may be in it.
     #[error("a gw hint is not the URL of a gateway")]
     Gateway(#[source] BadAddress),
+    /// Not a profile.
+    #[error(
+        "the profile {0:?} is no address of one: `flist profile record` prints it, beginning with bafyrei"
+    )]
+    Profile(String, #[source] Option<BadId>),
+    /// Which one counts?
+    #[error("a reference has one profile, not two")]
+    TwoProfiles,
     /// Somebody's credentials are nobody else's business.
     #[error("the hint {0} has credentials: name it with --from instead")]
     Credentials(Gateway),
@@ -75,7 +85,7 @@ pub enum BadHint {
 impl Hints {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.gateways.is_empty() && self.peers.is_empty()
+        self.gateways.is_empty() && self.peers.is_empty() && self.profile.is_none()
     }
 
     /// Those of `others` that are not here follow, as many as there is room for.
@@ -89,6 +99,17 @@ impl Hints {
         }
         add(&mut self.gateways, &others.gateways);
         add(&mut self.peers, &others.peers);
+        self.profile = self.profile.or(others.profile);
+    }
+
+    /// The profile of what will be read first.
+    pub fn profile(&self) -> Option<BlockId> {
+        self.profile
+    }
+
+    /// The same hints with this profile instead.
+    pub fn with_profile(self, profile: BlockId) -> Hints {
+        Hints { profile: Some(profile), ..self }
     }
 
     /// The gateways as sources, each of which goes no further than `reach`, wherever it is redirected or its name leads.
@@ -115,19 +136,26 @@ impl Hints {
         let kind = match key {
             "gw" => "gw",
             "peer" => "peer",
+            "profile" => "profile",
             _ => return Err(BadHint::Unknown(key.chars().take(20).collect())),
         };
         if value.len() > MAX_HINT {
             return Err(BadHint::Text(kind));
         }
         let value = percent_decode_str(value).decode_utf8().map_err(|_| BadHint::Text(kind))?;
-        let held = if kind == "gw" { self.gateways.len() } else { self.peers.len() };
+        let held = match kind {
+            "gw" => self.gateways.len(),
+            "peer" => self.peers.len(),
+            _ => 0,
+        };
         if held >= MAX_HINTS {
             return Err(BadHint::TooMany(kind));
         }
         match kind {
             "gw" => self.gateways.push(gateway(&value)?),
-            _ => self.peers.push(peer(&value)?),
+            "peer" => self.peers.push(peer(&value)?),
+            _ if self.profile.is_some() => return Err(BadHint::TwoProfiles),
+            _ => self.profile = Some(profile(&value)?),
         }
         Ok(())
     }
@@ -139,6 +167,15 @@ fn gateway(text: &str) -> Result<Gateway, BadHint> {
         return Err(BadHint::Credentials(gateway));
     }
     Ok(gateway)
+}
+
+fn profile(text: &str) -> Result<BlockId, BadHint> {
+    let shown = || text.chars().filter(|c| !c.is_control()).take(100).collect::<String>();
+    match text.parse::<BlockId>() {
+        Ok(id) if id.codec() == Codec::DagCbor => Ok(id),
+        Ok(_) => Err(BadHint::Profile(shown(), None)),
+        Err(error) => Err(BadHint::Profile(shown(), Some(error))),
+    }
 }
 
 /// A node is at an address or a host, and has an identity that it is known by.
@@ -194,7 +231,8 @@ impl fmt::Display for Hints {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let gateways = self.gateways.iter().map(|gateway| ("gw", gateway.to_string()));
         let peers = self.peers.iter().map(|peer| ("peer", peer.to_string()));
-        for (index, (key, value)) in gateways.chain(peers).enumerate() {
+        let profile = self.profile.iter().map(|profile| ("profile", profile.to_string()));
+        for (index, (key, value)) in gateways.chain(peers).chain(profile).enumerate() {
             let separator = if index == 0 { "" } else { "&" };
             write!(f, "{separator}{key}={}", utf8_percent_encode(&value, ENCODED))?;
         }

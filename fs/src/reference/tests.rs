@@ -57,6 +57,9 @@ fn what_is_no_reference_says_why() {
         ("/ipns/a/b".into(), "is no name"),
         (format!("ipns://{}", "x".repeat(254)), "is no name"),
         (format!("{cid}?x=y"), "unknown hint"),
+        (format!("{cid}?profile=x"), "no address of one"),
+        (format!("{cid}?profile={}", BlockId::of(Codec::Raw, b"data")), "no address of one"),
+        (format!("{cid}?profile={cid}&profile={cid}"), "one profile, not two"),
         (format!("{cid}?gw"), "not the URL of a gateway"),
         (format!("{cid}?gw=ftp://a"), "not the URL of a gateway"),
         (format!("{cid}?gw=http://a?b"), "not the URL of a gateway"),
@@ -110,6 +113,21 @@ fn hints_lead_to_public_addresses_unless_the_user_says_otherwise() {
 }
 
 #[test]
+fn a_profile_is_printed_back_and_that_of_the_reference_comes_before_that_of_its_name() {
+    let (one, two) = (BlockId::of(Codec::DagCbor, b"one"), BlockId::of(Codec::DagCbor, b"two"));
+    let reference = parse(&format!("{}?profile={one}&gw=https://a.example", id()));
+    assert_eq!(reference.hints.profile(), Some(one));
+    assert_eq!(reference.to_string(), format!("{}?gw=https://a.example&profile={one}", id()));
+    let mut hints = Hints::default();
+    hints.extend(&reference.hints);
+    assert_eq!(hints.profile(), Some(one));
+    let mut hints = hints.with_profile(two);
+    hints.extend(&reference.hints);
+    assert_eq!(hints.profile(), Some(two));
+    assert!(!Hints::default().with_profile(two).is_empty());
+}
+
+#[test]
 fn names_become_addresses_in_one_place() {
     use crate::names::{Entry, Kind, Names};
     let dir = tempfile::tempdir().unwrap();
@@ -138,7 +156,7 @@ proptest! {
     }
 
     #[test]
-    fn no_hints_panic_and_what_is_printed_reads_back(text in "(gw|peer)=(https?://|/ip4/|/dns/)\\PC{0,60}(&gw=http://[a-z%&#+?/.0-9]{1,20}){0,3}") {
+    fn no_hints_panic_and_what_is_printed_reads_back(text in "(gw|peer|profile)=(https?://|/ip4/|/dns/)\\PC{0,60}(&gw=http://[a-z%&#+?/.0-9]{1,20}){0,3}") {
         if let Ok(hints) = text.parse::<Hints>() {
             prop_assert_eq!(hints.to_string().parse::<Hints>().unwrap(), hints);
         }
@@ -151,7 +169,7 @@ proptest! {
             1 => "ipns://k51qzi5uqu5dlvj2baxnqndepeb86cbk3ng7n3i46uzyxzyqj2xjonzllnv0v8".into(),
             _ => "a/tag.1".into(),
         };
-        let mut text = format!("{target}?peer={PEER}");
+        let mut text = format!("{target}?profile={}&peer={PEER}", BlockId::new(Codec::DagCbor, digest));
         for (host, path) in hosts {
             let path: String = path.bytes().filter(|b| !matches!(b, b'?' | b'#')).map(|b| format!("%{b:02x}")).collect();
             text.push_str(&format!("&gw=http://{host}/{path}"));

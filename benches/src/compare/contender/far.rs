@@ -14,7 +14,7 @@ use serde_json::Value;
 use super::flist::Mode;
 use super::{Cache, Image, Mount, Packer, Reader, flist, nydus, tar};
 use crate::compare::results::Extras;
-use crate::run::{pipeline, silent};
+use crate::run::{output, pipeline, silent};
 
 pub(in crate::compare) const KERNEL: &str = "flist kernel, http";
 pub(in crate::compare) const FUSE: &str = "flist fuse, http";
@@ -25,6 +25,13 @@ pub(in crate::compare) const KERNEL_THREE: &str = "flist kernel, three servers";
 pub(in crate::compare) const FUSE_THREE: &str = "flist fuse, three servers";
 pub(in crate::compare) const KERNEL_STALLED: &str = "flist kernel, one of three stalled";
 pub(in crate::compare) const FUSE_STALLED: &str = "flist fuse, one of three stalled";
+
+pub(in crate::compare) const KERNEL_PROFILE: &str = "flist kernel, http, profile";
+pub(in crate::compare) const FUSE_PROFILE: &str = "flist fuse, http, profile";
+/// What the profile is recorded of, as the row `start` runs it.
+const PROGRAM: [&str; 3] = ["/usr/bin/python3", "-c", "print(1)"];
+/// Where the reference with the profile is, beside the image.
+const REFERENCE: &str = "profiled";
 
 /// What nydus' deployments ship as a layer of its own: all metadata.
 const BOOTSTRAP: &str = "bootstrap.tar.zst";
@@ -48,6 +55,8 @@ pub(super) enum Servers {
 /// What it does there.
 pub(super) enum How {
     Flist(Mode),
+    /// Following a profile that was recorded before.
+    Profiled(Mode),
     /// With this program.
     Nydus(PathBuf),
     Download,
@@ -82,12 +91,14 @@ impl Far {
         kept: &Path,
         url: &str,
     ) -> anyhow::Result<Box<dyn Mount>> {
-        let report: Value = serde_json::from_str(&image.said).context("flist pack printed no JSON")?;
-        let cid = report["cid"].as_str().context("flist pack named no CID")?;
+        let reference = match self.how {
+            How::Profiled(_) => fs::read_to_string(beside(image, REFERENCE)).context("no profile")?,
+            How::Flist(_) | How::Nydus(_) | How::Download => packed(image)?,
+        };
         let options = ["--from", url, "--mode", mode.option()];
         // Its store is not there: what it reads comes over the network.
         let flist = crate::flist::Flist::at(&kept.join("no-store"), kept)?;
-        let mounted = flist.mount(cid, at, &options)?;
+        let mounted = flist.mount(&reference, at, &options)?;
         let got = mounted.opened()["mode"].as_str();
         anyhow::ensure!(got == Some(mode.option()), "asked for mode {}, got {got:?}", mode.option());
         Ok(Box::new(mounted))
@@ -97,6 +108,8 @@ impl Far {
 impl Reader for Far {
     fn name(&self) -> &str {
         match (&self.how, self.servers) {
+            (How::Profiled(Mode::Kernel), _) => KERNEL_PROFILE,
+            (How::Profiled(Mode::Fuse), _) => FUSE_PROFILE,
             (How::Flist(Mode::Kernel), Servers::One) => KERNEL,
             (How::Flist(Mode::Fuse), Servers::One) => FUSE,
             (How::Flist(Mode::Kernel), Servers::Three) => KERNEL_THREE,
@@ -110,14 +123,18 @@ impl Reader for Far {
 
     fn packer(&self) -> Option<Box<dyn Packer>> {
         Some(match &self.how {
-            How::Flist(_) => Box::new(flist::Pack),
+            How::Flist(_) | How::Profiled(_) => Box::new(flist::Pack),
             How::Nydus(program) => Box::new(nydus::Pack::new(program)),
             How::Download => Box::new(tar::Pack),
         })
     }
 
     fn prepare(&self, image: &Image) -> anyhow::Result<()> {
-        let How::Nydus(_) = self.how else { return Ok(()) };
+        match self.how {
+            How::Profiled(mode) => return record(image, mode),
+            How::Flist(_) | How::Download => return Ok(()),
+            How::Nydus(_) => {}
+        }
         let layer = image.folder.join(BOOTSTRAP);
         if !layer.exists() {
             let (folder, layer) = (image.folder.display(), layer.display());
@@ -133,7 +150,7 @@ impl Reader for Far {
         let urls: Vec<String> = origins.iter().map(Origin::url).collect();
         let url = urls.join(",");
         let mount = match &self.how {
-            How::Flist(mode) => self.flist(*mode, image, at, kept, &url)?,
+            How::Flist(mode) | How::Profiled(mode) => self.flist(*mode, image, at, kept, &url)?,
             How::Nydus(program) => {
                 let image = Image { folder: url.into(), said: String::new() };
                 nydus::Nydus::new(program, nydus::Verify::No).mount(&image, at, kept, cache)?
@@ -153,11 +170,34 @@ impl Reader for Far {
 
     fn program(&self) -> Option<PathBuf> {
         match &self.how {
-            How::Flist(_) => crate::flist::program().ok(),
+            How::Flist(_) | How::Profiled(_) => crate::flist::program().ok(),
             How::Nydus(program) => Some(program.clone()),
             How::Download => None,
         }
     }
+}
+
+/// The CID that `flist pack` printed.
+fn packed(image: &Image) -> anyhow::Result<String> {
+    let report: Value = serde_json::from_str(&image.said).context("flist pack printed no JSON")?;
+    Ok(report["cid"].as_str().context("flist pack named no CID")?.to_owned())
+}
+
+fn beside(image: &Image, name: &str) -> PathBuf {
+    image.folder.with_extension(name)
+}
+
+/// Records a profile in the store of the image, once.
+fn record(image: &Image, mode: Mode) -> anyhow::Result<()> {
+    let kept = beside(image, REFERENCE);
+    if kept.exists() {
+        return Ok(());
+    }
+    let flist = crate::flist::Flist::at(&image.folder, &beside(image, "cache"))?;
+    let cid = packed(image)?;
+    let arguments = ["profile", "record", &cid, "--mode", mode.option(), "--"];
+    let said = output(flist.command(&arguments).args(PROGRAM))?;
+    fs::write(kept, said.trim()).context("keeping the reference of a profile")
 }
 
 struct Mounted {

@@ -1,6 +1,8 @@
 //! The steps by which a bridge is made and removed. Each can be done again, and done to what is half there.
 
 use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Read};
 
 use super::dnsmasq::{self, Dnsmasq};
 use super::record::Stage;
@@ -8,6 +10,8 @@ use super::{BridgeError, Bridges, MAX_BRIDGES, Mode, Plan};
 use crate::domain::nft::Behind;
 use crate::sys::netlink::{self, Change, Cidr, Link, Netlink};
 
+/// The kernel's random bytes (random(4)).
+const RANDOM: &str = "/dev/urandom";
 /// Lets the kernel pass packets from one link to another (ip-sysctl.rst).
 const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
 
@@ -74,7 +78,12 @@ impl Bridges {
     /// Makes what is missing of a bridge, and has it served.
     pub(super) async fn make(&self, netlink: &Netlink, plan: &Plan) -> Result<Option<Dnsmasq>, BridgeError> {
         let bridge = match netlink.link(&plan.name).await {
-            Err(netlink::Error::NoLink(_)) => netlink.add_bridge(&plan.name, plan.address).await?,
+            Err(netlink::Error::NoLink(_)) => {
+                // Without an address of its own, a bridge has that of one of its ports, and another when that port goes.
+                let random = || random_address().map_err(|e| BridgeError::File(RANDOM.into(), e));
+                let address = plan.address.map_or_else(random, Ok)?;
+                netlink.add_bridge(&plan.name, Some(address)).await?
+            }
             found => found?,
         };
         if let Some(network) = plan.mode.network()
@@ -94,7 +103,9 @@ impl Bridges {
 
     /// Starts the dnsmasq of a bridge that has one, in the place of one that a killed manager left.
     async fn serve(&self, plan: &Plan) -> Result<Option<Dnsmasq>, BridgeError> {
-        let Mode::Dnsmasq { network, start, end } = plan.mode else { return Ok(None) };
+        let (Mode::Dnsmasq { network, .. }, Some((start, end))) = (plan.mode, plan.mode.for_dhcp()) else {
+            return Ok(None);
+        };
         let files = self.records.files(&plan.name);
         dnsmasq::kill_stray(&files).await;
         let server = Dnsmasq::start(dnsmasq::arguments(&plan.name, network, start, end, &files), files).await;
@@ -156,6 +167,14 @@ impl Bridges {
         }
         Ok(())
     }
+}
+
+/// A hardware address that is locally administered, and of one link.
+fn random_address() -> io::Result<[u8; 6]> {
+    let mut address = [0; 6];
+    File::open(RANDOM)?.read_exact(&mut address)?;
+    address[0] = 2;
+    Ok(address)
 }
 
 async fn has_address(netlink: &Netlink, link: &Link, network: Cidr) -> Result<bool, BridgeError> {

@@ -1,6 +1,6 @@
 //! What a bridge shall be.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 
 use super::BridgeError;
 use crate::argument::InterfaceName;
@@ -11,7 +11,7 @@ use crate::sys::netlink::Cidr;
 pub struct Plan {
     /// Its name.
     pub name: InterfaceName,
-    /// Its hardware address; any when there is none.
+    /// Its hardware address; a random one when there is none.
     pub address: Option<[u8; 6]>,
     /// Its network.
     pub mode: Mode,
@@ -29,18 +29,34 @@ pub enum Mode {
         /// The address and its network.
         network: Cidr,
     },
-    /// The node has an address in it, and gives others theirs.
+    /// The node has an address in it, and gives others theirs: containers the lower half of the range, whoever asks by
+    /// DHCP the upper one.
     Dnsmasq {
         /// The address and its network.
         network: Cidr,
-        /// First address that is given.
+        /// First address of the range.
         start: Ipv4Addr,
-        /// Last address that is given.
+        /// Last address of the range.
         end: Ipv4Addr,
     },
 }
 
 impl Mode {
+    /// The addresses of the range that containers get, from the first to the last: its lower half. dnsmasq knows nothing
+    /// of them, so nobody else can be given one.
+    pub fn for_containers(self) -> Option<(Ipv4Addr, Ipv4Addr)> {
+        let Mode::Dnsmasq { start, .. } = self else { return None };
+        let (first, _) = self.for_dhcp()?;
+        (start < first).then(|| (start, Ipv4Addr::from(u32::from(first) - 1)))
+    }
+
+    /// The addresses of the range that dnsmasq gives: its upper half, the larger one.
+    pub fn for_dhcp(self) -> Option<(Ipv4Addr, Ipv4Addr)> {
+        let Mode::Dnsmasq { start, end, .. } = self else { return None };
+        let half = u32::from(end).saturating_sub(u32::from(start)).div_ceil(2);
+        Some((Ipv4Addr::from(u32::from(start) + half), end))
+    }
+
     /// The node's address in it.
     pub fn network(self) -> Option<Cidr> {
         match self {
@@ -60,7 +76,7 @@ impl Plan {
     ) -> Result<Self, BridgeError> {
         let refused = |why: String| Err(BridgeError::Plan(why));
         if let Some(network) = mode.network()
-            && !is_host(network)
+            && !network.is_host()
         {
             return refused(format!("{network} is no address of a host in its network"));
         }
@@ -86,17 +102,6 @@ impl Plan {
         }
         Ok(Plan { name, address, mode, nat })
     }
-}
-
-/// Neither the network itself nor all of its hosts (RFC 3021 makes an exception for networks of two).
-fn is_host(network: Cidr) -> bool {
-    if network.address.is_unspecified() || network.address.is_multicast() || network.prefix == 0 {
-        return false;
-    }
-    let IpAddr::V4(address) = network.address else { return true };
-    let Some(mask) = network.mask().filter(|_| network.prefix < 31) else { return true };
-    let host = u32::from(address) & !u32::from(mask);
-    host != 0 && host != !u32::from(mask)
 }
 
 #[cfg(test)]
@@ -147,6 +152,21 @@ mod tests {
         ] {
             let refused = plan(mode, nat);
             assert!(matches!(refused, Err(BridgeError::Plan(_))), "{mode:?}: {refused:?}");
+        }
+    }
+
+    #[test]
+    fn a_range_is_shared_by_containers_and_dhcp() {
+        for (start, end, containers, dhcp) in [
+            ("10.0.0.2", "10.0.0.2", None, ("10.0.0.2", "10.0.0.2")),
+            ("10.0.0.2", "10.0.0.3", Some(("10.0.0.2", "10.0.0.2")), ("10.0.0.3", "10.0.0.3")),
+            ("10.0.0.2", "10.0.0.4", Some(("10.0.0.2", "10.0.0.2")), ("10.0.0.3", "10.0.0.4")),
+            ("10.0.0.1", "10.0.0.254", Some(("10.0.0.1", "10.0.0.127")), ("10.0.0.128", "10.0.0.254")),
+        ] {
+            let mode = served("10.0.0.1/24", start, end);
+            let pair = |(a, b): (&str, &str)| (a.parse().unwrap(), b.parse().unwrap());
+            assert_eq!(mode.for_containers(), containers.map(pair), "{start} to {end}");
+            assert_eq!(mode.for_dhcp(), Some(pair(dhcp)), "{start} to {end}");
         }
     }
 }

@@ -41,6 +41,18 @@ impl Cidr {
         Cidr { prefix, ..self }.contains(other.address)
     }
 
+    /// The address is that of a host: neither the network itself nor all of its hosts (RFC 3021 makes an exception for
+    /// networks of two).
+    pub fn is_host(self) -> bool {
+        if self.address.is_unspecified() || self.address.is_multicast() || self.prefix == 0 {
+            return false;
+        }
+        let IpAddr::V4(address) = self.address else { return true };
+        let Some(mask) = self.mask().filter(|_| self.prefix < 31) else { return true };
+        let host = u32::from(address) & !u32::from(mask);
+        host != 0 && host != !u32::from(mask)
+    }
+
     /// The network mask, when there is such a thing.
     pub fn mask(self) -> Option<Ipv4Addr> {
         self.address.is_ipv4().then(|| Ipv4Addr::from(mask4(self.prefix)))

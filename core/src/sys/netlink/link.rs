@@ -1,10 +1,15 @@
 //! Links: listing, changing, bridges.
 
-use futures::TryStreamExt;
-use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, State};
-use rtnetlink::{LinkBridge, LinkMessageBuilder, LinkUnspec};
+use std::time::Duration;
 
-use super::{Error, Netlink, answer};
+use futures::{StreamExt, TryStreamExt};
+use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, State};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use rtnetlink::packet_core::NetlinkPayload;
+use rtnetlink::{LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, MulticastGroup};
+use rustix::io::Errno;
+
+use super::{AT_ONCE, Error, Netlink, answer};
 
 /// A link, as far as it matters to a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -123,6 +128,9 @@ pub enum Change {
     Controller(u32),
     /// Make it no port any more.
     NoController,
+    /// As a port of a bridge, it gets back what it sends, when that is for it. With br_netfilter, a bridge does not let go
+    /// of a packet that the firewall sends back to where it came from.
+    Hairpin,
 }
 
 impl Netlink {
@@ -134,9 +142,16 @@ impl Netlink {
 
     /// The link of a name.
     pub async fn link(&self, name: &str) -> Result<Link, Error> {
-        // A list, not a question for the name: a kernel answers that with an error, which has no name in it.
-        let found = self.links().await?.into_iter().find(|link| link.name == name);
-        found.ok_or_else(|| Error::NoLink(name.to_owned()))
+        let mut asked = std::pin::pin!(self.handle.link().get().match_name(name).execute().map_ok(Link::new));
+        match answer(format!("find the link {name}"), asked.try_next()).await {
+            // Alternative names lead to a link too, and are none that anybody gave us.
+            Ok(Some(link)) if link.name == name => Ok(link),
+            // ERANGE and EINVAL: no link can have this name.
+            Ok(Some(_) | None) | Err(Error::Refused(_, Errno::NODEV | Errno::RANGE | Errno::INVAL)) => {
+                Err(Error::NoLink(name.to_owned()))
+            }
+            Err(e) => Err(e),
+        }
     }
 
     /// Changes a link.
@@ -151,6 +166,10 @@ impl Netlink {
             Change::Address(address) => message.address(address.to_vec()),
             Change::Controller(index) => message.controller(index),
             Change::NoController => message.nocontroller(),
+            Change::Hairpin => {
+                let port = LinkBridgePort::new(link.index).hairpin(true).build();
+                return answer(what, self.handle.link().set_port(port).execute()).await;
+            }
         };
         answer(what, self.handle.link().change(message.build()).execute()).await
     }
@@ -163,6 +182,33 @@ impl Netlink {
         }
         answer(format!("make the bridge {name}"), self.handle.link().add(message.build()).execute()).await?;
         self.link(name).await
+    }
+
+    /// Waits for a link to go, as one does with the network namespace of its other end. False when it is still there.
+    pub async fn until_gone(link: &Link, limit: Duration) -> Result<bool, Error> {
+        let place = AT_ONCE.acquire().await.expect("it is never closed");
+        let (connection, handle, mut events) =
+            rtnetlink::new_multicast_connection(&[MulticastGroup::Link]).map_err(Error::Socket)?;
+        let netlink = Netlink { handle, connection: tokio::spawn(connection), _place: place };
+        let gone = async {
+            // Only now: what happens from here on is heard.
+            match netlink.link(&link.name).await {
+                Ok(now) if now.index == link.index => {}
+                Ok(_) | Err(Error::NoLink(_)) => return Ok(true),
+                Err(e) => return Err(e),
+            }
+            while let Some((event, _)) = events.next().await {
+                // A bridge says in the same words that it loses a port.
+                if let NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(gone)) = event.payload
+                    && gone.header.index == link.index
+                    && gone.header.interface_family == AddressFamily::Unspec
+                {
+                    return Ok(true);
+                }
+            }
+            Ok(false)
+        };
+        tokio::time::timeout(limit, gone).await.unwrap_or(Ok(false))
     }
 
     /// Removes a link.
