@@ -8,6 +8,7 @@ mod bridge;
 mod btrfs;
 mod config;
 mod container_net;
+mod corex;
 mod disk;
 mod error;
 mod filesystem;

@@ -6,6 +6,7 @@ use std::time::Instant;
 use crate::command::Role;
 use crate::config::Config;
 use crate::domain::Domains;
+use crate::domain::container::Containers;
 use crate::job::Jobs;
 use crate::log::Logs;
 use crate::paths::Paths;
@@ -20,6 +21,8 @@ pub struct Node {
     pub config: Config,
     /// What its domains keep from one command to the next.
     pub domains: Domains,
+    /// Its containers.
+    pub containers: Arc<Containers>,
     /// What it works on.
     pub jobs: Jobs,
     /// What it keeps running.

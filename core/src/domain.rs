@@ -2,6 +2,7 @@
 
 pub mod bridge;
 pub mod btrfs;
+pub mod container;
 pub mod container_net;
 pub mod disk;
 pub mod filesystem;

@@ -24,6 +24,7 @@ use crate::boot::{Boot, Up};
 use crate::config::{self, Config};
 use crate::context::{Caller, Node};
 use crate::domain::Domains;
+use crate::domain::container::Containers;
 use crate::job::{Adopted, Jobs, Parts, Sender};
 use crate::log::{Logs, last_places};
 use crate::paths::Paths;
@@ -46,6 +47,9 @@ const SPAWNER_STOP: Duration = Duration::from_millis(2000);
 const LAST_MOMENT: Duration = Duration::from_millis(300);
 /// How long jobs may take to end after a polite signal, and again after the other one.
 const JOBS_STOP: Duration = Duration::from_millis(900);
+/// How long all containers may take to end, half of it politely, and their images to be unmounted.
+const CONTAINERS_STOP: Duration = Duration::from_millis(800);
+const IMAGES_STOP: Duration = Duration::from_millis(1500);
 /// How long all services may take to end, whatever their units say: the whole stop is promised within five seconds.
 const SERVICES_STOP: Duration = Duration::from_millis(1500);
 /// How long the last results may take to be written.
@@ -105,7 +109,7 @@ async fn work(
     booting: Option<Booting>,
     [terminate, interrupt]: [&mut Signal; 2],
 ) -> anyhow::Result<Instant> {
-    let [mut kept_jobs, mut kept_services, kept_tests] = sort(held);
+    let [mut kept_jobs, mut kept_services, kept_tests, kept_containers] = sort(held);
     know_logged(paths.log(), &mut kept_jobs).await;
     let (publisher, outlet) = publish::channel();
     let logs = Arc::new(Logs::open(paths.log(), publisher.clone()).context("cannot open the log")?);
@@ -137,7 +141,23 @@ async fn work(
     let machine = is_machine();
     let domains = Domains::new(&paths, &config).context("network.containers of the configuration")?;
     domains.start(&BTreeSet::new()).await;
-    let node = Arc::new(Node { jobs, services, domains, paths, config, logs: logs.clone(), began, machine });
+    let containers = Containers::new(spawner.clone(), logs.clone(), paths.run().into());
+    let mut contained = containers.adopt(kept_containers).await;
+    know_logged(paths.log(), &mut contained).await;
+    for (name, child) in contained {
+        kept_jobs.entry(name).or_insert(child);
+    }
+    let node = Arc::new(Node {
+        jobs,
+        services,
+        domains,
+        containers,
+        paths,
+        config,
+        logs: logs.clone(),
+        began,
+        machine,
+    });
     let writer = tokio::spawn(answers.run(Link::new(&access)?, logs.clone()));
     tokio::spawn(outlet.run(Link::new(&access)?));
 
@@ -183,6 +203,10 @@ async fn work(
     }
     let left = |limit: Duration| limit.min((STOP - 2 * LAST_MOMENT).saturating_sub(stopping.elapsed()));
     node.jobs.stop(left(2 * JOBS_STOP) / 2).await;
+    node.containers.stop(left(CONTAINERS_STOP)).await;
+    if tokio::time::timeout(left(IMAGES_STOP), node.containers.unmount()).await.is_err() {
+        tracing::warn!("some images of containers stay mounted until the next start");
+    }
     if tokio::time::timeout(left(LAST_RESULTS), node.domains.stop()).await.is_err() {
         tracing::warn!("some bridges did not end in time");
     }
@@ -303,13 +327,14 @@ fn load(paths: &Paths, config: Option<PathBuf>) -> anyhow::Result<Config> {
     Ok(config)
 }
 
-/// What the spawner kept, by what it is: jobs, services, and tests of services, which nobody waits for any more.
-fn sort(held: Vec<(String, Child)>) -> [Adopted; 3] {
-    let mut sorted = [Adopted::new(), Adopted::new(), Adopted::new()];
+/// What the spawner kept, by what it is: jobs, services, tests of services, which nobody waits for any more, and containers.
+fn sort(held: Vec<(String, Child)>) -> [Adopted; 4] {
+    let mut sorted = [Adopted::new(), Adopted::new(), Adopted::new(), Adopted::new()];
     for (tag, child) in held {
         let (which, name) = match tag.split_once(' ') {
             Some(("job", name)) => (0, name),
             Some(("service", name)) => (1, name),
+            Some(("container", id)) => (3, id),
             Some(_) | None => (2, tag.as_str()),
         };
         sorted[which].insert(name.into(), child);

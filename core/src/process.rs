@@ -32,6 +32,9 @@ pub struct Process {
     pub env: BTreeMap<String, String>,
     /// Folder to start in; empty is `/`.
     pub dir: String,
+    /// Whom it runs as in a container, where it has no variables but its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inside: Option<Inside>,
     /// All that it reads from its standard input. It travels apart from the rest.
     #[serde(skip)]
     pub stdin: Vec<u8>,
@@ -64,6 +67,17 @@ impl From<Size> for rustix::termios::Winsize {
 
 /// Longest side of a terminal.
 const SIDE: u16 = 4096;
+
+/// The ids of a process in a container.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Inside {
+    /// Its user.
+    pub uid: u32,
+    /// Its group.
+    pub gid: u32,
+    /// Its other groups.
+    pub groups: Vec<u32>,
+}
 
 /// Most arguments and variables of a process, each.
 const COUNT: usize = 4096;

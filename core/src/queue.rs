@@ -76,6 +76,13 @@ pub enum Note {
         /// The process that it is about. Until the result is written, the spawner keeps what the next manager would need.
         child: Option<Child>,
     },
+    /// One more command, for a user's queue. It may get there twice.
+    Push {
+        /// The queue.
+        queue: String,
+        /// The command.
+        json: String,
+    },
     /// Nobody can be answered, or somebody is already.
     Drop {
         /// Its place.

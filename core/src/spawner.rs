@@ -5,6 +5,9 @@
 //! services keep their pids and lose no exit. It is a subreaper too: what a job leaves behind becomes its child, is
 //! reaped here and goes with the node. Forking from it is cheap; from the manager it costs 39 ms per GiB of memory.
 //!
+//! It clones the first process of each container too, which goes on as a spawner in there: `inside` is that, reached over a
+//! socket that this one keeps for the next manager.
+//!
 //! [`protocol`] has the messages, [`server`] is the process, [`client`] the manager's end.
 
 mod client;

@@ -124,6 +124,8 @@ pub struct Envelope {
     pub log_levels: Vec<u16>,
     /// Given back in the result.
     pub tags: Vec<String>,
+    /// The container that carries it out; otherwise the node does.
+    pub container: Option<u32>,
 }
 
 /// Why something that was pushed is no command.
@@ -209,6 +211,7 @@ impl Fields {
             stream: self.get("stream")?.unwrap_or(false),
             log_levels: self.levels()?,
             tags,
+            container: self.get("container")?.filter(|container| *container != 0),
         })
     }
 

@@ -1,8 +1,9 @@
-//! The old Python client, g8core 1.0.0 unmodified from PyPI, drives a node: every call it has but containers, ZeroTier
+//! The old Python client, g8core 1.0.0 unmodified from PyPI, drives a node: every call it has but ZeroTier
 //! and KVM.
 
 #[path = "python/fenced.rs"]
 mod fenced;
+mod image;
 #[path = "python/venv.rs"]
 mod venv;
 
@@ -13,7 +14,9 @@ fn drives_a_node(environment: &str) {
     let venv = venv(environment);
     let node = Fenced::start();
     let tests = crate_dir().join("tests/python");
+    let (cid, store) = image::pack_busybox(node.folder());
     let mut pytest = node.pytest(&venv, &tests);
+    pytest.env("G8_TEST_FLIST", cid).env("G8_TEST_STORE", store);
     node.passes(pytest.arg("test_g8core.py"));
 }
 

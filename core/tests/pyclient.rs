@@ -2,6 +2,7 @@
 
 #[path = "python/fenced.rs"]
 mod fenced;
+mod image;
 #[path = "python/venv.rs"]
 mod venv;
 
@@ -93,6 +94,8 @@ fn the_client_drives_a_node() {
     let tests = crate_dir().join("pyclient");
     let path = format!("pythonpath={}", place.path().display());
     let mut pytest = node.pytest(&venv, &tests);
+    let (cid, store) = image::pack_busybox(node.folder());
+    pytest.env("G8_TEST_FLIST", cid).env("G8_TEST_STORE", store);
     node.passes(pytest.args(["-o", &path, "tests/node"]));
 }
 
@@ -103,6 +106,8 @@ fn scripts_for_the_old_client_run() {
     let place = installed(&self::venv("client"));
     let path = format!("pythonpath={}", place.path().display());
     let mut pytest = node.pytest(&venv, &crate_dir().join("tests/python"));
+    let (cid, store) = image::pack_busybox(node.folder());
+    pytest.env("G8_TEST_FLIST", cid).env("G8_TEST_STORE", store);
     node.passes(pytest.args(["-o", &path, "test_g8core.py"]).env("G8_TEST_CLIENT", "g8os"));
 }
 

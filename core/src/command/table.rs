@@ -1,7 +1,7 @@
 //! The one list of all commands.
 
 use super::{
-    Entry, bridge, btrfs, config, disk, filesystem, flist, info, ip, job, logger, nft, node, process,
+    Entry, bridge, btrfs, config, corex, disk, filesystem, flist, info, ip, job, logger, nft, node, process,
     service, system,
 };
 
@@ -29,6 +29,7 @@ pub static COMMANDS: &[Entry] = commands! {
     answer btrfs: List, Info, Create, DeviceAdd, DeviceRemove;
     answer btrfs: SubvolCreate, SubvolList, SubvolDelete, SubvolQuota, SubvolSnapshot;
     answer flist: Mount, Umount, List, Info;
+    answer corex: Create, List, Get, Find, Terminate, Dispatch;
     answer process: List, Kill;
     answer config: Get;
     answer job: List, Kill, KillAll, Unschedule, Type, Query;

@@ -74,7 +74,7 @@ impl Jobs {
         match jobs.judge(sender, &ticket, raw) {
             Ok(job) => jobs.begin(node, job, None).await,
             Err(Some(refusal)) => jobs.refuse(sender, ticket, refusal).await,
-            Err(None) => jobs.note(Note::Drop { ticket }).await,
+            Err(None) => jobs.tell(Note::Drop { ticket }).await,
         }
     }
 
@@ -131,7 +131,7 @@ impl Jobs {
                 }
             },
             Err(Some(refusal)) => jobs.refuse(sender, ticket, refusal).await,
-            Err(None) => jobs.note(Note::Drop { ticket }).await,
+            Err(None) => jobs.tell(Note::Drop { ticket }).await,
         }
     }
 
@@ -241,10 +241,11 @@ impl Jobs {
         let keys = Keys::new(sender.caller.name(), &id);
         self.remembered.lock().put(keys.name().into());
         let result = outcome.result(&id, &command);
-        self.note(Note::Answer { ticket, keys, json: encode(result), begun: false, child: None }).await;
+        self.tell(Note::Answer { ticket, keys, json: encode(result), begun: false, child: None }).await;
     }
 
-    pub(super) async fn note(&self, note: Note) {
+    /// Tells redis something.
+    pub async fn tell(&self, note: Note) {
         // The receiver outlives every job.
         let _ = self.parts.answers.send(note).await;
     }

@@ -11,7 +11,7 @@ use super::{Job, Jobs, Usage};
 use crate::command::{Code, CommandError};
 use crate::log::now_ms;
 use crate::process::Process;
-use crate::spawner::{Child, Exit, SpawnError};
+use crate::spawner::{Child, Exit, SpawnError, Spawner};
 use crate::wire::State;
 
 /// A deadline for jobs that have none.
@@ -19,7 +19,12 @@ const NEVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 impl Jobs {
     /// Starts a process for a job and follows it. What it printed is there as long as its child is.
-    pub(super) async fn start(&self, job: &Job, process: &Process) -> (Outcome, Option<Child>) {
+    pub(super) async fn start(
+        &self,
+        job: &Job,
+        process: &Process,
+        spawner: &Spawner,
+    ) -> (Outcome, Option<Child>) {
         // The next manager takes over jobs, and none on a terminal: nobody sees what it shows any more.
         let (kind, _permit) = match process.terminal.map(|_| self.terminals.try_acquire()) {
             None => ("job", None),
@@ -30,7 +35,7 @@ impl Jobs {
             }
         };
         let tag = format!("{kind} {}", job.keys.name());
-        match self.parts.spawner.spawn(process, &tag).await {
+        match spawner.spawn(process, &tag).await {
             Ok(mut child) => {
                 child.on_terminal = process.terminal.is_some();
                 self.follow(job, child).await
@@ -100,6 +105,9 @@ impl Jobs {
             None => (State::Error, Code::Unavailable.number()),
         };
         let critical = match exit {
+            None if job.envelope.container.is_some() => {
+                "its container ended, and this process with it".into()
+            }
             None => "the spawner died, and this process with it".into(),
             Some(_) if late => "killed: it took longer than its max_time".into(),
             Some(_) => String::new(),
@@ -110,7 +118,9 @@ impl Jobs {
 
 /// What the processes of a job use, after the time between two looks; never, when nobody wants to know.
 async fn usage_after(job: &Job, pid: i32) -> Usage {
-    let Some(pause) = job.envelope.stats_interval else { return std::future::pending().await };
+    // In a container it has a number that is somebody else's out here.
+    let wanted = job.envelope.stats_interval.filter(|_| job.envelope.container.is_none());
+    let Some(pause) = wanted else { return std::future::pending().await };
     tokio::time::sleep(pause).await;
     let look = tokio::task::spawn_blocking(move || Usage::of_groups(&[pid]).remove(&pid));
     look.await.ok().flatten().unwrap_or_default()

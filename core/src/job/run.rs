@@ -13,8 +13,9 @@ use super::serial::Turn;
 use super::{Job, Jobs};
 use crate::command::{Answering, CommandError, Run};
 use crate::context::{Context, Node};
+use crate::process::{Inside, Process};
 use crate::queue::Note;
-use crate::spawner::Child;
+use crate::spawner::{Child, Spawner};
 use crate::wire::{JobResult, State};
 
 /// A command that core0 carries out itself takes a while if it takes longer.
@@ -47,6 +48,7 @@ impl Jobs {
             starttime: job.started_ms,
             time,
             tags: job.envelope.tags.clone(),
+            container: job.envelope.container.unwrap_or(0).into(),
             ..outcome.result(&job.envelope.id, &job.envelope.command)
         };
         let (ticket, keys) = (job.ticket.clone(), job.keys.clone());
@@ -93,6 +95,10 @@ impl Jobs {
                     job.control.restarts.fetch_add(1, Ordering::Relaxed);
                     RESTART
                 }
+                // There is nowhere to run it again.
+                (_, Some(_)) if job.envelope.container.is_some_and(|id| node.containers.get(id).is_err()) => {
+                    return (outcome, ended);
+                }
                 (_, Some(period)) => {
                     restarts = 0;
                     period
@@ -108,11 +114,21 @@ impl Jobs {
 
     async fn once(&self, node: &Arc<Node>, job: &Job) -> (Outcome, Option<Child>) {
         let arguments = job.envelope.arguments.clone();
+        if let Some(Err(error)) = job.envelope.container.map(|id| node.containers.get(id)) {
+            return (Outcome::error(&error.into()), None);
+        }
         match job.entry.run {
-            Run::Process(process) => match process(arguments) {
-                Ok(process) => self.start(job, &process).await,
+            Run::Process(process) => match process(arguments).and_then(|process| enter(node, job, process)) {
+                Ok((process, spawner)) => self.start(job, &process, &spawner).await,
                 Err(error) => (Outcome::error(&error), None),
             },
+            Run::Answer(_) if job.envelope.container.is_some() && job.entry.name != "core.ping" => {
+                let name = job.entry.name;
+                let error = CommandError::not_acceptable(format!(
+                    "a container cannot carry out {name} yet: core.ping, core.system and bash"
+                ));
+                (Outcome::error(&error), None)
+            }
             Run::Answer(answer) => {
                 let context =
                     Context { id: job.envelope.id.clone(), caller: job.caller.clone(), node: node.clone() };
@@ -153,6 +169,14 @@ impl Jobs {
     /// Has redis say that the job is there.
     pub(super) async fn tell_begun(&self, job: &Job) {
         job.control.begun.store(true, Ordering::Relaxed);
-        self.note(Note::Begin { ticket: job.ticket.clone(), keys: job.keys.clone() }).await;
+        self.tell(Note::Begin { ticket: job.ticket.clone(), keys: job.keys.clone() }).await;
     }
+}
+
+/// Where a process is to be started: on the node, or in a container, as its root, with its variables.
+fn enter(node: &Node, job: &Job, process: Process) -> Result<(Process, Spawner), CommandError> {
+    let Some(id) = job.envelope.container else { return Ok((process, node.jobs.parts.spawner.clone())) };
+    let container = node.containers.get(id)?;
+    let env = container.env().into_iter().chain(process.env).collect();
+    Ok((Process { env, inside: Some(Inside::default()), ..process }, container.spawner.clone()))
 }

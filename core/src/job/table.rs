@@ -330,7 +330,15 @@ impl Job {
             name: self.keys.name().to_string(),
             envelope: self.envelope.clone(),
             started_ms: self.started_ms,
-            pid: self.control.asked.lock().process.as_ref().map(|(_, pid)| *pid),
+            // In a container it has a number that is somebody else's out here.
+            pid: self
+                .control
+                .asked
+                .lock()
+                .process
+                .as_ref()
+                .map(|(_, pid)| *pid)
+                .filter(|_| self.envelope.container.is_none()),
             restarts: self.control.restarts.load(Ordering::Relaxed),
         }
     }

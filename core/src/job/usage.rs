@@ -6,6 +6,9 @@ use rustix::param::{clock_ticks_per_second, page_size};
 use schemars::JsonSchema;
 use serde::Serialize;
 
+/// Most processes that are looked at for one sum.
+const TREE_MAX: u32 = 4096;
+
 /// What the processes of a job use now. All zero when they have ended meanwhile.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
 pub struct Usage {
@@ -39,6 +42,23 @@ impl Usage {
         let mut sum = Self::default();
         if let Some(One { usage, .. }) = One::parse(&read(pid, "stat")) {
             sum.add(usage, &read(pid, "status"), &read(pid, "io"));
+        }
+        sum
+    }
+
+    /// Of a process and all that descend from it.
+    pub fn of_tree(pid: i32) -> Self {
+        let (mut sum, mut left) = (Self::default(), vec![pid]);
+        while let Some(pid) = left.pop() {
+            if let Some(One { usage, .. }) = One::parse(&read(pid, "stat")) {
+                sum.add(usage, &read(pid, "status"), &read(pid, "io"));
+            }
+            if sum.processes >= TREE_MAX {
+                break;
+            }
+            // Of the first thread alone: what others started is missed.
+            let children = read(pid, &format!("task/{pid}/children"));
+            left.extend(children.split_ascii_whitespace().filter_map(|child| child.parse::<i32>().ok()));
         }
         sum
     }

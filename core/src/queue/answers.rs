@@ -42,7 +42,9 @@ end
 for i = 0, #KEYS / 4 - 1 do
   local hash, again, result, flag = KEYS[4 * i + 1], KEYS[4 * i + 2], KEYS[4 * i + 3], KEYS[4 * i + 4]
   local what, seq, json = ARGV[3 * i + 2], ARGV[3 * i + 3], ARGV[3 * i + 4]
-  if what == 'begin' then
+  if what == 'push' then
+    push(hash, json)
+  elseif what == 'begin' then
     if redis.call('HEXISTS', hash, seq) == 1 and redis.call('EXISTS', flag) == 0 then push(flag, '') end
   elseif taken(hash, seq, result) then
     if again ~= '' then redis.call('SREM', again, seq) end
@@ -107,6 +109,10 @@ async fn write(script: &Script, link: &mut Link, batch: &[Note]) -> RedisResult<
                 ("end", ticket, Some(keys), json.as_str())
             }
             Note::Drop { ticket } => ("drop", ticket, None, ""),
+            Note::Push { queue, json } => {
+                call.key(queue).key("").key("").key("").arg("push").arg("").arg(json);
+                continue;
+            }
         };
         call.key(ticket.inflight()).key(if ticket.resumed { ticket.again() } else { String::new() });
         call.key(keys.map(|keys| keys.result()).unwrap_or_default());

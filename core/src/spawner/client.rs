@@ -99,6 +99,12 @@ impl Child {
         (&mut self.exit).await.ok()
     }
 
+    /// Lets programs start in a container.
+    pub async fn go(&self) {
+        // Without a spawner there is no container either.
+        let _ = self.spawner.requests.send(Message::of(Request::Go { slot: self.slot })).await;
+    }
+
     /// What reaches it while others wait for it.
     pub fn handle(&self) -> Handle {
         Handle { slot: self.slot, spawner: self.spawner.clone() }
@@ -196,18 +202,23 @@ impl Spawner {
     /// their tags.
     pub async fn connect(socket: &Path, log: &Path) -> io::Result<(Self, Vec<(String, Child)>)> {
         let (requests, queue) = mpsc::channel(REQUESTS);
-        let spawner = Self {
+        let spawner = Self::over(requests);
+        let fd = open(socket, log).await?;
+        let mut link = Link { place: Some((socket.into(), log.into())), fd };
+        let held = link.meet(&spawner).await?;
+        tokio::spawn(link.run(spawner.clone(), queue));
+        tokio::spawn(spawner.clone().watch());
+        Ok((spawner, held))
+    }
+
+    fn over(requests: mpsc::Sender<Message>) -> Self {
+        Self {
             requests,
             next_slot: Arc::default(),
             waiting: Waiting::default(),
             pings: Arc::default(),
             process: Arc::default(),
-        };
-        let mut link = Link { socket: socket.into(), log: log.into(), fd: open(socket, log).await? };
-        let held = link.meet(&spawner).await?;
-        tokio::spawn(link.run(spawner.clone(), queue));
-        tokio::spawn(spawner.clone().watch());
-        Ok((spawner, held))
+        }
     }
 
     /// Replaces a spawner that hangs: it is killed, and what it started dies with it.
@@ -262,6 +273,31 @@ impl Spawner {
         }
     }
 
+    /// Speaks to the spawner inside of a container, over the socket that came with the container. Gives the processes that it
+    /// kept.
+    pub async fn inside(socket: OwnedFd) -> io::Result<(Self, Vec<(String, Child)>)> {
+        let (requests, queue) = mpsc::channel(REQUESTS);
+        let spawner = Self::over(requests);
+        let mut link = Link { place: None, fd: watch(socket)? };
+        let hello = async {
+            link.send(&spawner, &Request::Hello, &[]).await?;
+            link.hear_held(&spawner).await
+        };
+        let held = tokio::time::timeout(START, hello).await.map_err(|_| io::ErrorKind::TimedOut)??;
+        tokio::spawn(link.run(spawner.clone(), queue));
+        Ok((spawner, held))
+    }
+
+    /// Builds a container; it is built when this returns, and waits for [`Child::go`].
+    pub async fn contain(&self, spec: &g8_container::Spec, tag: &str) -> Result<Child, SpawnError> {
+        let json = serde_json::to_vec(spec).map_err(io::Error::from);
+        let memfd = json
+            .and_then(|json| in_memory(&json))
+            .map_err(|source| SpawnError::Failed { step: "describe the container".into(), source })?;
+        let slot = self.next_slot.fetch_add(1, Ordering::Relaxed);
+        self.ask(slot, Request::Contain { slot, tag: tag.into() }, vec![memfd]).await
+    }
+
     /// Starts a process. The tag names it to the next manager.
     pub async fn spawn(&self, process: &Process, tag: &str) -> Result<Child, SpawnError> {
         let failed = |step: &str| {
@@ -283,6 +319,11 @@ impl Spawner {
         if !process.stdin.is_empty() {
             fds.push(in_memory(&process.stdin).map_err(failed("hand over the standard input"))?);
         }
+        self.ask(slot, request, fds).await
+    }
+
+    /// Sends a request that makes a child, and waits for it.
+    async fn ask(&self, slot: u64, request: Request, fds: Vec<OwnedFd>) -> Result<Child, SpawnError> {
         let (started, told) = oneshot::channel();
         let (exited, exit) = oneshot::channel();
         self.waiting.lock().insert(slot, Pending { started: Some((started, exit)), exited });
@@ -344,8 +385,8 @@ impl Spawner {
 
 /// The connection.
 struct Link {
-    socket: PathBuf,
-    log: PathBuf,
+    /// Where another one can be started, with its log; none inside of a container.
+    place: Option<(PathBuf, PathBuf)>,
     fd: AsyncFd<OwnedFd>,
 }
 
@@ -366,7 +407,8 @@ impl Link {
         spawner.kill();
         spawner.waiting.lock().clear();
         tokio::time::timeout(START, self.gone()).await.map_err(io::Error::other)??;
-        self.fd = open(&self.socket, &self.log).await?;
+        let Some((socket, log)) = &self.place else { return Err(io::ErrorKind::NotConnected.into()) };
+        self.fd = open(socket, log).await?;
         *spawner.process.lock() = self.process()?;
         tokio::time::timeout(START, self.hear_held(spawner)).await.map_err(io::Error::other)?
     }
@@ -406,6 +448,10 @@ impl Link {
             let finished = self.carry(&spawner, &mut queue).await;
             spawner.waiting.lock().clear();
             spawner.pings.lock().clear();
+            if self.place.is_none() {
+                // The container ends, or has ended.
+                return;
+            }
             if finished {
                 if let Err(e) = self.gone().await {
                     tracing::warn!("cannot wait for the end of the spawner: {e}");
@@ -442,7 +488,8 @@ impl Link {
     }
 
     async fn reopen(&mut self, spawner: &Spawner) -> io::Result<()> {
-        self.fd = open(&self.socket, &self.log).await?;
+        let Some((socket, log)) = &self.place else { return Err(io::ErrorKind::NotConnected.into()) };
+        self.fd = open(socket, log).await?;
         self.meet(spawner).await.map(drop)
     }
 
@@ -457,7 +504,7 @@ impl Link {
                 },
                 message = queue.recv(), if !finishing => {
                     let Some(Message { request, fds, sent }) = message else { return true };
-                    if matches!(request, Request::Spawn { slot, .. } if !spawner.waiting.lock().contains_key(&slot)) {
+                    if matches!(request, Request::Spawn { slot, .. } | Request::Contain { slot, .. } if !spawner.waiting.lock().contains_key(&slot)) {
                         // Its sender was told that the spawner before this one is gone.
                         continue;
                     }

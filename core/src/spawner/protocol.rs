@@ -56,6 +56,21 @@ pub enum Request {
         /// The signal.
         signal: i32,
     },
+    /// Build a container: a memfd with its [`Spec`](g8_container::Spec) in JSON. [`Event::Spawned`] says that it is built, with a
+    /// socket to the spawner inside and its network namespace.
+    Contain {
+        /// Number that the manager chose.
+        slot: u64,
+        /// What the next manager knows it by.
+        tag: String,
+    },
+    /// Let programs start in a container that is built.
+    Go {
+        /// Its number.
+        slot: u64,
+    },
+    /// Tell all that is held: a new manager is there, on the same socket. Only inside of containers.
+    Hello,
     /// The manager has seen the end of a process.
     Forget {
         /// Its number.

@@ -1,7 +1,9 @@
-//! The spawner's process: one thread, one loop over signals, its socket and its manager.
+//! The spawner's process: one thread, one loop over signals, its socket, its manager, and containers that are being built.
 
 mod children;
+mod contained;
 mod finish;
+pub mod inside;
 mod signals;
 mod start;
 
@@ -39,7 +41,7 @@ pub fn serve(path: &Path, grace: Option<Duration>) -> io::Result<()> {
     }
     let mut server = Server {
         signals: Signals::catch()?,
-        listener: listen_at(path)?,
+        listener: Some(listen_at(path)?),
         manager: None,
         outbox: VecDeque::new(),
         children: Children::new()?,
@@ -65,9 +67,20 @@ fn listen_at(path: &Path) -> io::Result<OwnedFd> {
     Ok(listener)
 }
 
+/// What woke the spawner.
+#[derive(Clone, Copy)]
+enum Source {
+    Signals,
+    Listener,
+    Manager,
+    /// One that is being built.
+    Container(u64),
+}
+
 struct Server {
     signals: Signals,
-    listener: OwnedFd,
+    /// None inside of a container, where there is one manager, or nobody ever.
+    listener: Option<OwnedFd>,
     manager: Option<OwnedFd>,
     /// What the manager has not been told yet: at most a few messages for each process.
     outbox: VecDeque<Event>,
@@ -82,12 +95,19 @@ impl Server {
             (Some(grace), None) => Some(grace.saturating_sub(self.alone_since.elapsed())),
             _ => None,
         };
-        let wants = if self.outbox.is_empty() { PollFlags::IN } else { PollFlags::IN | PollFlags::OUT };
-        let mut fds =
-            vec![PollFd::new(&self.signals, PollFlags::IN), PollFd::new(&self.listener, PollFlags::IN)];
-        if let Some(manager) = &self.manager {
-            fds.push(PollFd::new(manager, wants));
+        if self.listener.is_none() && self.manager.is_none() {
+            return Ok(false);
         }
+        let wants = if self.outbox.is_empty() { PollFlags::IN } else { PollFlags::IN | PollFlags::OUT };
+        let mut fds = vec![(Source::Signals, PollFd::new(&self.signals, PollFlags::IN))];
+        fds.extend(self.listener.iter().map(|fd| (Source::Listener, PollFd::new(fd, PollFlags::IN))));
+        fds.extend(self.manager.iter().map(|fd| (Source::Manager, PollFd::new(fd, wants))));
+        let building = self.children.building();
+        fds.extend(
+            building
+                .map(|(slot, link)| (Source::Container(slot), PollFd::from_borrowed_fd(link, PollFlags::IN))),
+        );
+        let (sources, mut fds): (Vec<Source>, Vec<PollFd<'_>>) = fds.into_iter().unzip();
         let timeout = timeout
             .map(|left| Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() });
         match poll(&mut fds, timeout.as_ref()) {
@@ -97,19 +117,27 @@ impl Server {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(e) => return Err(e.into()),
         }
-        let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
+        let ready: Vec<Source> = sources
+            .into_iter()
+            .zip(&fds)
+            .filter(|(_, fd)| !fd.revents().is_empty())
+            .map(|(source, _)| source)
+            .collect();
         drop(fds);
-        if ready[0] {
-            match self.signals.read()? {
-                Wake::Stop => return Ok(false),
-                Wake::Child => self.children.reap(&mut self.outbox),
+        for source in ready {
+            match source {
+                Source::Signals => match self.signals.read()? {
+                    Wake::Stop => return Ok(false),
+                    Wake::Child => self.children.reap(&mut self.outbox),
+                },
+                Source::Listener => self.accept(),
+                Source::Manager => {
+                    if !self.serve_manager() {
+                        return Ok(false);
+                    }
+                }
+                Source::Container(slot) => self.children.hear(slot, &mut self.outbox),
             }
-        }
-        if ready[1] {
-            self.accept();
-        }
-        if ready.get(2) == Some(&true) && !self.serve_manager() {
-            return Ok(false);
         }
         self.flush();
         Ok(true)
@@ -118,7 +146,8 @@ impl Server {
     /// A new manager replaces the old one, which is dead or about to be: only one holds the node's lock.
     fn accept(&mut self) {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let Ok(manager) = accept_with(&self.listener, flags) else { return };
+        let Some(listener) = &self.listener else { return };
+        let Ok(manager) = accept_with(listener, flags) else { return };
         let own = rustix::process::geteuid();
         if sockopt::socket_peercred(&manager).is_ok_and(|peer| peer.uid == own) {
             self.outbox.clear();
@@ -149,6 +178,18 @@ impl Server {
             Request::Spawn { slot, .. } => {
                 let step = "a name that is too long".into();
                 self.outbox.push_back(Event::Failed { slot, step, errno: libc::ENAMETOOLONG });
+            }
+            Request::Contain { slot, tag } if tag.len() <= TAG_MAX => {
+                self.outbox.extend(self.children.contain(slot, tag, fds));
+            }
+            Request::Contain { slot, .. } => {
+                let step = "a name that is too long".into();
+                self.outbox.push_back(Event::Failed { slot, step, errno: libc::ENAMETOOLONG });
+            }
+            Request::Go { slot } => self.children.go(slot),
+            Request::Hello => {
+                self.outbox.clear();
+                self.children.tell_held(&mut self.outbox);
             }
             Request::Signal { slot, signal } => self.children.signal(slot, signal),
             Request::Forget { slot } => self.children.forget(slot),

@@ -1,9 +1,12 @@
 //! A node as a process: `core0 run --dev` with its real redis, driven as a client drives it.
 
+mod containers;
 mod domains;
 mod faults;
 mod flists;
 mod harness;
+#[path = "../image.rs"]
+mod image;
 mod init;
 mod jobs;
 mod lifecycle;

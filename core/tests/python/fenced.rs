@@ -63,6 +63,11 @@ impl Fenced {
         Self { manager, ready, folder }
     }
 
+    /// What is removed with it.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
     /// A Python program inside the fence, run in a folder. It leaves no files beside its sources.
     ///
     /// The node is in `G8_NODE` as its folder, and in `G8_TEST_LOGIN` as `HOST:PORT:PASSWORD`, which the old client takes.

@@ -1,14 +1,16 @@
-"""The old client, g8core 1.0.0 as it is on PyPI, drives a node: every call that it has, but containers, ZeroTier and KVM.
+"""The old client, g8core 1.0.0 as it is on PyPI, drives a node: every call that it has, but ZeroTier and KVM.
 
-`G8_TEST_LOGIN` is `HOST:PORT:PASSWORD`. The tests run in the order of this file: the last one checks that none of the client's
+`G8_TEST_LOGIN` is `HOST:PORT:PASSWORD`, `G8_TEST_FLIST` an flist in the folder `G8_TEST_STORE`. The tests run in the order of this file: the last one checks that none of the client's
 calls was left out. With `G8_TEST_CLIENT=g8os` they show that scripts for g8core work with our client.
 """
 
 import io
 import os
 import subprocess
+import threading
 import time
 import uuid
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -31,6 +33,7 @@ MANAGERS = {
     "bridge": old.BridgeManager,
     "disk": old.DiskManager,
     "btrfs": old.BtrfsManager,
+    "container": old.ContainerManager,
 }
 OWN = {"raw", "sync", "json", "ping", "system", "bash", "response_for"}
 
@@ -266,6 +269,64 @@ def test_btrfs(cl, disks, tmp_path, name):
     cl.btrfs.subvol_delete(volume)
     assert not Path(snapshot).exists()
     cl.disk.umount(first)
+
+
+@pytest.fixture
+def origin():
+    """An HTTP gateway of the blocks in the store: its address, and which were asked for."""
+    store, asked = Path(os.environ["G8_TEST_STORE"]), []
+
+    class Gateway(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self):
+            path, _, query = self.path.partition("?")
+            cid = path.removeprefix("/ipfs/")
+            block = store / cid[-3:-1] / cid
+            if cid == "bafkqaaa":  # The empty block, by which clients try gateways out.
+                status, body = 200, b""
+            elif query == "format=raw" and block.is_file():
+                asked.append(cid)
+                status, body = 200, block.read_bytes()
+            else:
+                status, body = 404, b""
+            self.send_response(status)
+            self.send_header("Content-Type", "application/vnd.ipld.raw")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_HEAD = do_GET
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Gateway)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}", asked
+    server.shutdown()
+
+
+def test_containers(cl, origin, tmp_path):
+    url, asked = origin
+    (tmp_path / "file").write_text("of the host\n")
+    container = cl.container.create(os.environ["G8_TEST_FLIST"], mount={str(tmp_path): "/data"}, hostname="inside", storage=url)
+    assert asked, "the flist came from nowhere"
+    assert cl.container.list()[str(container)]["container"]["pid"] > 1
+    inside = cl.container.client(container)
+    assert inside.ping().startswith("PONG ")
+    result = inside.system("sh -c 'hostname; cat /data/file; cat'", stdin="input", env={"A": "b"}).get()
+    assert (result.state, result.stdout) == ("SUCCESS", "inside\nof the host\ninput\n")
+    result = inside.bash("echo $0 >&2; exit 3").get()
+    assert result.state == "ERROR" and result.stderr
+    assert cl.container.create(os.environ["G8_TEST_FLIST"], storage=url) != container
+    for number in cl.container.list():
+        cl.container.terminate(int(number))
+    assert cl.container.list() == {}
+    with pytest.raises(RuntimeError):
+        cl.container.create("bafyreihdwdcefgh4dqkjv67uzcmw7ojee6xedzdetojuzjevtenxquvyku", storage=url)
+    with pytest.raises(RuntimeError):
+        cl.container.terminate(container)
 
 
 def test_no_call_of_the_client_was_left_out():

@@ -6,8 +6,8 @@ with Client.connect("redis://:password@10.0.0.1:6379") as cl:
 """
 
 from .address import Address
-from .aio import AsyncClient, AsyncResponse
-from .client import Client, Response
+from .aio import AsyncClient, AsyncContainerClient, AsyncResponse
+from .client import Client, ContainerClient, Response
 from .errors import (
     BadArguments,
     Conflict,
@@ -38,11 +38,13 @@ __version__ = "0.1.0"
 __all__ = [
     "Address",
     "AsyncClient",
+    "AsyncContainerClient",
     "AsyncResponse",
     "BadArguments",
     "Client",
     "Conflict",
     "ConnectionError",
+    "ContainerClient",
     "DuplicateId",
     "Forbidden",
     "G8Error",

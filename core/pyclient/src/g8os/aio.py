@@ -6,6 +6,7 @@ import asyncio
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -75,7 +76,27 @@ class AsyncResponse:
         return f"<AsyncResponse {self.id}>"
 
 
-class AsyncClient(Domains[AsyncRunner], Starter[Coroutine[Any, Any, AsyncResponse]], AsyncRunner):
+class AsyncCommands(Starter[Coroutine[Any, Any, AsyncResponse]]):
+    """Commands whose end is awaited."""
+
+    async def sync(
+        self, command: str, arguments: Mapping[str, Any], timeout: float | None = None, **options: Unpack[wire.JobOptions]
+    ) -> Result:
+        """Sends a command and waits for its success."""
+        return await (await self.raw(command, arguments, **options)).check(timeout)
+
+    async def json(
+        self, command: str, arguments: Mapping[str, Any], timeout: float | None = None, **options: Unpack[wire.JobOptions]
+    ) -> Any:
+        """Sends a command and waits for its answer."""
+        return await (await self.raw(command, arguments, **options)).json(timeout)
+
+    async def ping(self, timeout: float | None = None) -> str:
+        """`PONG` and the node's version."""
+        return str(await self.json("core.ping", {}, timeout))
+
+
+class AsyncClient(Domains[AsyncRunner], AsyncCommands, AsyncRunner):
     """A node, as `Client`: `async with AsyncClient.connect() as cl: await cl.info.cpu()`."""
 
     def __init__(
@@ -111,22 +132,6 @@ class AsyncClient(Domains[AsyncRunner], Starter[Coroutine[Any, Any, AsyncRespons
         """A job that somebody started."""
         return AsyncResponse(self, Job(wire.check_id(id), submitted=False))
 
-    async def sync(
-        self, command: str, arguments: Mapping[str, Any], timeout: float | None = None, **options: Unpack[wire.JobOptions]
-    ) -> Result:
-        """Sends a command and waits for its success."""
-        return await (await self.raw(command, arguments, **options)).check(timeout)
-
-    async def json(
-        self, command: str, arguments: Mapping[str, Any], timeout: float | None = None, **options: Unpack[wire.JobOptions]
-    ) -> Any:
-        """Sends a command and waits for its answer."""
-        return await (await self.raw(command, arguments, **options)).json(timeout)
-
-    async def ping(self, timeout: float | None = None) -> str:
-        """`PONG` and the node's version."""
-        return str(await self.json("core.ping", {}, timeout))
-
     async def tail(self, stream: str, after: str = BEGINNING, timeout: float | None = None) -> AsyncIterator[Message]:
         """Messages of a stream, as `Client.tail`."""
         tail = steps.Tail(stream, check_entry_id(after), timeout, time.monotonic)
@@ -138,6 +143,10 @@ class AsyncClient(Domains[AsyncRunner], Starter[Coroutine[Any, Any, AsyncRespons
         if isinstance(work, Call):
             return work.read(await (await self.raw(work.command, work.arguments)).get())
         return await _drive(work, self.run)
+
+    def inside(self, container: int) -> AsyncContainerClient:
+        """What has a container of this node carry out commands, as `Client.inside`."""
+        return AsyncContainerClient(self, container)
 
     async def close(self) -> None:
         """Gives the connections back. Jobs run on."""
@@ -190,6 +199,20 @@ class AsyncClient(Domains[AsyncRunner], Starter[Coroutine[Any, Any, AsyncRespons
             return await self._execute(*op.args)
         finally:
             self._places.release()
+
+
+class AsyncContainerClient(AsyncCommands):
+    """A container of a node, as `ContainerClient`."""
+
+    def __init__(self, client: AsyncClient, container: int) -> None:
+        self._client = client
+        self.container = container
+
+    async def _start(self, command: str, arguments: Mapping[str, Any], options: wire.Options) -> AsyncResponse:
+        return await self._client._start(command, arguments, replace(options, container=self.container))
+
+    def __repr__(self) -> str:
+        return f"<AsyncContainerClient {self.container} of {self._client.address}>"
 
 
 async def _drive(work: Flow[T] | Steps[T], perform: Callable[[Any], Awaitable[Any]]) -> T:

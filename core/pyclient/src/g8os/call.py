@@ -70,11 +70,19 @@ class Runner:
     def run(self, work: Call[T] | Flow[T]) -> T:
         raise NotImplementedError
 
+    def inside(self, container: int) -> Any:
+        """What runs commands in a container."""
+        raise NotImplementedError
+
 
 class AsyncRunner:
     """Runs calls; their answers are awaited."""
 
     async def run(self, work: Call[T] | Flow[T]) -> T:
+        raise NotImplementedError
+
+    def inside(self, container: int) -> Any:
+        """What runs commands in a container."""
         raise NotImplementedError
 
 

@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -79,7 +80,27 @@ class Response:
         return f"<Response {self.id}>"
 
 
-class Client(Domains[Runner], Starter[Response], Runner):
+class Commands(Starter[Response]):
+    """Commands whose end is waited for."""
+
+    def sync(
+        self, command: str, arguments: Mapping[str, Any], timeout: float | None = None, **options: Unpack[wire.JobOptions]
+    ) -> Result:
+        """Sends a command and waits for its success."""
+        return self.raw(command, arguments, **options).check(timeout)
+
+    def json(
+        self, command: str, arguments: Mapping[str, Any], timeout: float | None = None, **options: Unpack[wire.JobOptions]
+    ) -> Any:
+        """Sends a command and waits for its answer."""
+        return self.raw(command, arguments, **options).json(timeout)
+
+    def ping(self, timeout: float | None = None) -> str:
+        """`PONG` and the node's version."""
+        return str(self.json("core.ping", {}, timeout))
+
+
+class Client(Domains[Runner], Commands, Runner):
     """A node.
 
     `Client("10.0.0.1", password="...")`, `Client.connect("redis://:...@10.0.0.1:6379")`, or `Client.connect()` for the
@@ -119,22 +140,6 @@ class Client(Domains[Runner], Starter[Response], Runner):
         """A job that somebody started."""
         return Response(self, Job(wire.check_id(id), submitted=False))
 
-    def sync(
-        self, command: str, arguments: Mapping[str, Any], timeout: float | None = None, **options: Unpack[wire.JobOptions]
-    ) -> Result:
-        """Sends a command and waits for its success."""
-        return self.raw(command, arguments, **options).check(timeout)
-
-    def json(
-        self, command: str, arguments: Mapping[str, Any], timeout: float | None = None, **options: Unpack[wire.JobOptions]
-    ) -> Any:
-        """Sends a command and waits for its answer."""
-        return self.raw(command, arguments, **options).json(timeout)
-
-    def ping(self, timeout: float | None = None) -> str:
-        """`PONG` and the node's version."""
-        return str(self.json("core.ping", {}, timeout))
-
     def tail(self, stream: str, after: str = BEGINNING, timeout: float | None = None) -> Iterator[Message]:
         """Messages of a stream, such as one of `logger.subscribe`; for ever, or as long as `timeout` says."""
         tail = steps.Tail(stream, check_entry_id(after), timeout, time.monotonic)
@@ -145,6 +150,10 @@ class Client(Domains[Runner], Starter[Response], Runner):
         if isinstance(work, Call):
             return work.read(self.raw(work.command, work.arguments).get())
         return _drive(work, self.run)
+
+    def inside(self, container: int) -> ContainerClient:
+        """What has a container of this node carry out commands; `cl.container.client(number)` is the same."""
+        return ContainerClient(self, container)
 
     def close(self) -> None:
         """Gives the connections back. Jobs run on."""
@@ -189,6 +198,20 @@ class Client(Domains[Runner], Starter[Response], Runner):
             return self._execute(*op.args)
         finally:
             self._places.release()
+
+
+class ContainerClient(Commands):
+    """A container of a node: `ping`, `system`, `bash`, `raw` and the like run in it."""
+
+    def __init__(self, client: Client, container: int) -> None:
+        self._client = client
+        self.container = container
+
+    def _start(self, command: str, arguments: Mapping[str, Any], options: wire.Options) -> Response:
+        return self._client._start(command, arguments, replace(options, container=self.container))
+
+    def __repr__(self) -> str:
+        return f"<ContainerClient {self.container} of {self._client.address}>"
 
 
 def _drive(work: Flow[T] | Steps[T], perform: Callable[[Any], Any]) -> T:

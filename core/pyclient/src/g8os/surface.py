@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from .call import R_co
+from .domains.containers import Container
 from .domains.filesystem import Filesystem
 from .domains.jobs import Aggregator, JobDomain, Process, Service
 from .domains.network import Bridge, Ip, Nft
@@ -42,6 +43,7 @@ class Domains(Generic[R_co]):
         self.disk: Disk[R_co] = Disk(runner)
         self.btrfs: Btrfs[R_co] = Btrfs(runner)
         self.flist: Flist[R_co] = Flist(runner)
+        self.container: Container[R_co] = Container(runner)
 
 
 class Starter(Generic[Started]):

@@ -102,6 +102,8 @@ class Options:
     log_levels: Sequence[int] | None = None
     """Levels of messages that go to the log; None means all."""
     tags: Sequence[str] | None = None
+    container: int | None = None
+    """The container that carries it out; otherwise the node does."""
 
     def fields(self) -> dict[str, Any]:
         fields: dict[str, Any] = {}
@@ -132,6 +134,10 @@ class Options:
             if isinstance(tags, str) or not all(isinstance(tag, str) and tag for tag in tags) or len(tags) > MAX_TAGS:
                 raise InvalidArgument(f"tags {tags!r} are not a list of at most {MAX_TAGS} texts")
             fields["tags"] = list(tags)
+        if (container := self.container) is not None:
+            if isinstance(container, bool) or not isinstance(container, int) or not 0 < container < 2**32:
+                raise InvalidArgument(f"container {container!r} is no number of a container")
+            fields["container"] = container
         return fields
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from tests.calls import CALLS
 
 # Methods of the client itself.
-OWN = {"core.ping", "core.system", "bash"}
+OWN = {"core.ping", "core.system", "bash", "corex.dispatch"}
 
 
 def test_every_command_has_a_method_and_every_method_a_command(cl: Any) -> None:

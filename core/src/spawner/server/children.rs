@@ -6,8 +6,10 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use g8_container::Container;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::pty::OpenptFlags;
+use serde::de::DeserializeOwned;
 
 use super::super::protocol::{Event, Exit};
 use super::start::{Failure, Starter};
@@ -21,25 +23,30 @@ const FILES: u64 = 1024;
 
 /// See the module's text.
 pub struct Children {
-    by_slot: BTreeMap<u64, Child>,
+    pub(super) by_slot: BTreeMap<u64, Child>,
     /// Of those that have not ended.
-    by_pid: HashMap<i32, u64>,
-    next_slot: u64,
+    pub(super) by_pid: HashMap<i32, u64>,
+    pub(super) next_slot: u64,
     /// What a process may open; the spawner itself takes all it can.
     files: Rlimit,
     starter: Starter,
 }
 
-struct Child {
-    tag: String,
-    pid: i32,
-    started_ms: u64,
-    ends: [OwnedFd; 2],
+pub(super) struct Child {
+    pub(super) tag: String,
+    pub(super) pid: i32,
+    pub(super) started_ms: u64,
+    /// The reading ends of its output; of a container, the socket to the spawner inside, and its network namespace.
+    pub(super) ends: [OwnedFd; 2],
     /// What the manager read of them, for the next one.
-    kept: Option<[OwnedFd; 3]>,
-    exit: Option<Exit>,
+    pub(super) kept: Option<[OwnedFd; 3]>,
+    pub(super) exit: Option<Exit>,
     /// Nobody wants to know of its end.
-    forgotten: bool,
+    pub(super) forgotten: bool,
+    /// A container, until it has ended.
+    pub(super) container: Option<Container>,
+    /// A container that is not built yet.
+    pub(super) building: bool,
 }
 
 impl Children {
@@ -57,18 +64,30 @@ impl Children {
     pub fn spawn(&mut self, slot: u64, tag: String, process: Option<Process>, fds: Vec<OwnedFd>) -> Event {
         match self.start(process, fds) {
             Ok((pid, ends)) => {
-                let started_ms = now_ms();
-                self.next_slot = self.next_slot.max(slot + 1);
-                self.by_pid.insert(pid, slot);
-                let child = Child { tag, pid, started_ms, ends, kept: None, exit: None, forgotten: false };
-                self.by_slot.insert(slot, child);
+                let started_ms = self.add(slot, tag, pid, ends, None);
                 Event::Spawned { slot, pid, started_ms }
             }
-            Err(Failure(mut step, error)) => {
-                step.truncate(step.floor_char_boundary(1024));
-                Event::Failed { slot, step, errno: error.raw_os_error().unwrap_or(libc::EINVAL) }
-            }
+            Err(failure) => failure.event(slot),
         }
+    }
+
+    /// Remembers what was started, and when.
+    pub(super) fn add(
+        &mut self,
+        slot: u64,
+        tag: String,
+        pid: i32,
+        ends: [OwnedFd; 2],
+        container: Option<Container>,
+    ) -> u64 {
+        let started_ms = now_ms();
+        self.next_slot = self.next_slot.max(slot.saturating_add(1));
+        self.by_pid.insert(pid, slot);
+        let building = container.is_some();
+        let (kept, exit, forgotten) = (None, None, false);
+        self.by_slot
+            .insert(slot, Child { tag, pid, started_ms, ends, kept, exit, forgotten, container, building });
+        started_ms
     }
 
     fn start(&self, process: Option<Process>, fds: Vec<OwnedFd>) -> Result<(i32, [OwnedFd; 2]), Failure> {
@@ -76,7 +95,7 @@ impl Children {
         let mut fds = fds.into_iter();
         let process = match process {
             Some(process) => judge(process),
-            None => fds.next().ok_or(io::ErrorKind::InvalidInput.into()).and_then(read_process),
+            None => fds.next().ok_or(io::ErrorKind::InvalidInput.into()).and_then(read_json).and_then(judge),
         };
         let process = process.map_err(at("read what to start"))?;
         let stdin = fds.next();
@@ -101,9 +120,13 @@ impl Children {
         }
     }
 
-    /// Signals a process that has not ended and its group. As it is not reaped, its pid is still its own.
+    /// Signals a process that has not ended and its group. As it is not reaped, its pid is still its own. A container ends,
+    /// whatever the signal.
     pub fn signal(&self, slot: u64, signal: i32) {
         if let Some(child) = self.by_slot.get(&slot).filter(|child| child.exit.is_none()) {
+            if let Some(container) = &child.container {
+                return container.kill();
+            }
             // SAFETY: no pointers. It fails only when there is nobody, or for a signal that there is not.
             unsafe { libc::kill(-child.pid, signal) };
         }
@@ -133,7 +156,18 @@ impl Children {
                 false => Exit::Signal(libc::WTERMSIG(status)),
             };
             let Some(slot) = self.by_pid.remove(&pid) else { continue };
+            // What it said before it ended.
+            self.hear(slot, outbox);
             if let Some(child) = self.by_slot.get_mut(&slot) {
+                // Nobody else may have its ids and its cgroup before it is reaped.
+                if let Some(container) = child.container.take() {
+                    container.ended();
+                }
+                if child.building {
+                    // Its manager was told why.
+                    self.by_slot.remove(&slot);
+                    continue;
+                }
                 child.exit = Some(exit);
                 outbox.push_back(Event::Exited { slot, exit });
                 if child.forgotten {
@@ -157,7 +191,14 @@ impl Children {
     pub fn tell_held(&mut self, outbox: &mut VecDeque<Event>) {
         // The last manager forgot them; this one has not yet.
         self.by_slot.values_mut().for_each(|child| child.forgotten = false);
-        outbox.extend(self.by_slot.iter().map(|(&slot, child)| Event::Held {
+        // What was being built for the last manager is of no use to this one.
+        self.by_slot
+            .values()
+            .filter(|child| child.building)
+            .filter_map(|child| child.container.as_ref())
+            .for_each(Container::kill);
+        let held = self.by_slot.iter().filter(|(_, child)| !child.building);
+        outbox.extend(held.map(|(&slot, child)| Event::Held {
             slot,
             tag: child.tag.clone(),
             pid: child.pid,
@@ -201,11 +242,12 @@ fn terminal(size: Size) -> io::Result<(OwnedFd, OwnedFd)> {
     Ok((ours, its))
 }
 
-fn read_process(memfd: OwnedFd) -> io::Result<Process> {
+/// What a memfd says in JSON.
+pub(super) fn read_json<T: DeserializeOwned>(memfd: OwnedFd) -> io::Result<T> {
     rustix::fs::seek(&memfd, rustix::fs::SeekFrom::Start(0))?;
     let mut json = Vec::new();
     File::from(memfd).take(PROCESS_MAX).read_to_end(&mut json)?;
-    judge(serde_json::from_slice(&json)?)
+    Ok(serde_json::from_slice(&json)?)
 }
 
 fn judge(process: Process) -> io::Result<Process> {

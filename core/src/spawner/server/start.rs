@@ -13,6 +13,7 @@ use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap_anonymous, mprotect};
 use rustix::process::Rlimit;
 
 use crate::process::Process;
+use crate::spawner::protocol::Event;
 
 /// The stack of a child until it is a program: its frames are small.
 const STACK: usize = 64 << 10;
@@ -32,6 +33,15 @@ pub struct Starter {
 /// Where starting failed, and why.
 pub struct Failure(pub String, pub io::Error);
 
+impl Failure {
+    /// What the manager is told.
+    pub fn event(self, slot: u64) -> Event {
+        let Failure(mut step, error) = self;
+        step.truncate(step.floor_char_boundary(1024));
+        Event::Failed { slot, step, errno: error.raw_os_error().unwrap_or(libc::EINVAL) }
+    }
+}
+
 /// What a child does, one after the other.
 #[derive(Clone, Copy)]
 enum Step {
@@ -41,6 +51,7 @@ enum Step {
     Files,
     Streams,
     Terminal,
+    User,
     Folder,
     Program,
 }
@@ -58,6 +69,8 @@ struct Child<'a> {
     /// The spawner.
     parent: i32,
     files: libc::rlimit,
+    /// Whom it is in a container: groups, group, user.
+    ids: Option<(&'a [u32], u32, u32)>,
     failed: Option<(Step, i32)>,
 }
 
@@ -85,7 +98,9 @@ impl Starter {
         let bad = |e: std::ffi::NulError| Failure("read what to start".into(), e.into());
         let text = |bytes: &[u8]| CString::new(bytes).map_err(bad);
         let dir = if process.dir.is_empty() { "/" } else { &process.dir };
-        let mut environment = self.environment.clone();
+        // In a container it has nothing of the node's.
+        let mut environment =
+            if process.inside.is_some() { BTreeMap::new() } else { self.environment.clone() };
         environment.extend(process.env.iter().map(|(name, value)| (name.into(), value.into())));
         let programs = programs(&process.argv[0], environment.get(&OsString::from("PATH")));
         let environment =
@@ -108,6 +123,7 @@ impl Starter {
             terminal: process.terminal.is_some(),
             parent: std::process::id() as i32,
             files: libc::rlimit { rlim_cur: limit(files.current), rlim_max: limit(files.maximum) },
+            ids: process.inside.as_ref().map(|inside| (inside.groups.as_slice(), inside.gid, inside.uid)),
             failed: None,
         };
         let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
@@ -127,6 +143,7 @@ impl Starter {
             Step::Files => "limit its files".into(),
             Step::Streams => "hand over its streams".into(),
             Step::Terminal => "give it its terminal".into(),
+            Step::User => "become the user".into(),
             Step::Folder => format!("enter the folder {dir:?}"),
             Step::Program => format!("start {:?}", process.argv[0]),
         };
@@ -192,6 +209,17 @@ fn steps(child: &mut Child<'_>) -> (Step, i32) {
         }
         if child.terminal && libc::ioctl(0, libc::TIOCSCTTY, 0) == -1 {
             return (Step::Terminal, errno());
+        }
+        if let Some((groups, gid, uid)) = child.ids {
+            // The kernel's own calls: those of the C library would tell threads of it, which there are none. Each needs the
+            // rights that the next one takes. They end the wish to die with the spawner, which in a container is the first
+            // process, whose end is everybody's.
+            if libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) != 0
+                || libc::syscall(libc::SYS_setresgid, gid, gid, gid) != 0
+                || libc::syscall(libc::SYS_setresuid, uid, uid, uid) != 0
+            {
+                return (Step::User, errno());
+            }
         }
         if libc::chdir(child.dir.as_ptr()) != 0 {
             return (Step::Folder, errno());

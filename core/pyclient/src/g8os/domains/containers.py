@@ -1,0 +1,100 @@
+"""Containers: `cl.container`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, overload
+
+from ..call import AsyncRunner, Call, Domain, Json, R_co, Runner, command, json_call, plain_call
+from ..result import Result
+
+if TYPE_CHECKING:
+    from ..aio import AsyncContainerClient
+    from ..client import ContainerClient
+
+
+# The name is a command's below.
+list_ = list
+
+
+class Container(Domain[R_co]):
+    @command
+    def create(
+        self,
+        root_url: str,
+        mount: Mapping[str, str] | None = None,
+        host_network: bool = False,
+        zerotier: str | None = None,
+        bridge: Sequence[tuple[str, str]] | None = None,
+        port: Mapping[int, int] | None = None,
+        hostname: str | None = None,
+        storage: str | None = None,
+        *,
+        name: str | None = None,
+        tags: Sequence[str] | None = None,
+        env: Mapping[str, str] | None = None,
+        privileged: bool = False,
+        limits: Mapping[str, float] | None = None,
+        entrypoint: Sequence[str] | None = None,
+        user: str | None = None,
+        workdir: str | None = None,
+        config: Mapping[str, str] | None = None,
+        upper_size: int | None = None,
+    ) -> Call[int]:
+        """Makes a container from an flist and answers with its number when it runs, before the flist is downloaded.
+
+        `mount` shows paths of the node, or flists, by their places inside. `storage` says where blocks come from, such as
+        `http://10.0.0.1:8080`. Without an entrypoint the container waits for commands: `client(number).system(...)`.
+        """
+        network = {key: value for key, value in (("zerotier", zerotier), ("bridge", bridge)) if value is not None}
+        arguments: dict[str, Any] = {
+            "root": root_url,
+            "mount": mount,
+            "host_network": host_network,
+            "network": network,
+            "port": port,
+            "hostname": hostname,
+            "storage": storage,
+            "name": name,
+            "tags": tags,
+            "env": env,
+            "privileged": privileged,
+            "limits": limits,
+            "entrypoint": entrypoint,
+            "user": user,
+            "workdir": workdir,
+            "config": config,
+            "upper_size": upper_size,
+        }
+        return Call("corex.create", {key: value for key, value in arguments.items() if value is not None}, Result.json)
+
+    @command
+    def list(self) -> Call[Json]:
+        """All containers by their numbers, as texts."""
+        return json_call("corex.list")
+
+    @command
+    def get(self, query: int | str) -> Call[Json]:
+        """One container, by its number or its name."""
+        return json_call("corex.get", query=query)
+
+    @command
+    def find(self, *tags: str) -> Call[Json]:
+        """The containers that have all of some tags."""
+        return json_call("corex.find", tags=list_(tags))
+
+    @command
+    def terminate(self, container: int) -> Call[None]:
+        """Ends a container; it is taken apart after the answer."""
+        return plain_call("corex.terminate", container=container)
+
+    @overload
+    def client(self: Container[Runner], container: int) -> ContainerClient: ...
+
+    @overload
+    def client(self: Container[AsyncRunner], container: int) -> AsyncContainerClient: ...
+
+    def client(self, container: int) -> ContainerClient | AsyncContainerClient:
+        """What has this container carry out commands: `ping`, `system`, `bash`."""
+        inside: ContainerClient | AsyncContainerClient = self._runner.inside(container)
+        return inside

@@ -1,0 +1,50 @@
+"""Containers on a real node, from the flist `G8_TEST_FLIST` in the store `G8_TEST_STORE`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import g8os
+
+
+@pytest.fixture
+def container(cl: Any, name: str) -> Iterator[int]:
+    store = f"dir:{os.environ['G8_TEST_STORE']}"
+    number = cl.container.create(
+        os.environ["G8_TEST_FLIST"], storage=store, name=name, tags=[name], env={"MARK": "environment"}
+    )
+    yield number
+    cl.container.terminate(number)
+
+
+def test_a_container_is_found_by_its_number_name_and_tag(cl: Any, container: int, name: str) -> None:
+    assert cl.container.get(container)["id"] == container
+    assert cl.container.get(name)["container"]["arguments"]["name"] == name
+    assert list(cl.container.find(name)) == [str(container)]
+    assert str(container) in cl.container.list()
+    with pytest.raises(g8os.NotFound):
+        cl.container.get("nobody")
+
+
+def test_a_container_carries_out_commands(cl: Any, container: int) -> None:
+    inside = cl.container.client(container)
+    assert inside.ping().startswith("PONG ")
+    result = inside.system(["sh", "-c", "echo $MARK; cat"], stdin="input").check()
+    assert result.stdout == "environment\ninput\n"
+    result = inside.bash("exit 3").get()
+    assert (result.state, result.code) == ("ERROR", 1003)
+    with pytest.raises(g8os.NotSupported):
+        inside.json("disk.list", {})
+
+
+def test_commands_for_a_container_that_is_not_there_fail(cl: Any) -> None:
+    with pytest.raises(g8os.NotFound):
+        cl.container.client(60_000).ping()
+    with pytest.raises(g8os.InvalidArgument):
+        cl.container.client(0).ping()
+    with pytest.raises(g8os.NotFound):
+        cl.container.terminate(60_000)

@@ -1,0 +1,412 @@
+//! `corex.*`: containers.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use g8_container::Limits;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::{Code, Command, CommandError, Role};
+use crate::context::Context;
+use crate::domain::container::{Container, ContainerError, Id, ImageError, Wanted};
+use crate::job::Usage;
+use crate::log::now_ms;
+use crate::queue::Note;
+use crate::spawner::SpawnError;
+use crate::wire::{is_name, queue_key};
+
+/// What a container may write unless it asks for more or less.
+const UPPER_BYTES: u64 = 1 << 30;
+
+impl From<ContainerError> for CommandError {
+    fn from(error: ContainerError) -> Self {
+        use std::io::ErrorKind::{NotFound, PermissionDenied};
+        if let ContainerError::Image(flist, ImageError::Mount(error)) = error {
+            // As it is told of any mount.
+            let error = CommandError::from(error);
+            return CommandError::new(error.code(), format!("flist {flist}")).because(error.report());
+        }
+        let code = match &error {
+            ContainerError::Wanted(_) | ContainerError::User(_) => Code::BadRequest,
+            ContainerError::TooMany | ContainerError::Interrupted => Code::Unavailable,
+            ContainerError::Unknown(_) => Code::NotFound,
+            ContainerError::Image(_, ImageError::Moved) => Code::Unavailable,
+            ContainerError::Image(..) => Code::Internal,
+            ContainerError::Volume { .. } => Code::Precondition,
+            ContainerError::Entrypoint(SpawnError::Failed { source, .. }) => match source.kind() {
+                NotFound => Code::NotFound,
+                PermissionDenied => Code::Precondition,
+                _ => Code::Internal,
+            },
+            ContainerError::Build(SpawnError::Failed { .. }) => Code::Precondition,
+            ContainerError::Build(SpawnError::Gone)
+            | ContainerError::Entrypoint(SpawnError::Gone)
+            | ContainerError::Silent(_)
+            | ContainerError::Record(..) => Code::Internal,
+        };
+        let message = error.to_string();
+        match causes(&error) {
+            Some(causes) => CommandError::new(code, message).because(causes),
+            None => CommandError::new(code, message),
+        }
+    }
+}
+
+/// All causes of an error, as one text.
+fn causes(error: &dyn std::error::Error) -> Option<String> {
+    let mut causes: Vec<String> = Vec::new();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let text = cause.to_string();
+        // A transparent error says what its cause says.
+        if causes.last() != Some(&text) {
+            causes.push(text);
+        }
+        next = cause.source();
+    }
+    (!causes.is_empty()).then(|| causes.join(": "))
+}
+
+/// `corex.create`
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct Create {
+    /// Address of the flist of its root filesystem: a CID, `ipfs://CID` with or without hints, or a tag.
+    root: String,
+    /// What it is shown: absolute paths of the host, or flists, by the places inside.
+    #[serde(default)]
+    mount: BTreeMap<String, PathBuf>,
+    /// Share the network of the host; otherwise it has its own, with nothing but a loopback yet.
+    #[serde(default)]
+    host_network: bool,
+    /// Reserved: `bridge` and `zerotier` are not to be had yet.
+    #[serde(default)]
+    network: Map<String, Value>,
+    /// Reserved: there are none yet.
+    #[serde(default)]
+    nics: Vec<Value>,
+    /// Reserved: ports of the node are not led into containers yet.
+    #[serde(default)]
+    port: Map<String, Value>,
+    /// Its host name; `core-ID` when empty.
+    #[serde(default)]
+    hostname: String,
+    /// Where blocks of its flists come from, as `http://host` or `dir:/store`, several with commas between; the node's store
+    /// when empty.
+    #[serde(default)]
+    storage: String,
+    /// What it is called.
+    #[serde(default)]
+    name: String,
+    /// What `corex.find` finds it by.
+    #[serde(default)]
+    tags: Vec<String>,
+    /// Variables of all that runs in it.
+    #[serde(default)]
+    env: BTreeMap<String, String>,
+    /// No fence: its root is the host's, with all rights.
+    #[serde(default)]
+    privileged: bool,
+    /// What it may use.
+    #[serde(default)]
+    limits: LimitArguments,
+    /// Program and arguments that it lives for. Without any it waits for commands until it is terminated.
+    #[serde(default)]
+    entrypoint: Vec<String>,
+    /// Whom the entrypoint runs as: `user[:group]`, names or numbers of the image; root when empty.
+    #[serde(default)]
+    user: String,
+    /// Where the entrypoint starts; `/` when empty.
+    #[serde(default)]
+    workdir: String,
+    /// Contents of files that are written first, by their places inside.
+    #[serde(default)]
+    config: BTreeMap<PathBuf, String>,
+    /// Most bytes that it may write; they are held in memory.
+    #[serde(default = "upper_bytes")]
+    upper_size: u64,
+}
+
+fn upper_bytes() -> u64 {
+    UPPER_BYTES
+}
+
+/// Bounds of a container. One that the kernel of this node cannot keep is an error.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+struct LimitArguments {
+    /// Bytes of memory.
+    memory: Option<u64>,
+    /// Processors, with fractions.
+    cpu: Option<f64>,
+    /// Processes and threads.
+    processes: Option<u64>,
+}
+
+impl LimitArguments {
+    fn limits(&self) -> Result<Limits, CommandError> {
+        let cpu_millis = match self.cpu {
+            Some(cpu) if (0.001..=10_000.0).contains(&cpu) => Some((cpu * 1000.0) as u64),
+            Some(cpu) => {
+                return Err(CommandError::bad_request(format!(
+                    "{cpu} processors: 0.001 to 10000 can be given"
+                )));
+            }
+            None => None,
+        };
+        if self.memory == Some(0) || self.processes == Some(0) {
+            return Err(CommandError::bad_request("a limit of 0 lets nothing run"));
+        }
+        Ok(Limits { memory_bytes: self.memory, cpu_millis, processes: self.processes })
+    }
+}
+
+impl Create {
+    fn wanted(self, arguments: Value) -> Result<Wanted, CommandError> {
+        if !self.network.is_empty() || !self.nics.is_empty() || !self.port.is_empty() {
+            return Err(CommandError::not_acceptable(
+                "this node gives containers no bridges, NICs or ports yet: use host_network, or none",
+            ));
+        }
+        let sources = self.storage.split(',').map(str::trim).filter(|spec| !spec.is_empty());
+        Ok(Wanted {
+            root: self.root,
+            sources: sources.map(Into::into).collect(),
+            mounts: self.mount.into_iter().collect(),
+            host_network: self.host_network,
+            hostname: Some(self.hostname).filter(|name| !name.is_empty()),
+            name: self.name,
+            tags: self.tags,
+            env: self.env,
+            privileged: self.privileged,
+            limits: self.limits.limits()?,
+            entrypoint: self.entrypoint,
+            user: self.user,
+            workdir: self.workdir,
+            upper_bytes: self.upper_size,
+            files: self.config,
+            arguments,
+        })
+    }
+}
+
+impl Command for Create {
+    const NAME: &'static str = "corex.create";
+    const SUMMARY: &'static str = "Makes a container from an flist, and returns its number when it runs.";
+    const ROLE: Role = Role::Admin;
+    const IDEMPOTENT: bool = false;
+    type Output = Id;
+
+    async fn run(self, context: &Context) -> Result<Id, CommandError> {
+        let arguments = self.shown();
+        Ok(context.node.containers.create(self.wanted(arguments)?).await?)
+    }
+}
+
+impl Create {
+    /// The arguments in the fields that old clients know. Variables and contents of files may be secrets: only their names.
+    fn shown(&self) -> Value {
+        serde_json::json!({
+            "root": self.root,
+            "mount": self.mount,
+            "host_network": self.host_network,
+            "hostname": self.hostname,
+            "storage": self.storage,
+            "name": self.name,
+            "tags": self.tags,
+            "privileged": self.privileged,
+            "entrypoint": self.entrypoint,
+            "env": self.env.keys().collect::<Vec<_>>(),
+            "config": self.config.keys().collect::<Vec<_>>(),
+        })
+    }
+}
+
+/// A container and what runs in it, in the fields that old clients know.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Listed {
+    /// What its processes use.
+    #[serde(flatten)]
+    usage: Usage,
+    /// What it is.
+    container: Described,
+}
+
+/// What a container is.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Described {
+    /// What it was asked for with, without contents of variables and files.
+    arguments: Value,
+    /// Where its image is mounted on the node.
+    root: PathBuf,
+    /// Its first process, on the node.
+    pid: i32,
+    /// When it was made, in ms since 1970.
+    starttime: u64,
+}
+
+impl Listed {
+    fn new(container: &Container) -> Self {
+        let age = now_ms().saturating_sub(container.started_ms);
+        Self {
+            usage: Usage::of_tree(container.pid).since(age),
+            container: Described {
+                arguments: container.arguments().clone(),
+                root: container.root.clone(),
+                pid: container.pid,
+                starttime: container.started_ms,
+            },
+        }
+    }
+
+    fn all(containers: Vec<Arc<Container>>) -> BTreeMap<String, Self> {
+        containers.iter().map(|container| (container.id.to_string(), Self::new(container))).collect()
+    }
+}
+
+/// `corex.list`
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct List {}
+
+impl Command for List {
+    const NAME: &'static str = "corex.list";
+    const SUMMARY: &'static str = "Lists the containers by their numbers.";
+    const ROLE: Role = Role::Read;
+    const IDEMPOTENT: bool = true;
+    type Output = BTreeMap<String, Listed>;
+
+    async fn run(self, context: &Context) -> Result<Self::Output, CommandError> {
+        Ok(Listed::all(context.node.containers.list()))
+    }
+}
+
+/// A container with its number.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Found {
+    /// Its number.
+    id: Id,
+    /// The rest.
+    #[serde(flatten)]
+    listed: Listed,
+}
+
+/// `corex.get`
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct Get {
+    /// Its number or its name.
+    query: Query,
+}
+
+/// A number, or a name.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+enum Query {
+    /// The number.
+    Id(Id),
+    /// The name, or the number as text.
+    Name(String),
+}
+
+impl Command for Get {
+    const NAME: &'static str = "corex.get";
+    const SUMMARY: &'static str = "Describes one container, by its number or its name.";
+    const ROLE: Role = Role::Read;
+    const IDEMPOTENT: bool = true;
+    type Output = Found;
+
+    async fn run(self, context: &Context) -> Result<Found, CommandError> {
+        let containers = &context.node.containers;
+        let container = match self.query {
+            Query::Id(id) => containers.get(id)?,
+            Query::Name(name) => containers.find(&name)?,
+        };
+        Ok(Found { id: container.id, listed: Listed::new(&container) })
+    }
+}
+
+/// `corex.find`
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct Find {
+    /// All of them must be among its tags.
+    #[serde(default)]
+    tags: Vec<String>,
+}
+
+impl Command for Find {
+    const NAME: &'static str = "corex.find";
+    const SUMMARY: &'static str = "Lists the containers that have all of some tags.";
+    const ROLE: Role = Role::Read;
+    const IDEMPOTENT: bool = true;
+    type Output = BTreeMap<String, Listed>;
+
+    async fn run(self, context: &Context) -> Result<Self::Output, CommandError> {
+        let mut containers = context.node.containers.list();
+        containers.retain(|container| self.tags.iter().all(|tag| container.wanted.tags.contains(tag)));
+        Ok(Listed::all(containers))
+    }
+}
+
+/// `corex.terminate`
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct Terminate {
+    /// Its number.
+    container: Id,
+}
+
+impl Command for Terminate {
+    const NAME: &'static str = "corex.terminate";
+    const SUMMARY: &'static str = "Ends a container; it is taken apart after the answer.";
+    const ROLE: Role = Role::Admin;
+    const IDEMPOTENT: bool = false;
+    type Output = ();
+
+    async fn run(self, context: &Context) -> Result<(), CommandError> {
+        Ok(context.node.containers.terminate(self.container)?)
+    }
+}
+
+/// `corex.dispatch`
+#[derive(Debug, Deserialize, JsonSchema)]
+pub struct Dispatch {
+    /// The number of the container.
+    container: Id,
+    /// The command for it, as it would be sent to a node. Its id may be left out.
+    command: Map<String, Value>,
+}
+
+impl Command for Dispatch {
+    const NAME: &'static str = "corex.dispatch";
+    const SUMMARY: &'static str =
+        "Has a container carry out a command, and returns the id that its result will have.";
+    const ROLE: Role = Role::Operate;
+    // The id is always the same, and a second command of one id is dropped.
+    const IDEMPOTENT: bool = true;
+    type Output = String;
+
+    async fn run(self, context: &Context) -> Result<String, CommandError> {
+        context.node.containers.get(self.container)?;
+        let mut command = self.command;
+        let id = match command.remove("id") {
+            Some(Value::String(id)) => id,
+            Some(other) => {
+                return Err(CommandError::bad_request(format!("{other:.64} is no id of a command")));
+            }
+            None => format!("{}.inside", context.id),
+        };
+        if !is_name(&id) {
+            return Err(CommandError::bad_request(format!(
+                "{id:.140?} is no id of a command: give it another one"
+            )));
+        }
+        if !command.get("command").is_some_and(Value::is_string) {
+            return Err(CommandError::bad_request("the command for the container has no name"));
+        }
+        command.insert("id".into(), id.clone().into());
+        command.insert("container".into(), self.container.into());
+        let queue = queue_key(context.caller.name());
+        // Its result comes as that of any command; what is wrong with it is told there.
+        context.node.jobs.tell(Note::Push { queue, json: Value::Object(command).to_string() }).await;
+        Ok(id)
+    }
+}

@@ -1,0 +1,316 @@
+//! Containers: a root filesystem from an flist, isolated, under a first process that takes commands.
+//!
+//! ```text
+//! Wanted --create()--> build: record, images, spawner, go --> Container --end of init--> tear_down: the reverse
+//! ```
+//!
+//! Before anything is made a record of it lies on disk, and it goes last: whatever fails or dies in between, the same
+//! [`tear_down`](life) takes apart what is there, for a step of `create` that fails, for the end of a container, and in the
+//! manager that comes after one that was killed. Containers themselves belong to the spawner, and outlive the manager.
+//!
+//! Limits: what a container writes lies in memory, and is gone with it. An image that is mounted keeps the sources of the
+//! container that it was mounted for. When the daemon that serves it is killed, what a container has not read yet is an
+//! error to it.
+
+mod image;
+mod life;
+mod record;
+mod wanted;
+
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use serde_json::Value;
+use tokio::sync::oneshot;
+
+pub use image::ImageError;
+pub use wanted::Wanted;
+
+use self::image::Images;
+use self::record::Records;
+use crate::job::Adopted;
+use crate::log::Logs;
+use crate::spawner::{Child, Exit, Handle, SpawnError, Spawner};
+
+/// Number of a container.
+pub type Id = u32;
+
+/// Most containers of a node.
+const MAX_CONTAINERS: usize = 1000;
+/// The largest number; the old protocol has two bytes for it.
+const MAX_ID: Id = 0xffff;
+/// What a container's entrypoint has to end after a polite signal.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// Why there is no container.
+#[derive(Debug, thiserror::Error)]
+pub enum ContainerError {
+    /// It cannot be as it is asked for.
+    #[error("{0}")]
+    Wanted(String),
+    /// Enough.
+    #[error("the node has {MAX_CONTAINERS} containers, and makes no more: terminate some")]
+    TooMany,
+    /// No such container.
+    #[error("no container {0}")]
+    Unknown(String),
+    /// Its flist, or one of those that it shows.
+    #[error("flist {0}")]
+    Image(String, #[source] ImageError),
+    /// What of the host it shall show is not there.
+    #[error("{path} cannot be shown in the container")]
+    Volume {
+        /// On the host.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Whom the image does not know.
+    #[error(transparent)]
+    User(#[from] g8_container::UserError),
+    /// The kernel refused a step.
+    #[error("the container is not built")]
+    Build(#[source] SpawnError),
+    /// Its first process does not answer.
+    #[error("the container was built, and its first process does not answer")]
+    Silent(#[source] std::io::Error),
+    /// Its program.
+    #[error("the entrypoint of the container does not start")]
+    Entrypoint(#[source] SpawnError),
+    /// Its record.
+    #[error("the record of the container at {0}")]
+    Record(PathBuf, #[source] std::io::Error),
+    /// The node ends, or something panicked.
+    #[error("the container was not finished")]
+    Interrupted,
+}
+
+/// A container that runs.
+#[derive(Debug)]
+pub struct Container {
+    /// Its number.
+    pub id: Id,
+    /// What it is.
+    pub wanted: Wanted,
+    /// Its first process, out here.
+    pub pid: i32,
+    /// Where its image is mounted.
+    pub root: PathBuf,
+    /// When it was made, in ms since 1970.
+    pub started_ms: u64,
+    /// The spawner inside.
+    pub spawner: Spawner,
+    /// Ends it.
+    init: Handle,
+    /// Its entrypoint, if it has one.
+    entrypoint: Option<Handle>,
+    ending: AtomicBool,
+}
+
+/// The place of a number.
+#[derive(Debug)]
+enum Place {
+    /// Being made, or being taken apart.
+    Held,
+    /// Running.
+    Here(Arc<Container>),
+}
+
+/// The containers of a node.
+#[derive(Debug)]
+pub struct Containers {
+    spawner: Spawner,
+    logs: Arc<Logs>,
+    images: Images,
+    records: Records,
+    places: Mutex<Places>,
+}
+
+#[derive(Debug, Default)]
+struct Places {
+    all: BTreeMap<Id, Place>,
+    last: Id,
+}
+
+impl Containers {
+    /// None yet. Images are mounted below `folder`, records lie there.
+    pub fn new(spawner: Spawner, logs: Arc<Logs>, folder: PathBuf) -> Arc<Self> {
+        Arc::new(Self {
+            spawner,
+            logs,
+            images: Images::new(folder.join("flists")),
+            records: Records::new(folder.join("containers")),
+            places: Mutex::default(),
+        })
+    }
+
+    /// Makes a container, and returns its number when it runs. A caller that goes away meanwhile leaves none behind.
+    pub async fn create(self: &Arc<Self>, wanted: Wanted) -> Result<Id, ContainerError> {
+        wanted.check()?;
+        let id = self.places.lock().take()?;
+        let (sender, receiver) = oneshot::channel();
+        let containers = self.clone();
+        tokio::spawn(async move {
+            let made = containers.make(id, wanted).await;
+            let made_id = made.as_ref().ok().copied();
+            if let (Err(_gone), Some(id)) = (sender.send(made), made_id) {
+                tracing::info!("nobody waits for container {id} any more");
+                let _ = containers.terminate(id);
+            }
+        });
+        receiver.await.unwrap_or(Err(ContainerError::Interrupted))
+    }
+
+    /// All that run, by their numbers.
+    pub fn list(&self) -> Vec<Arc<Container>> {
+        let places = self.places.lock();
+        let here = places.all.values().filter_map(|place| match place {
+            Place::Here(container) if !container.ending.load(Ordering::Relaxed) => Some(container.clone()),
+            Place::Here(_) | Place::Held => None,
+        });
+        here.collect()
+    }
+
+    /// One that runs, by its number.
+    pub fn get(&self, id: Id) -> Result<Arc<Container>, ContainerError> {
+        match self.places.lock().all.get(&id) {
+            Some(Place::Here(container)) if !container.ending.load(Ordering::Relaxed) => {
+                Ok(container.clone())
+            }
+            Some(Place::Here(_) | Place::Held) | None => Err(ContainerError::Unknown(id.to_string())),
+        }
+    }
+
+    /// One that runs, by its number or its name; of several of one name the oldest.
+    pub fn find(&self, query: &str) -> Result<Arc<Container>, ContainerError> {
+        if let Ok(id) = query.parse()
+            && let Ok(container) = self.get(id)
+        {
+            return Ok(container);
+        }
+        let found = self.list().into_iter().find(|container| container.wanted.name == query);
+        found.ok_or_else(|| ContainerError::Unknown(format!("{query:.64?}")))
+    }
+
+    /// Ends a container, and does not wait for it.
+    pub fn terminate(&self, id: Id) -> Result<(), ContainerError> {
+        let container = self.get(id)?;
+        if container.ending.swap(true, Ordering::Relaxed) {
+            return Err(ContainerError::Unknown(id.to_string()));
+        }
+        tokio::spawn(async move { container.end(GRACE).await });
+        Ok(())
+    }
+
+    /// Takes over what an earlier manager left: containers that run, and what is left of those that do not. Gives the jobs
+    /// that run inside, by their names.
+    pub async fn adopt(self: &Arc<Self>, mut held: Adopted) -> Adopted {
+        let mut jobs = Adopted::new();
+        for (id, record) in self.records.all() {
+            self.places.lock().hold(id);
+            let child = held.remove(&id.to_string());
+            self.take_over(id, record, child, &mut jobs).await;
+        }
+        self.images.clear().await;
+        for (name, child) in held {
+            tracing::warn!("nobody knows container {name} any more: it is ended");
+            child.handle().signal(libc::SIGKILL).await;
+        }
+        jobs
+    }
+
+    /// Ends all containers, with the node: entrypoints by a polite signal first.
+    pub async fn stop(&self, limit: Duration) {
+        let containers = self.list();
+        for container in &containers {
+            container.ending.store(true, Ordering::Relaxed);
+            if let Some(entrypoint) = &container.entrypoint {
+                entrypoint.signal(libc::SIGTERM).await;
+            }
+        }
+        if containers.iter().any(|container| container.entrypoint.is_some()) {
+            // What does not end by itself is ended below.
+            let _ = tokio::time::timeout(limit / 2, self.none_left()).await;
+        }
+        for container in &containers {
+            container.init.signal(libc::SIGKILL).await;
+        }
+        if tokio::time::timeout(limit / 2, self.none_left()).await.is_err() {
+            tracing::warn!("some containers did not end in time");
+        }
+    }
+
+    /// Unmounts the images that no container uses.
+    pub async fn unmount(&self) {
+        self.images.clear().await;
+    }
+
+    async fn none_left(&self) {
+        while !self.places.lock().all.is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+impl Places {
+    /// A number that nobody has; the next ones first, so that one does not soon mean another container.
+    fn take(&mut self) -> Result<Id, ContainerError> {
+        if self.all.len() >= MAX_CONTAINERS {
+            return Err(ContainerError::TooMany);
+        }
+        loop {
+            self.last = self.last % MAX_ID + 1;
+            if let std::collections::btree_map::Entry::Vacant(place) = self.all.entry(self.last) {
+                place.insert(Place::Held);
+                return Ok(self.last);
+            }
+        }
+    }
+
+    /// One that is known from before.
+    fn hold(&mut self, id: Id) {
+        self.all.insert(id, Place::Held);
+        self.last = self.last.max(id);
+    }
+}
+
+impl Container {
+    /// Variables of what runs inside.
+    pub fn env(&self) -> BTreeMap<String, String> {
+        self.wanted.variables()
+    }
+
+    /// What it was asked for with.
+    pub fn arguments(&self) -> &Value {
+        &self.wanted.arguments
+    }
+
+    async fn end(&self, grace: Duration) {
+        if let Some(entrypoint) = &self.entrypoint {
+            entrypoint.signal(libc::SIGTERM).await;
+            // Its end ends the container, whoever waits.
+            tokio::time::sleep(grace).await;
+        }
+        self.init.signal(libc::SIGKILL).await;
+    }
+}
+
+/// The socket to the spawner inside, and the network namespace.
+fn ends(child: &mut Child) -> Result<[OwnedFd; 2], ContainerError> {
+    child.output.take().ok_or_else(|| ContainerError::Silent(std::io::ErrorKind::NotConnected.into()))
+}
+
+/// How a process ended, in words.
+fn told(exit: Option<Exit>) -> String {
+    match exit {
+        Some(Exit::Code(code)) => format!("with code {code}"),
+        Some(Exit::Signal(signal)) => format!("by signal {signal}"),
+        None => "with its container".into(),
+    }
+}

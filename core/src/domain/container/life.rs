@@ -1,0 +1,290 @@
+//! From what is wanted to a container that runs, and from its end to nothing.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use g8_container::{ConfigFile, Network, Spec, Upper, User, Volume, resolve_user};
+
+use super::image::Image;
+use super::record::Record;
+use super::{Container, ContainerError, Containers, Id, Place, Wanted, ends, told};
+use crate::job::Adopted;
+use crate::log::now_ms;
+use crate::process::{Inside, Process, drain};
+use crate::spawner::{Child, Spawner};
+
+/// The tag of a container's entrypoint in its spawner.
+const ENTRYPOINT: &str = "entrypoint";
+/// How long a path of the host may take to be there.
+const LOOK: Duration = Duration::from_secs(10);
+/// How long a container that is killed may take to be gone.
+const GONE: Duration = Duration::from_secs(20);
+
+/// What a container has so far.
+#[derive(Default)]
+struct Parts {
+    images: Vec<Image>,
+    init: Option<Child>,
+}
+
+impl Containers {
+    /// Makes a container at a number that is held for it.
+    pub(super) async fn make(self: &Arc<Self>, id: Id, wanted: Wanted) -> Result<Id, ContainerError> {
+        let mut parts = Parts::default();
+        match self.build(id, wanted, &mut parts).await {
+            Ok((container, entrypoint)) => {
+                let keys = parts.images.into_iter().map(|image| image.key).collect();
+                // `build` has put it there.
+                if let Some(init) = parts.init {
+                    self.settle(container, init, entrypoint, keys);
+                }
+                Ok(id)
+            }
+            Err(error) => {
+                let keys = parts.images.into_iter().map(|image| image.key).collect();
+                self.tear_down(id, parts.init, keys).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Each step leaves in `parts` what it made, so that a later one that fails has it taken apart.
+    async fn build(
+        &self,
+        id: Id,
+        wanted: Wanted,
+        parts: &mut Parts,
+    ) -> Result<(Container, Option<Child>), ContainerError> {
+        let started_ms = now_ms();
+        let mut record = Record { wanted: wanted.clone(), images: Vec::new(), started_ms, whole: false };
+        // First: from here on the next manager would know.
+        self.records.write(id, &record)?;
+        let root = self.take(&wanted.root, &wanted, parts).await?;
+        let volumes = self.volumes(&wanted, parts).await?;
+        let user = user(&wanted, &root).await?;
+        let spec = spec(id, &wanted, &root, volumes);
+        let init = self.spawner.contain(&spec, &format!("container {id}")).await;
+        let init = parts.init.insert(init.map_err(ContainerError::Build)?);
+        let [socket, _network] = ends(init)?;
+        init.go().await;
+        let (spawner, _) = Spawner::inside(socket).await.map_err(ContainerError::Silent)?;
+        let entrypoint = match wanted.entrypoint.is_empty() {
+            true => None,
+            false => {
+                let process = entrypoint(&wanted, user);
+                Some(spawner.spawn(&process, ENTRYPOINT).await.map_err(ContainerError::Entrypoint)?)
+            }
+        };
+        // Last: what is not whole is taken apart by the next manager.
+        record.images = parts.images.iter().map(|image| image.key.clone()).collect();
+        record.whole = true;
+        self.records.write(id, &record)?;
+        let container = Container {
+            id,
+            wanted,
+            pid: init.pid,
+            root,
+            started_ms,
+            spawner,
+            init: init.handle(),
+            entrypoint: entrypoint.as_ref().map(Child::handle),
+            ending: AtomicBool::new(false),
+        };
+        Ok((container, entrypoint))
+    }
+
+    async fn take(
+        &self,
+        flist: &str,
+        wanted: &Wanted,
+        parts: &mut Parts,
+    ) -> Result<std::path::PathBuf, ContainerError> {
+        let image = self.images.take(flist, &wanted.sources, wanted.privileged).await;
+        let image = image.map_err(|e| ContainerError::Image(format!("{flist:.200}"), e))?;
+        let path = image.path.clone();
+        parts.images.push(image);
+        Ok(path)
+    }
+
+    async fn volumes(&self, wanted: &Wanted, parts: &mut Parts) -> Result<Vec<Volume>, ContainerError> {
+        let mut volumes = Vec::new();
+        for (source, target) in &wanted.mounts {
+            let path = Path::new(source);
+            let (source, read_only) = match path.is_absolute() {
+                true => (look_at(path).await?, false),
+                false => (self.take(source, wanted, parts).await?, true),
+            };
+            volumes.push(Volume { source, target: target.clone(), read_only });
+        }
+        Ok(volumes)
+    }
+
+    /// Shows a container to all, and looks after it until its end.
+    pub(super) fn settle(
+        self: &Arc<Self>,
+        container: Container,
+        init: Child,
+        entrypoint: Option<Child>,
+        images: Vec<String>,
+    ) {
+        let container = Arc::new(container);
+        let id = container.id;
+        self.places.lock().all.insert(id, Place::Here(container.clone()));
+        let containers = self.clone();
+        tokio::spawn(async move {
+            containers.look_after(&container, init, entrypoint).await;
+            drop(container);
+            containers.tear_down(id, None, images).await;
+        });
+    }
+
+    /// Waits until a container ends: with its entrypoint, by somebody outside, or by somebody inside.
+    async fn look_after(&self, container: &Container, mut init: Child, entrypoint: Option<Child>) {
+        let id = container.id;
+        if let Some(mut entrypoint) = entrypoint {
+            if let Some(ends) = entrypoint.output.take()
+                && let Err(e) = drain(ends, format!("container {id}").into(), self.logs.clone(), |_| {})
+            {
+                tracing::error!("the output of container {id} is lost: {e}");
+            }
+            tokio::select! {
+                exit = entrypoint.wait() => {
+                    tracing::info!("the entrypoint of container {id} has ended {}", told(exit));
+                    container.init.signal(libc::SIGKILL).await;
+                }
+                _ = init.wait() => return,
+            }
+        }
+        init.wait().await;
+    }
+
+    /// Takes apart what there is of a container, and frees its number. `init` is there when it may still run.
+    async fn tear_down(&self, id: Id, init: Option<Child>, images: Vec<String>) {
+        // Nobody may find it while it goes.
+        self.places.lock().all.insert(id, Place::Held);
+        if let Some(mut init) = init {
+            init.handle().signal(libc::SIGKILL).await;
+            if tokio::time::timeout(GONE, init.wait()).await.is_err() {
+                // It hangs in the kernel. What it uses is detached, not ended, below it.
+                tracing::error!("container {id} does not end, though it was killed");
+            }
+        }
+        for key in images {
+            self.images.release(&key).await;
+        }
+        self.records.remove(id);
+        self.places.lock().all.remove(&id);
+    }
+
+    /// Takes over what an earlier manager knew as a container; `init` is there when it still runs.
+    pub(super) async fn take_over(
+        self: &Arc<Self>,
+        id: Id,
+        record: Record,
+        init: Option<Child>,
+        jobs: &mut Adopted,
+    ) {
+        let mut root = None;
+        for key in &record.images {
+            let path = self.images.keep(key).await;
+            root.get_or_insert(path);
+        }
+        let (whole, images) = (record.whole, record.images.clone());
+        let adopted = match (init, root) {
+            (Some(mut init), Some(root)) if whole => match reach(&mut init).await {
+                Ok((spawner, held)) => {
+                    let mut entrypoint = None;
+                    for (tag, child) in held {
+                        match tag.split_once(' ') {
+                            Some(("job", name)) => drop(jobs.insert(name.into(), child)),
+                            Some(_) | None if tag == ENTRYPOINT => entrypoint = Some(child),
+                            Some(_) | None => tracing::warn!("{tag:.64} in container {id} is nobody's"),
+                        }
+                    }
+                    let container = Container {
+                        id,
+                        wanted: record.wanted,
+                        pid: init.pid,
+                        root,
+                        started_ms: record.started_ms,
+                        spawner,
+                        init: init.handle(),
+                        entrypoint: entrypoint.as_ref().map(Child::handle),
+                        ending: AtomicBool::new(false),
+                    };
+                    Ok((container, init, entrypoint))
+                }
+                Err(e) => {
+                    tracing::error!("container {id} does not answer, and is ended: {e}");
+                    Err(Some(init))
+                }
+            },
+            (init, _) => Err(init),
+        };
+        match adopted {
+            Ok((container, init, entrypoint)) => self.settle(container, init, entrypoint, images),
+            Err(init) => self.tear_down(id, init, images).await,
+        }
+    }
+}
+
+async fn reach(init: &mut Child) -> Result<(Spawner, Vec<(String, Child)>), ContainerError> {
+    let [socket, _network] = ends(init)?;
+    Spawner::inside(socket).await.map_err(ContainerError::Silent)
+}
+
+/// A path of the host that is there, seen from a thread that may hang: a dead network file system hangs whoever looks.
+async fn look_at(path: &Path) -> Result<std::path::PathBuf, ContainerError> {
+    let (owned, failed) =
+        (path.to_owned(), |source| ContainerError::Volume { path: path.to_owned(), source });
+    let look = tokio::task::spawn_blocking(move || std::fs::metadata(&owned).map(|_| owned));
+    match tokio::time::timeout(LOOK, look).await {
+        Ok(Ok(found)) => found.map_err(failed),
+        Ok(Err(_)) => Err(ContainerError::Interrupted),
+        Err(_) => Err(failed(std::io::ErrorKind::TimedOut.into())),
+    }
+}
+
+/// Whom the entrypoint runs as. The image is read for it, so not on a thread that others need.
+async fn user(wanted: &Wanted, root: &Path) -> Result<User, ContainerError> {
+    if wanted.entrypoint.is_empty() || wanted.user.is_empty() {
+        return Ok(User { uid: 0, gid: 0, groups: Vec::new(), home: None });
+    }
+    let (root, user) = (root.to_owned(), wanted.user.clone());
+    let found = tokio::task::spawn_blocking(move || resolve_user(&root, &user)).await;
+    Ok(found.map_err(|_| ContainerError::Interrupted)??)
+}
+
+fn entrypoint(wanted: &Wanted, user: User) -> Process {
+    let mut env = wanted.variables();
+    if let Some(home) = user.home.filter(|_| !wanted.env.contains_key("HOME")) {
+        env.insert("HOME".into(), home.to_string_lossy().into_owned());
+    }
+    Process {
+        argv: wanted.entrypoint.clone(),
+        env,
+        dir: wanted.workdir.clone(),
+        inside: Some(Inside { uid: user.uid, gid: user.gid, groups: user.groups }),
+        ..Process::default()
+    }
+}
+
+fn spec(id: Id, wanted: &Wanted, root: &Path, volumes: Vec<Volume>) -> Spec {
+    let files = wanted.files.iter();
+    let limits = (wanted.limits != g8_container::Limits::default())
+        .then(|| (format!("container-{}-{id}", std::process::id()), wanted.limits.clone()));
+    Spec {
+        lower: root.to_owned(),
+        upper: Upper::Memory { bytes: wanted.upper_bytes },
+        hostname: wanted.hostname.clone().unwrap_or_else(|| format!("core-{id}")),
+        network: if wanted.host_network { Network::Host } else { Network::None },
+        volumes,
+        files: files
+            .map(|(path, content)| ConfigFile { path: path.clone(), content: content.clone().into_bytes() })
+            .collect(),
+        limits,
+        privileged: wanted.privileged,
+    }
+}

@@ -1,0 +1,105 @@
+//! The records of containers: one file each, there from before anything is made until all is gone.
+
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::{ContainerError, Id, Wanted};
+
+/// A container as it lies on disk.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// What it is.
+    pub wanted: Wanted,
+    /// The images that it uses, the first for its root.
+    pub images: Vec<String>,
+    /// When it was made, in ms since 1970.
+    pub started_ms: u64,
+    /// Whether all of it is there.
+    pub whole: bool,
+}
+
+/// The records of a node.
+#[derive(Debug)]
+pub struct Records {
+    folder: PathBuf,
+}
+
+impl Records {
+    pub fn new(folder: PathBuf) -> Self {
+        Self { folder }
+    }
+
+    /// Writes one, as a whole or not at all.
+    pub fn write(&self, id: Id, record: &Record) -> Result<(), ContainerError> {
+        let path = self.path(id);
+        let failed = |e| ContainerError::Record(path.clone(), e);
+        let mut folder = DirBuilder::new();
+        folder.recursive(true).mode(0o700).create(&self.folder).map_err(failed)?;
+        let json = serde_json::to_vec(record).map_err(|e| failed(e.into()))?;
+        let new = path.with_extension("new");
+        let mut file = OpenOptions::new();
+        // Variables may be secrets.
+        file.create(true).truncate(true).write(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
+        let written = file.open(&new).and_then(|mut file| file.write_all(&json));
+        written.and_then(|()| fs::rename(&new, &path)).map_err(failed)
+    }
+
+    /// Forgets one.
+    pub fn remove(&self, id: Id) {
+        match fs::remove_file(self.path(id)) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                tracing::error!("the record of container {id} cannot be removed: {e}");
+            }
+            _ => {}
+        }
+    }
+
+    /// All of them. What is no record is left alone, and said.
+    pub fn all(&self) -> Vec<(Id, Record)> {
+        let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
+        let mut records: Vec<_> = entries
+            .filter_map(|entry| {
+                let path = entry.path();
+                let id: Id = path.file_name()?.to_str()?.strip_suffix(".json")?.parse().ok()?;
+                let record = fs::read(&path).and_then(|json| Ok(serde_json::from_slice(&json)?));
+                record
+                    .inspect_err(|e| tracing::error!("{} is no record of a container: {e}", path.display()))
+                    .ok()
+                    .map(|record| (id, record))
+            })
+            .collect();
+        records.sort_by_key(|(id, _)| *id);
+        records
+    }
+
+    fn path(&self, id: Id) -> PathBuf {
+        self.folder.join(format!("{id}.json"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_comes_back_as_it_was_without_the_contents_of_files() {
+        let folder = tempfile::tempdir().unwrap();
+        let records = Records::new(folder.path().join("containers"));
+        let wanted = Wanted { root: "a".into(), upper_bytes: 7, ..Wanted::default() };
+        let record = Record { wanted, images: vec!["a".into()], started_ms: 1, whole: false };
+        let mut secret = record.clone();
+        secret.wanted.files = [("/key".into(), "secret".into())].into();
+        records.write(3, &secret).unwrap();
+        assert!(!fs::read_to_string(records.path(3)).unwrap().contains("secret"));
+        assert_eq!(records.all(), [(3, record)]);
+        fs::write(folder.path().join("containers/4.json"), "{").unwrap();
+        assert_eq!(records.all().len(), 1);
+        records.remove(3);
+        records.remove(3);
+        assert!(records.all().is_empty());
+    }
+}

@@ -1,0 +1,139 @@
+//! What a container shall be.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use g8_container::Limits;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::ContainerError;
+
+/// Where programs are looked for, as docker has it.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// Most mounts and most files of one.
+const MANY: usize = 64;
+/// Longest name of a host, by the kernel.
+const HOSTNAME_MAX: usize = 64;
+/// Longest name or tag, and most tags.
+const WORD_MAX: usize = 128;
+
+/// See the module's text.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Wanted {
+    /// The flist of the root filesystem.
+    pub root: String,
+    /// Sources of its blocks; the node's own when empty.
+    pub sources: Vec<String>,
+    /// Absolute paths of the host, or flists, and where they are shown inside.
+    pub mounts: Vec<(String, PathBuf)>,
+    /// Whether it has the host's network; otherwise its own.
+    pub host_network: bool,
+    /// The host name inside; `core-ID` when absent.
+    pub hostname: Option<String>,
+    /// What it is called.
+    pub name: String,
+    /// What it is found by.
+    pub tags: Vec<String>,
+    /// Variables of all that runs inside.
+    pub env: BTreeMap<String, String>,
+    /// No fence.
+    pub privileged: bool,
+    /// What it may use.
+    pub limits: Limits,
+    /// The program that it lives for; without one it waits for commands.
+    pub entrypoint: Vec<String>,
+    /// Whom that runs as: `user[:group]`, names or numbers of the image.
+    pub user: String,
+    /// Where it starts.
+    pub workdir: String,
+    /// Most bytes that it may write.
+    pub upper_bytes: u64,
+    /// Files that are written first. Not kept: there may be secrets in them.
+    #[serde(skip)]
+    pub files: BTreeMap<PathBuf, String>,
+    /// As it was asked for, without the contents of files.
+    pub arguments: Value,
+}
+
+impl Wanted {
+    /// What is wrong with it, before anything is made.
+    pub fn check(&self) -> Result<(), ContainerError> {
+        let fault = self.fault();
+        fault.map_or(Ok(()), |fault| Err(ContainerError::Wanted(fault)))
+    }
+
+    fn fault(&self) -> Option<String> {
+        if self.root.is_empty() {
+            return Some("the root is empty: it is the address of an flist".into());
+        }
+        if self.mounts.len() > MANY || self.files.len() > MANY || self.tags.len() > WORD_MAX {
+            return Some(format!("more than {MANY} mounts or files, or {WORD_MAX} tags"));
+        }
+        let places = self.mounts.iter().map(|(_, target)| target).chain(self.files.keys());
+        if let Some(place) = places.into_iter().find(|place| !is_place(place)) {
+            return Some(format!("{place:?} is no place in a container: absolute, without '..', and not /"));
+        }
+        if let Some(name) = self.hostname.as_ref().filter(|name| name.is_empty() || name.len() > HOSTNAME_MAX)
+        {
+            return Some(format!("host name {name:.80?} has not 1 to {HOSTNAME_MAX} bytes"));
+        }
+        let words = self.tags.iter().chain([&self.name]);
+        if let Some(word) = words.into_iter().find(|word| word.len() > WORD_MAX) {
+            return Some(format!("{word:.32?}... is longer than {WORD_MAX} bytes"));
+        }
+        if self.upper_bytes == 0 {
+            return Some("a container needs some bytes to write to".into());
+        }
+        None
+    }
+
+    /// The variables of all that runs inside.
+    pub fn variables(&self) -> BTreeMap<String, String> {
+        let usual = [("PATH", PATH), ("HOME", "/root")].map(|(name, value)| (name.into(), value.into()));
+        usual.into_iter().chain(self.env.clone()).collect()
+    }
+}
+
+fn is_place(path: &Path) -> bool {
+    use std::path::Component;
+    let plain =
+        |part: Component<'_>| matches!(part, Component::RootDir | Component::CurDir | Component::Normal(_));
+    path.is_absolute() && path.components().all(plain) && path.file_name().is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plain() -> Wanted {
+        Wanted { root: "bafy".into(), upper_bytes: 1, ..Wanted::default() }
+    }
+
+    #[test]
+    fn what_cannot_be_is_told_before_anything_is_made() {
+        plain().check().unwrap();
+        let faults: [fn(&mut Wanted); 7] = [
+            |w| w.root.clear(),
+            |w| w.upper_bytes = 0,
+            |w| w.hostname = Some("x".repeat(65)),
+            |w| w.mounts = vec![("/tmp".into(), "relative".into())],
+            |w| w.mounts = vec![("/tmp".into(), "/".into())],
+            |w| w.mounts = vec![("/tmp".into(), "/a/../b".into())],
+            |w| w.files = (0..65).map(|i| (format!("/f{i}").into(), String::new())).collect(),
+        ];
+        for (number, fault) in faults.iter().enumerate() {
+            let mut wanted = plain();
+            fault(&mut wanted);
+            assert!(matches!(wanted.check(), Err(ContainerError::Wanted(_))), "{number}");
+        }
+    }
+
+    #[test]
+    fn variables_of_the_caller_come_over_the_usual_ones() {
+        let env = [("PATH".to_string(), "/x".to_string()), ("A".into(), "b".into())].into();
+        let variables = Wanted { env, ..plain() }.variables();
+        assert_eq!((variables["PATH"].as_str(), variables["A"].as_str()), ("/x", "b"));
+        assert_eq!(variables["HOME"], "/root");
+    }
+}
