@@ -69,6 +69,9 @@ pub struct Run {
     /// Keep everything in this folder, and end with the terminal: a node for developing
     #[arg(long, value_name = "DIR")]
     pub dev: Option<PathBuf>,
+    /// Bring a machine up: drivers, network
+    #[arg(long, hide = true, conflicts_with = "dev")]
+    pub boot: bool,
 }
 
 /// `core0 flist-daemon`

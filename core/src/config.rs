@@ -20,8 +20,22 @@ pub struct Config {
     pub limits: Limits,
     /// What comes into the node.
     pub firewall: Firewall,
+    /// How the node is reached.
+    pub redis: Redis,
     /// The network of containers.
     pub network: NetworkConfig,
+}
+
+/// How the node is reached.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Redis {
+    /// Port of redis; 0 is a free one. A machine has 6379 by default.
+    pub port: u16,
+    /// SHA-256 of a password of the administrator, in hexadecimal digits. A machine that has it can be reached from its
+    /// network. It is not shown.
+    #[serde(skip_serializing)]
+    pub password_sha256: Option<String>,
 }
 
 /// The network of containers.

@@ -4,6 +4,7 @@
 //! has one struct per command. [`context`] is what a command may use of its node.
 
 pub mod argument;
+pub mod boot;
 pub mod cli;
 pub mod command;
 pub mod config;

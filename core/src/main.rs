@@ -1,11 +1,14 @@
 //! The program `core0`: its first argument says which process of a node it is.
 
 use std::io::{IsTerminal, Write};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
+use core0::boot::arguments::Arguments;
+use core0::boot::early;
 use core0::cli::{Cli, FlistDaemonArgs, InitArgs, RoleArgs, Run, SpawnerArgs};
 use core0::domain::flist;
 use core0::manager::{self, Options};
@@ -32,9 +35,17 @@ fn main() -> ExitCode {
 
 /// PID 1 is small: its arguments are plain, and the parser of the others costs more memory than all of it has.
 fn role() -> RoleArgs {
+    if early::is_init_of_initramfs() {
+        early::run();
+        let args = InitArgs { machine: true, run: vec!["--boot".into()] };
+        become_small(Path::new(early::PROGRAMS), &args);
+        return RoleArgs::Init(args);
+    }
     match InitArgs::plain(std::env::args_os().skip(1)) {
         Some(args) if std::process::id() == 1 => {
-            become_small(&args);
+            if let Some(folder) = std::env::current_exe().ok().as_deref().and_then(Path::parent) {
+                become_small(folder, &args);
+            }
             RoleArgs::Init(args)
         }
         Some(_) | None => Cli::parse().role,
@@ -43,12 +54,10 @@ fn role() -> RoleArgs {
 
 /// PID 1 goes on as `core0-init`, which lies beside this program and has nothing of the engine in it. Where that is missing,
 /// it goes on as it is, and takes some 1.2 MiB more.
-fn become_small(args: &InitArgs) {
+fn become_small(folder: &Path, args: &InitArgs) {
     use std::os::unix::process::CommandExt;
-    let Ok(own) = std::env::current_exe() else { return };
     let place = if args.machine { "--machine" } else { "--namespace" };
-    let error =
-        std::process::Command::new(own.with_file_name("core0-init")).arg(place).args(&args.run).exec();
+    let error = std::process::Command::new(folder.join("core0-init")).arg(place).args(&args.run).exec();
     eprintln!("core0: core0-init is not beside this program, PID 1 stays large: {error}");
 }
 
@@ -65,13 +74,15 @@ fn print_schema() -> anyhow::Result<()> {
 }
 
 fn run_manager(run: Run) -> anyhow::Result<()> {
-    log_to_stderr();
+    let arguments = run.boot.then(Arguments::of_machine);
+    // On the console of a machine stands what goes wrong, unless it was asked for more.
+    log_to_stderr(if arguments.as_ref().is_some_and(|arguments| !arguments.debug) { "warn" } else { "info" });
     let paths = match &run.dev {
         Some(dir) => Paths::development(&std::path::absolute(dir)?),
         None => Paths::system(),
     };
     let runtime = tokio::runtime::Runtime::new().context("cannot start the threads")?;
-    let done = runtime.block_on(manager::run(Options { paths, config: run.config }));
+    let done = runtime.block_on(manager::run(Options { paths, config: run.config, boot: arguments }));
     // A command that hangs in the kernel does not keep the node from ending.
     runtime.shutdown_timeout(Duration::from_millis(200));
     done
@@ -84,15 +95,15 @@ fn run_spawner(args: &SpawnerArgs) -> anyhow::Result<()> {
 }
 
 fn run_flist_daemon(args: &FlistDaemonArgs) -> anyhow::Result<()> {
-    log_to_stderr();
+    log_to_stderr("info");
     g8_fs::daemon::run_process(flist::daemon(args)?)
 }
 
 /// Logs go to stderr; `G8_LOG` says how much.
-fn log_to_stderr() {
+fn log_to_stderr(usual: &str) {
     let filter = std::env::var("G8_LOG").ok().filter(|level| !level.is_empty());
     let filter =
-        filter.and_then(|level| EnvFilter::try_new(level).ok()).unwrap_or_else(|| EnvFilter::new("info"));
+        filter.and_then(|level| EnvFilter::try_new(level).ok()).unwrap_or_else(|| EnvFilter::new(usual));
     let color = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(color).init();
 }

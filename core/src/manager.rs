@@ -16,9 +16,12 @@ use anyhow::{Context as _, bail};
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::task::JoinSet;
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, JoinSet};
 
-use crate::config::Config;
+use crate::boot::arguments::{Arguments, is_hash};
+use crate::boot::{Boot, Up};
+use crate::config::{self, Config};
 use crate::context::{Caller, Node};
 use crate::domain::Domains;
 use crate::domain::container::Containers;
@@ -55,6 +58,8 @@ const LAST_RESULTS: Duration = Duration::from_millis(700);
 /// How long the last lines of the log may take.
 const LAST_LINES: Duration = Duration::from_millis(200);
 
+/// Where clients look for a machine.
+const REDIS_PORT: u16 = 6379;
 /// Longest path of a unix socket.
 const SOCKET_MAX: usize = 107;
 
@@ -65,14 +70,20 @@ pub struct Options {
     pub paths: Paths,
     /// The configuration file, when it is not where it usually is.
     pub config: Option<PathBuf>,
+    /// What the kernel was told, when this brings a machine up.
+    pub boot: Option<Arguments>,
 }
 
 /// Runs until a signal ends it.
 pub async fn run(options: Options) -> anyhow::Result<()> {
-    let Options { paths, config } = options;
+    let Options { paths, config, boot } = options;
     let _lock = lock(&paths)?;
-    let config = load(&paths, config)?;
+    let mut config = load(&paths, config)?;
     open_many_files()?;
+    let booting = match boot {
+        Some(arguments) => Some(begin(&paths, &mut config.redis, arguments).await?),
+        None => None,
+    };
     // Before anything takes time, so that a signal during the start is not lost.
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
 
@@ -80,7 +91,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         .await
         .context("cannot start the spawner")?;
     let fresh = held.is_empty();
-    let done = work(paths, config, &spawner, held, [&mut terminate, &mut interrupt]).await;
+    let done = work(paths, config, &spawner, held, booting, [&mut terminate, &mut interrupt]).await;
     // What an earlier manager left to this one is kept for the next, unless this one stopped in order.
     if done.is_ok() || fresh {
         let began = done.as_ref().map_or_else(|_| Instant::now(), |began| *began);
@@ -95,6 +106,7 @@ async fn work(
     config: Config,
     spawner: &Spawner,
     held: Vec<(String, Child)>,
+    booting: Option<Booting>,
     [terminate, interrupt]: [&mut Signal; 2],
 ) -> anyhow::Result<Instant> {
     let [mut kept_jobs, mut kept_services, kept_tests, kept_containers] = sort(held);
@@ -105,7 +117,7 @@ async fn work(
     let server = Server::set_up(&paths, &config).context("cannot set redis up")?;
     let keeper = Keeper::new(server, paths.clone(), spawner.clone(), logs.clone());
     let keeper = keeper.start(kept_services.remove("redis")).await?;
-    let (access, port, password) = (keeper.access(), keeper.port(), keeper.password());
+    let (access, server) = (keeper.access(), keeper.server());
     let mut redis = tokio::spawn(keeper.keep());
 
     let (notes, answers) = answers::channel();
@@ -126,7 +138,7 @@ async fn work(
     });
     let jobs = Jobs::new(parts, limits);
     let began = Instant::now();
-    let machine = std::os::unix::process::parent_id() == 1 && std::env::var_os("CORE0_MACHINE").is_some();
+    let machine = is_machine();
     let domains = Domains::new(&paths, &config).context("network.containers of the configuration")?;
     domains.start(&BTreeSet::new()).await;
     let containers = Containers::new(spawner.clone(), logs.clone(), paths.run().into());
@@ -164,13 +176,22 @@ async fn work(
         abandon(kept).await;
     }
 
-    let ready =
-        format!("ready {}", serde_json::json!({"host": "127.0.0.1", "port": port, "password": password}));
-    writeln!(std::io::stdout(), "{ready}").context("nobody can be told that the node is ready")?;
+    let mut boot = None;
+    match booting {
+        Some(Booting { up, task }) => {
+            up.send_replace(Some(Up { server, services: node.services.list().len() }));
+            boot = Some(task);
+        }
+        // Not on a machine, whose output is its console: that is no place for a password.
+        None => say_ready(&server)?,
+    }
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
         ended = &mut redis => bail!("redis cannot be kept up: {ended:?}"),
+        ended = async { boot.as_mut().expect("the branch is taken with a boot only").await }, if boot.is_some() => {
+            bail!("the boot does not go on: {ended:?}")
+        }
         Some(ended) = intakes.join_next() => bail!("a queue is not read any more: {ended:?}"),
     }
     let stopping = Instant::now();
@@ -213,6 +234,40 @@ fn open_many_files() -> anyhow::Result<()> {
     let maximum = getrlimit(Resource::Nofile).maximum;
     setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })
         .context("cannot raise the number of open files")
+}
+
+fn say_ready(server: &Server) -> anyhow::Result<()> {
+    let ready = serde_json::json!({"host": "127.0.0.1", "port": server.port, "password": server.password});
+    writeln!(std::io::stdout(), "ready {ready}").context("nobody can be told that the node is ready")
+}
+
+/// A machine that is brought up beside the manager's own start.
+struct Booting {
+    /// Is told when the manager is up.
+    up: watch::Sender<Option<Up>>,
+    /// It has no end.
+    task: JoinHandle<()>,
+}
+
+/// Whether this is the manager of a machine: the child of `core0 init`.
+fn is_machine() -> bool {
+    std::os::unix::process::parent_id() == 1 && std::env::var_os("CORE0_MACHINE").is_some()
+}
+
+/// Begins to bring a machine up, beside all that follows. What the kernel was told goes before the configuration.
+async fn begin(paths: &Paths, redis: &mut config::Redis, arguments: Arguments) -> anyhow::Result<Booting> {
+    if !is_machine() {
+        bail!("only the child of `core0 init` brings a machine up: its network would change");
+    }
+    if redis.port == 0 {
+        redis.port = REDIS_PORT;
+    }
+    if arguments.redis_sha256.is_some() {
+        redis.password_sha256.clone_from(&arguments.redis_sha256);
+    }
+    let (up, seen) = watch::channel(None);
+    let boot = Boot::begin(paths.clone(), arguments, seen).await.context("cannot begin the boot")?;
+    Ok(Booting { up, task: tokio::spawn(boot.run()) })
 }
 
 fn lock(paths: &Paths) -> anyhow::Result<File> {
@@ -258,6 +313,9 @@ fn load(paths: &Paths, config: Option<PathBuf>) -> anyhow::Result<Config> {
         None if usual.exists() => Config::load(&usual)?,
         None => Config::default(),
     };
+    if config.redis.password_sha256.as_ref().is_some_and(|hash| !is_hash(hash)) {
+        bail!("redis.password_sha256 is no SHA-256: it has 64 hexadecimal digits");
+    }
     for name in config.users.keys() {
         // redis has users `default` and `core0` already.
         if !is_name(name) || name == "default" || name == "core0" {

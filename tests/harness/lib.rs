@@ -10,6 +10,7 @@ pub mod connections;
 pub mod debian;
 pub mod flist;
 pub mod gateway;
+pub mod guest;
 pub mod hanging;
 pub mod http;
 pub mod idmap;

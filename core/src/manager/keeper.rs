@@ -47,14 +47,9 @@ impl Keeper {
         self.server.access.clone()
     }
 
-    /// Its port.
-    pub fn port(&self) -> u16 {
-        self.server.port
-    }
-
-    /// The administrator's password.
-    pub fn password(&self) -> String {
-        self.server.password.clone()
+    /// The server that it keeps.
+    pub fn server(&self) -> Server {
+        self.server.clone()
     }
 
     /// Takes redis over from the last manager, or starts it; it answers then.

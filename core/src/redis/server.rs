@@ -7,11 +7,11 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, TcpListener};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use super::{Access, quoted, users};
+use super::{Access, Link, one, quoted, users};
 use crate::config::Config;
 use crate::paths::Paths;
 use crate::process::Process;
@@ -23,6 +23,8 @@ const DATA: &str = "appendonlydir";
 /// Most bytes that redis keeps. When they are used up, the results that would expire first go; when there are none, clients
 /// are refused, and what core0 does goes on.
 const MEMORY: &str = "256mb";
+/// Where redis listens in any case.
+const LOOPBACK: &str = "127.0.0.1";
 /// Most bytes of that for connections. The greediest are cut off, and core0's own never are.
 const CONNECTIONS: &str = "64mb";
 
@@ -35,7 +37,20 @@ pub struct Server {
     pub port: u16,
     /// The password of redis' user `default`, the administrator of the node.
     pub password: String,
+    /// Somebody else knows a password, too.
+    for_others: bool,
     dir: PathBuf,
+}
+
+/// Why redis does not listen where it should.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// Its files cannot be written.
+    #[error("cannot write the files of redis: {0}")]
+    Files(#[from] io::Error),
+    /// It refuses.
+    #[error("redis does not listen there: {0}")]
+    Refused(#[from] ::redis::RedisError),
 }
 
 impl Server {
@@ -45,12 +60,37 @@ impl Server {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
         let password = secret(&paths.run().join("password"))?;
         let access = Access { socket: paths.redis_socket(), password: secret(&dir.join("core0.password"))? };
-        let port = port(&dir.join("port"))?;
+        let port = match config.redis.port {
+            0 => port(&dir.join("port"))?,
+            port => port,
+        };
         let acl = users::acl(&access.password, &password, config)?;
         note_changed_users(&dir, &acl)?;
         private(&dir.join("users.acl"), &acl)?;
-        private(&paths.redis_config(), &configuration(paths, port))?;
-        Ok(Self { access, port, password, dir })
+        let for_others = config.redis.password_sha256.is_some();
+        let server = Self { access, port, password, for_others, dir };
+        server.configure(paths)?;
+        Ok(server)
+    }
+
+    /// Whether somebody can log in who is not on this machine: only then may redis listen on a network.
+    pub fn is_for_others(&self) -> bool {
+        self.for_others
+    }
+
+    /// Has redis listen on these addresses beside the loopback, from now on and when it is started again.
+    pub async fn listen(&self, paths: &Paths, addresses: &[IpAddr]) -> Result<(), ListenError> {
+        let others = addresses.iter().filter(|_| self.for_others);
+        // With `-`, redis starts though an address is gone.
+        let bind: String = others.map(|address| format!(" -{address}")).collect();
+        private(&self.dir.join("bind"), &bind)?;
+        self.configure(paths)?;
+        let set = one("CONFIG", &["SET", "bind", &format!("{LOOPBACK}{bind}")]);
+        Ok(Link::new(&self.access)?.query(&set).await?)
+    }
+
+    fn configure(&self, paths: &Paths) -> io::Result<()> {
+        private(&paths.redis_config(), &configuration(paths, self.port, self.for_others))
     }
 
     /// Whether something else has the port.
@@ -62,9 +102,13 @@ impl Server {
     /// Chooses another port, when something else took the old one.
     pub fn move_port(&mut self, paths: &Paths) -> io::Result<()> {
         let file = paths.redis_data().join("port");
-        fs::remove_file(&file)?;
+        match fs::remove_file(&file) {
+            // It was chosen by the configuration.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            done => done?,
+        }
         self.port = port(&file)?;
-        private(&paths.redis_config(), &configuration(paths, self.port))
+        self.configure(paths)
     }
 
     /// The process to run; without its port when something else has that.
@@ -141,10 +185,12 @@ fn changed_file(dir: &Path) -> PathBuf {
     dir.join("users.changed")
 }
 
-fn configuration(paths: &Paths, port: u16) -> String {
+fn configuration(paths: &Paths, port: u16, for_others: bool) -> String {
     let dir = paths.redis_data();
+    let bind = fs::read_to_string(dir.join("bind")).unwrap_or_default();
+    let bind = if for_others { bind.as_str() } else { "" };
     format!(
-        "bind 127.0.0.1\nport {port}\ndatabases 1\nunixsocket {socket}\nunixsocketperm 700\naclfile {acl}\ndir {dir}\n\
+        "bind {LOOPBACK}{bind}\nport {port}\ndatabases 1\nunixsocket {socket}\nunixsocketperm 700\naclfile {acl}\ndir {dir}\n\
          daemonize no\nlogfile \"\"\nloglevel warning\nsave \"\"\nappendonly yes\nappendfsync no\n\
          stop-writes-on-bgsave-error no\nmaxmemory {MEMORY}\nmaxmemory-policy volatile-ttl\nmaxclients 2000\n\
          maxmemory-clients {CONNECTIONS}\n\
@@ -216,5 +262,23 @@ mod tests {
         assert!(error.to_string().contains("password: it has blanks"), "{error}");
         let argv = Server::process(&paths, false).argv.join(" ");
         assert!(!argv.contains(&first.password), "{argv}");
+    }
+
+    #[test]
+    fn it_listens_on_a_network_only_when_somebody_else_has_a_password() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = Paths::development(dir.path());
+        let read = |file: &str| fs::read_to_string(dir.path().join("redis").join(file)).unwrap();
+        assert!(!Server::set_up(&paths, &Config::default()).unwrap().is_for_others());
+        // What an earlier manager left.
+        fs::write(dir.path().join("redis/bind"), " -10.0.2.15").unwrap();
+        Server::set_up(&paths, &Config::default()).unwrap();
+        assert!(read("redis.conf").starts_with("bind 127.0.0.1\n"));
+        let mut config = Config::default();
+        config.redis.password_sha256 = Some("ab".repeat(32));
+        config.redis.port = 6379;
+        let server = Server::set_up(&paths, &config).unwrap();
+        assert!(read("redis.conf").starts_with("bind 127.0.0.1 -10.0.2.15\nport 6379\n"));
+        assert!(server.is_for_others() && read("users.acl").contains(&format!(" #{} ", "ab".repeat(32))));
     }
 }

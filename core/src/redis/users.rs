@@ -18,10 +18,11 @@ const PASSWORD_MAX: usize = 4096;
 
 /// The content of `users.acl`: core0 itself, the administrator, and whom the configuration names.
 pub fn acl(own: &str, admin: &str, config: &Config) -> io::Result<String> {
+    let other = config.redis.password_sha256.as_ref().map(|hash| format!(" #{hash}")).unwrap_or_default();
     let mut lines = vec![
         format!("user core0 on >{own} ~* &* +@all"),
         // redis reads its append-only file in the name of this user: what it may not do is missing after a restart.
-        format!("user default on >{admin} ~* resetchannels +@all -@admin -@dangerous +info"),
+        format!("user default on >{admin}{other} ~* resetchannels +@all -@admin -@dangerous +info"),
     ];
     for (name, user) in &config.users {
         let password = password(&user.password_file).map_err(|why| {

@@ -3,6 +3,7 @@
 //! A socket per command: it costs 20 us, sees every change, and nothing has to be kept in step.
 
 mod address;
+mod changes;
 mod link;
 mod route;
 mod veth;
@@ -18,6 +19,7 @@ use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 use tokio::task::JoinHandle;
 
 pub use address::{Cidr, NoCidr};
+pub use changes::Changes;
 pub use link::{Change, Link};
 pub use route::Route;
 pub use veth::Veth;

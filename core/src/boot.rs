@@ -1,0 +1,225 @@
+//! The boot of a machine: named stages, in order. PID 1 runs the first ones and becomes the small `core0-init`; its
+//! manager runs the others beside its own start, and again when it was started anew, so each can be run twice.
+//!
+//! A stage that fails is shown on the console with why. The machine goes on or tries again; it never halts.
+
+pub mod arguments;
+pub mod console;
+pub mod drivers;
+pub mod early;
+pub mod network;
+
+use std::io;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use tokio::sync::watch;
+
+use crate::paths::Paths;
+use crate::redis::server::{ListenError, Server};
+use crate::sys::netlink;
+use crate::sys::tool::ToolError;
+use arguments::Arguments;
+use console::{Console, State};
+
+/// Pauses before a stage is tried again, in seconds.
+const PAUSE: [u64; 5] = [1, 2, 5, 10, 30];
+
+/// All stages. The overlay network, updates, the private file system and the system flist come between `network` and
+/// `redis`.
+pub const STAGES: [Stage; 6] = [
+    Stage { name: "pseudo_fs", run: Run::Pid1(early::pseudo_fs), on_failure: OnFailure::GoOn },
+    Stage { name: "root", run: Run::Pid1(early::root), on_failure: OnFailure::GoOn },
+    Stage { name: "drivers", run: Run::Manager(|_| drivers::load().boxed()), on_failure: OnFailure::GoOn },
+    Stage {
+        name: "network",
+        run: Run::Manager(|boot| boot.network_is_up().boxed()),
+        on_failure: OnFailure::Again,
+    },
+    Stage {
+        name: "redis",
+        run: Run::Manager(|boot| boot.redis_listens().boxed()),
+        on_failure: OnFailure::Again,
+    },
+    Stage {
+        name: "services",
+        run: Run::Manager(|boot| boot.services_run().boxed()),
+        on_failure: OnFailure::GoOn,
+    },
+];
+
+/// A step of a boot.
+pub struct Stage {
+    /// What the console calls it.
+    pub name: &'static str,
+    /// What it does.
+    pub run: Run,
+    /// What happens when it fails.
+    pub on_failure: OnFailure,
+}
+
+/// Who runs a stage. It returns what the console should say.
+pub enum Run {
+    /// PID 1, before it becomes small.
+    Pid1(fn() -> Result<String, StageError>),
+    /// The manager.
+    Manager(fn(&Boot) -> BoxFuture<'_, Result<String, StageError>>),
+}
+
+/// What happens when a stage fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnFailure {
+    /// The next one is run.
+    GoOn,
+    /// It is run again after a pause.
+    Again,
+}
+
+/// Why a stage failed.
+#[derive(Debug, thiserror::Error)]
+pub enum StageError {
+    /// A step that the kernel refuses.
+    #[error("cannot {0}: {1}")]
+    Step(String, io::Error),
+    /// A tool does not do its work.
+    #[error(transparent)]
+    Tool(#[from] ToolError),
+    /// The network.
+    #[error(transparent)]
+    Network(#[from] network::NetworkError),
+    /// Links and addresses.
+    #[error(transparent)]
+    Netlink(#[from] netlink::Error),
+    /// redis does not listen.
+    #[error(transparent)]
+    Redis(#[from] ListenError),
+    /// The manager ends.
+    #[error("the node is being stopped")]
+    Stopped,
+}
+
+/// What the manager has once it is up.
+#[derive(Clone)]
+pub struct Up {
+    /// Its redis.
+    pub server: Server,
+    /// How many services it keeps.
+    pub services: usize,
+}
+
+/// The manager's part of a boot.
+pub struct Boot {
+    console: Console,
+    paths: Paths,
+    network: watch::Receiver<network::State>,
+    manager: watch::Receiver<Option<Up>>,
+}
+
+impl Boot {
+    /// Begins: the loopback, which redis needs, and the search for a network, which takes its time.
+    pub async fn begin(
+        paths: Paths,
+        arguments: Arguments,
+        manager: watch::Receiver<Option<Up>>,
+    ) -> Result<Self, StageError> {
+        network::loopback().await?;
+        let console = Console::open();
+        for refused in &arguments.refused {
+            console.say(refused);
+        }
+        for stage in &STAGES {
+            if matches!(stage.run, Run::Pid1(_)) {
+                console.is_done_already(stage.name);
+            }
+        }
+        Ok(Self { console, paths, network: network::start(), manager })
+    }
+
+    /// Runs the manager's stages, and then shows for ever what changes.
+    pub async fn run(mut self) {
+        for stage in &STAGES {
+            let Run::Manager(run) = stage.run else { continue };
+            for pause in PAUSE.iter().chain(std::iter::repeat(&PAUSE[PAUSE.len() - 1])) {
+                self.console.set(stage.name, State::Runs);
+                match (run(&self).await, stage.on_failure) {
+                    (Ok(result), _) => {
+                        self.console.set(stage.name, State::Done(result));
+                        break;
+                    }
+                    (Err(e), OnFailure::GoOn) => {
+                        self.console.set(stage.name, State::Failed(e.to_string()));
+                        break;
+                    }
+                    (Err(e), OnFailure::Again) => {
+                        self.console.set(stage.name, State::Waits(format!("{e}; again in {pause} s")));
+                        tokio::time::sleep(Duration::from_secs(*pause)).await;
+                    }
+                }
+            }
+        }
+        self.console.page();
+        self.follow().await;
+    }
+
+    /// Waits until there is a network, and says meanwhile what for.
+    async fn network_is_up(&self) -> Result<String, StageError> {
+        let mut network = self.network.clone();
+        loop {
+            match &*network.borrow_and_update() {
+                network::State::Up(up) => return Ok(up.to_string()),
+                network::State::Searching(why) => self.console.set("network", State::Waits(why.clone())),
+            }
+            network.changed().await.map_err(|_| StageError::Stopped)?;
+        }
+    }
+
+    async fn redis_listens(&self) -> Result<String, StageError> {
+        let server = self.manager_is_up().await?.server;
+        if !server.is_for_others() {
+            return Ok("on the loopback alone: redis.sha256=, the hash of a password, opens it".into());
+        }
+        let addresses = self.addresses();
+        server.listen(&self.paths, &addresses).await?;
+        let list: Vec<String> =
+            addresses.iter().map(|address| format!("{address}:{}", server.port)).collect();
+        Ok(list.join(" "))
+    }
+
+    async fn services_run(&self) -> Result<String, StageError> {
+        Ok(match self.manager_is_up().await?.services {
+            0 => "none".into(),
+            count => count.to_string(),
+        })
+    }
+
+    async fn manager_is_up(&self) -> Result<Up, StageError> {
+        let mut manager = self.manager.clone();
+        let up = manager.wait_for(Option::is_some).await.map_err(|_| StageError::Stopped)?;
+        Ok(up.clone().expect("that was waited for"))
+    }
+
+    fn addresses(&self) -> Vec<IpAddr> {
+        match &*self.network.borrow() {
+            network::State::Up(up) => vec![up.address.address],
+            network::State::Searching(_) => Vec::new(),
+        }
+    }
+
+    /// Goes with the network, which comes and goes: the console says it, and redis listens where it can be reached.
+    async fn follow(&mut self) {
+        let mut network = self.network.clone();
+        while network.changed().await.is_ok() {
+            let state = network.borrow_and_update().clone();
+            match &state {
+                network::State::Up(up) => self.console.set("network", State::Done(up.to_string())),
+                network::State::Searching(why) => self.console.set("network", State::Waits(why.clone())),
+            }
+            match self.redis_listens().await {
+                Ok(result) => self.console.set("redis", State::Done(result)),
+                Err(e) => self.console.set("redis", State::Failed(e.to_string())),
+            }
+        }
+    }
+}

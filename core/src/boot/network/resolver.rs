@@ -1,0 +1,37 @@
+//! The file of the resolver, resolv.conf(5): there whole, or as it was before.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io;
+use std::net::Ipv4Addr;
+use std::path::Path;
+
+/// Writes it.
+pub fn write(path: &Path, resolvers: &[Ipv4Addr], domains: &[String]) -> io::Result<()> {
+    let mut text = String::new();
+    if !domains.is_empty() {
+        writeln!(text, "search {}", domains.join(" ")).map_err(io::Error::other)?;
+    }
+    for resolver in resolvers {
+        writeln!(text, "nameserver {resolver}").map_err(io::Error::other)?;
+    }
+    let new = path.with_extension("new");
+    fs::write(&new, text)?;
+    fs::rename(&new, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_replaced_as_a_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("resolv.conf");
+        write(&path, &[[10, 0, 2, 3].into()], &["a.org".into(), "b.org".into()]).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "search a.org b.org\nnameserver 10.0.2.3\n");
+        write(&path, &[], &[]).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+}

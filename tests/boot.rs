@@ -1,0 +1,202 @@
+//! The image as a machine: one boot, and everything that a machine must be able to.
+//!
+//! A boot is dear, so there is one for all; each check has a name, all are made, and those that fail are told together.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use harness::guest::Guest;
+use harness::{Flist, Gateway, Place, process, wait};
+use serde_json::json;
+
+type Check = (&'static str, fn(&Guest));
+
+/// In order: the last ones end what others need.
+const CHECKS: [Check; 12] = [
+    ("the console shows each stage and the address", the_console),
+    ("redis is closed without its password", redis_is_closed),
+    ("the client g8core 1.0.0 drives it, unmodified", the_old_client),
+    ("our client drives it", our_client),
+    ("the root is read-only, and what has to be written can be", the_root),
+    ("PID 1 is the small program, within 512 KiB", pid_1),
+    ("an flist is mounted by the kernel over HTTP from the host", an_flist),
+    ("memory, processes and processor time of a cgroup are limited", limits),
+    ("a vlan, and a bridge with NAT", networks),
+    ("btrfs on the disk", btrfs),
+    ("no module of the image is refused", no_trouble),
+    ("a killed manager comes back, and redis with it", a_killed_manager),
+];
+
+#[test]
+fn a_machine_boots_from_the_image_and_does_what_a_node_does() {
+    let place = Place::new();
+    let guest = Guest::boot(&place);
+    eprintln!("it answers after {:.1} s", guest.booted_in.as_secs_f64());
+    let mut failed = Vec::new();
+    for (name, check) in CHECKS {
+        let began = Instant::now();
+        let passed = catch_unwind(AssertUnwindSafe(|| check(&guest))).is_ok();
+        eprintln!(
+            "{} in {:.1} s: {name}",
+            if passed { "ok" } else { "FAILED" },
+            began.elapsed().as_secs_f64()
+        );
+        failed.extend((!passed).then_some(name));
+    }
+    assert!(failed.is_empty(), "{failed:#?}\n{}", guest.said());
+    guest.power_off();
+}
+
+fn the_console(guest: &Guest) {
+    let said = guest.said();
+    for stage in ["pseudo_fs", "root", "drivers", "network", "redis", "services"] {
+        assert!(said.contains(&format!("{stage:<10} done")), "{stage}\n{said}");
+    }
+    assert!(said.contains("eth0 10.0.2.15/24 by 10.0.2.2") && said.contains("10.0.2.15:6379"), "{said}");
+    assert!(!said.contains(guest.password()) && !said.contains("password"), "{said}");
+}
+
+fn redis_is_closed(guest: &Guest) {
+    let mut nobody = guest.connect(None).unwrap();
+    let refused = redis::cmd("PING").query::<String>(&mut nobody).unwrap_err();
+    assert!(refused.to_string().contains("NOAUTH"), "{refused}");
+    assert!(guest.connect(Some("wrong")).is_err());
+}
+
+fn the_old_client(guest: &Guest) {
+    let script = r#"
+import sys
+from g8core import Client
+c = Client("127.0.0.1", int(sys.argv[1]), sys.argv[2])
+assert c.ping().startswith("PONG "), c.ping()
+r = c.system("cat", stdin="some input").get()
+assert (r.state, r.stdout, r.stderr) == ("SUCCESS", "some input\n", ""), r
+assert c.bash("echo 20::[1,2]").get().data == "[1,2]"
+assert any(nic["name"] == "eth0" for nic in c.info.nic()), c.info.nic()
+print("passed")
+"#;
+    let mut python = python("g8core");
+    python.args(["-c", script, &guest.port().to_string(), guest.password()]);
+    assert_eq!(process::run(&mut python, PATIENCE).ok().text(), "passed");
+}
+
+fn our_client(guest: &Guest) {
+    let mut python = python("client");
+    let password = guest.password().replace(' ', "%20");
+    python
+        .args(["-m", "g8os.cli", "ping"])
+        .env("PYTHONPATH", repository().join("core/pyclient/src"))
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .env("G8_NODE", format!("redis://:{password}@127.0.0.1:{}", guest.port()));
+    let said = process::run(&mut python, PATIENCE).ok().text();
+    assert!(said.starts_with("PONG "), "{said}");
+}
+
+fn the_root(guest: &Guest) {
+    let refused =
+        "for place in / /etc /usr/bin /root; do if touch $place/x 2>/dev/null; then echo $place; fi; done";
+    assert_eq!(guest.bash(refused), "");
+    guest.bash("for place in /run /tmp /var /var/log /var/lib; do touch $place/x; rm $place/x; done");
+    // It is no initramfs, which containers could not leave.
+    assert!(guest.bash("grep ' / / ' /proc/self/mountinfo").contains("tmpfs"));
+    assert_eq!(guest.bash("cat /etc/resolv.conf; hostname"), "nameserver 10.0.2.3\ng8os");
+}
+
+fn pid_1(guest: &Guest) {
+    assert_eq!(guest.bash("readlink /proc/1/exe"), "/usr/bin/core0-init");
+    let anonymous = guest.bash("grep RssAnon /proc/1/status");
+    let kib: u64 = anonymous.split_whitespace().nth(1).unwrap().parse().unwrap();
+    assert!(kib <= 512, "{anonymous}");
+    assert_eq!(guest.bash("grep Threads /proc/1/status | tr -dc 0-9"), "1");
+}
+
+fn an_flist(guest: &Guest) {
+    let (flist, cid) = Flist::with_image();
+    let gateway = Gateway::of(&flist);
+    // The host as the guest sees it.
+    let url = gateway.url().replace("127.0.0.1", "10.0.2.2");
+    guest.bash("mkdir /var/flist");
+    let mounted = guest.call(
+        "flist.mount",
+        json!({"ref": cid, "mountpoint": "/var/flist", "from": [url], "mode": "kernel"}),
+    );
+    assert_eq!(mounted["mode"], "kernel", "{mounted}");
+    assert_eq!(guest.bash("cat /var/flist/hello"), "hello, world");
+    let digest = process::tool("sha256sum", [flist.home().join("source/dir/noise").into()]).text();
+    let there = guest.bash("sha256sum /var/flist/dir/noise");
+    assert_eq!(there.split(' ').next(), digest.split(' ').next());
+    guest.call("flist.umount", json!({"mountpoint": "/var/flist"}));
+}
+
+fn limits(guest: &Guest) {
+    let script = "cd /sys/fs/cgroup; echo '+cpu +memory +pids' > cgroup.subtree_control; mkdir test; cd test
+        echo 16M > memory.max
+        (echo $BASHPID > cgroup.procs; exec dd if=/dev/zero of=/dev/shm/fill bs=1M count=64) >/dev/null 2>&1 || true
+        rm /dev/shm/fill; grep '^oom_kill ' memory.events
+        echo max > memory.max; echo 16 > pids.max; echo '5000 100000' > cpu.max
+        (echo $BASHPID > cgroup.procs; bomb() { bomb | bomb & }; bomb) >/dev/null 2>&1 &
+        until grep -q '^max [1-9]' pids.events && grep -q '^nr_throttled [1-9]' cpu.stat; do sleep 0.1; done
+        echo 1 > cgroup.kill; until grep -q 'populated 0' cgroup.events; do sleep 0.1; done
+        cat pids.events cpu.stat; cd ..; rmdir test";
+    let said = guest.bash(script);
+    let counts = |name: &str| {
+        let line = said.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
+        line.trim().parse::<u64>().unwrap_or(0)
+    };
+    assert!(["oom_kill ", "max ", "nr_throttled "].into_iter().all(|name| counts(name) > 0), "{said}");
+}
+
+fn networks(guest: &Guest) {
+    guest.bash("ip link add link eth0 name eth0.7 type vlan id 7; ip link set eth0.7 up");
+    assert!(guest.bash("ip -d link show eth0.7").contains("vlan protocol 802.1Q id 7"));
+    guest.bash("ip link del eth0.7");
+    let network = json!({"mode": "static", "nat": true, "settings": {"cidr": "10.9.0.1/24"}});
+    guest.call("bridge.create", json!({"name": "br0", "network": network}));
+    assert!(guest.bash("nft list table inet core0").contains("br0"));
+    assert!(guest.bash("ip addr show br0").contains("10.9.0.1/24"));
+    guest.call("bridge.delete", json!({"name": "br0"}));
+}
+
+fn btrfs(guest: &Guest) {
+    let arguments = json!({"label": "data", "metadata": "single", "data": "single", "devices": ["/dev/vda"]});
+    guest.call("btrfs.create", arguments);
+    guest.bash("mkdir /var/disk");
+    guest.call("disk.mount", json!({"source": "/dev/vda", "target": "/var/disk"}));
+    guest.call("btrfs.subvol_create", json!({"path": "/var/disk/sub"}));
+    guest.bash("echo text > /var/disk/sub/file; sync; grep -q '/var/disk btrfs' /proc/mounts");
+    guest.call("disk.umount", json!({"source": "/var/disk"}));
+}
+
+fn no_trouble(guest: &Guest) {
+    let log = guest.bash("dmesg");
+    for word in ["BUG:", "Oops", "module verification failed", "Unknown symbol", "Call Trace"] {
+        assert!(!log.contains(word), "{word}\n{log}");
+    }
+}
+
+fn a_killed_manager(guest: &Guest) {
+    let find = "for p in /proc/[0-9]*; do tr '\\0' ' ' < $p/cmdline 2>/dev/null | grep -q '^[^ ]*core0 run' && echo ${p#/proc/}; done; true";
+    let before = guest.bash(find);
+    guest.bash(&format!("kill -9 {before} & true"));
+    wait::until("another manager runs", PATIENCE, || {
+        let after = guest.bash(find);
+        !after.is_empty() && after != before
+    });
+    // It has gone through its stages, and what redis was told holds on.
+    assert!(guest.bash("cat /run/core0/redis/redis.conf").contains("bind 127.0.0.1 -10.0.2.15"));
+}
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn repository() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+}
+
+/// A Python of the tests, from `core/tests/python/NAME.txt`.
+fn python(name: &str) -> Command {
+    let mut setup = Command::new(repository().join(".ci/setup"));
+    let made = process::run(setup.args(["venv", name]), Duration::from_secs(600)).ok();
+    Command::new(PathBuf::from(made.text()).join("bin/python"))
+}
