@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::paths::Paths;
@@ -115,6 +116,8 @@ pub struct Boot {
     paths: Paths,
     network: watch::Receiver<network::State>,
     manager: watch::Receiver<Option<Up>>,
+    /// The addresses that redis was told last.
+    listens_at: Mutex<Option<Vec<IpAddr>>>,
 }
 
 impl Boot {
@@ -134,7 +137,7 @@ impl Boot {
                 console.is_done_already(stage.name);
             }
         }
-        Ok(Self { console, paths, network: network::start(), manager })
+        Ok(Self { console, paths, network: network::start(), manager, listens_at: Mutex::default() })
     }
 
     /// Runs the manager's stages, and then shows for ever what changes.
@@ -181,7 +184,11 @@ impl Boot {
             return Ok("on the loopback alone: redis.sha256=, the hash of a password, opens it".into());
         }
         let addresses = self.addresses();
-        server.listen(&self.paths, &addresses).await?;
+        // Each time redis closes its sockets and opens them anew, and cuts off who waits to be accepted.
+        if self.listens_at.lock().as_ref() != Some(&addresses) {
+            server.listen(&self.paths, &addresses).await?;
+            *self.listens_at.lock() = Some(addresses.clone());
+        }
         let list: Vec<String> =
             addresses.iter().map(|address| format!("{address}:{}", server.port)).collect();
         Ok(list.join(" "))

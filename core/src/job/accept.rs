@@ -86,7 +86,9 @@ impl Jobs {
             return None;
         }
         let envelope = Envelope::parse(raw).ok()?;
-        let Envelope { queue: None, recurring_period: None, stream: false, .. } = &envelope else {
+        // What is for a container is not answered by the node.
+        let Envelope { queue: None, recurring_period: None, stream: false, container: None, .. } = &envelope
+        else {
             return None;
         };
         let entry = jobs.entry(sender, &envelope, raw.len()).ok().filter(|entry| entry.at_once)?;

@@ -121,7 +121,9 @@ fn a_redis_whose_port_is_taken_is_reached_by_its_socket_until_it_has_it_again() 
         let login = RedisConnectionInfo::default().set_password(&node.password);
         let address = ConnectionAddr::Unix(node.dir.join("redis.sock"));
         let info = address.into_connection_info().unwrap().set_redis_settings(login);
-        redis::Client::open(info).unwrap().get_connection().ok()
+        // Until it has read what it kept, it takes connections and refuses commands.
+        let mut connection = redis::Client::open(info).unwrap().get_connection().ok()?;
+        redis::cmd("PING").query::<String>(&mut connection).ok().map(|_| connection)
     };
     if thief.is_none() {
         // redis was faster: killed again, it finds the port taken, since it is ours before it starts.

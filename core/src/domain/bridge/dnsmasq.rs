@@ -178,27 +178,35 @@ async fn end(mut child: Child, files: &Files) {
     }
 }
 
-/// Kills the dnsmasq that a killed manager left behind, if the process of that number is still it.
+/// Kills the dnsmasq that a killed manager left behind. It is found by its command line: its file may not have its number yet.
 pub async fn kill_stray(files: &Files) {
-    let Some(pid) = text::value::<i32>(&files.pid).and_then(Pid::from_raw) else { return };
     let argument = pid_argument(files);
     let kill = move || {
-        // The descriptor first: what we then look at is what we kill.
-        let Ok(process) = pidfd_open(pid, PidfdFlags::empty()) else { return };
-        let cmdline = text::read(format!("/proc/{}/cmdline", pid.as_raw_pid())).unwrap_or_default();
-        if !cmdline.split('\0').any(|word| word == argument) {
-            return;
-        }
-        if let Err(error) = pidfd_send_signal(&process, Signal::KILL) {
-            tracing::warn!(%error, "a dnsmasq of before stays");
-            return;
-        }
-        let limit = Timespec { tv_sec: END.as_secs() as i64, tv_nsec: 0 };
-        if !matches!(poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&limit)), Ok(1)) {
-            tracing::warn!("a dnsmasq of before does not end");
-        }
+        let entries = match std::fs::read_dir("/proc") {
+            Ok(entries) => entries,
+            Err(error) => return tracing::error!(%error, "cannot look for a dnsmasq of before"),
+        };
+        let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        pids.filter_map(Pid::from_raw).for_each(|pid| kill_if_it_has(pid, &argument));
     };
     if let Err(error) = tokio::task::spawn_blocking(kill).await {
         tracing::error!(%error, "looking for a dnsmasq of before failed");
+    }
+}
+
+fn kill_if_it_has(pid: Pid, argument: &str) {
+    // The descriptor first: what we then look at is what we kill.
+    let Ok(process) = pidfd_open(pid, PidfdFlags::empty()) else { return };
+    let cmdline = text::read(format!("/proc/{}/cmdline", pid.as_raw_pid())).unwrap_or_default();
+    if !cmdline.split('\0').any(|word| word == argument) {
+        return;
+    }
+    if let Err(error) = pidfd_send_signal(&process, Signal::KILL) {
+        tracing::warn!(%error, "a dnsmasq of before stays");
+        return;
+    }
+    let limit = Timespec { tv_sec: END.as_secs() as i64, tv_nsec: 0 };
+    if !matches!(poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&limit)), Ok(1)) {
+        tracing::warn!("a dnsmasq of before does not end");
     }
 }
