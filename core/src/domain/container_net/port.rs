@@ -3,6 +3,7 @@
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with, sockopt};
@@ -12,16 +13,35 @@ use crate::domain::info;
 use crate::domain::nft::Protocol;
 use crate::sys::text;
 
+/// Who has a port and is in no list.
+const HIDDEN: &str = "a process that does not show";
+/// How often a port that is taken is tried again, by somebody who shows and by one who does not, and the pause between.
+const LOOKS: u32 = 5;
+const LOOKS_HIDDEN: u32 = 25;
+const PAUSE: Duration = Duration::from_millis(20);
+
 /// Holds ports, or none.
 pub fn hold(ports: &[Port]) -> Result<Vec<OwnedFd>, NetworkError> {
     ports.iter().map(|port| hold_one(*port)).collect()
 }
 
 fn hold_one(port: Port) -> Result<OwnedFd, NetworkError> {
-    socket(port).map_err(|error| match error {
-        Errno::ADDRINUSE => taken(port, holder(port)),
-        error => NetworkError::Port(port.host, port.protocol, error),
-    })
+    let mut looks = 0;
+    loop {
+        match socket(port) {
+            Err(Errno::ADDRINUSE) => {
+                let holder = holder(port);
+                // A process that was just forked has a copy of what we released until it is another program.
+                if looks >= if holder == HIDDEN { LOOKS_HIDDEN } else { LOOKS } {
+                    return Err(taken(port, holder));
+                }
+                looks += 1;
+                std::thread::sleep(PAUSE);
+            }
+            Err(error) => return Err(NetworkError::Port(port.host, port.protocol, error)),
+            Ok(socket) => return Ok(socket),
+        }
+    }
 }
 
 /// The error that says who has a port.
@@ -59,7 +79,7 @@ fn holder(port: Port) -> String {
     let found =
         sockets.iter().find(|s| s.port == Some(port.host) && s.network.trim_end_matches('6') == network);
     match found.map(|socket| socket.pid) {
-        Some(0) => "a process that does not show".to_owned(),
+        Some(0) => HIDDEN.to_owned(),
         Some(pid) => {
             let name = text::read(format!("/proc/{pid}/comm")).unwrap_or_default();
             format!("process {pid} ({})", name.trim())
