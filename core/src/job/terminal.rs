@@ -24,7 +24,7 @@ const WAIT: &str = "5";
 /// Pause after a failure.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// Entries of [`Job::input`](super::Job::input) that wait.
+/// Entries of `job.input` that wait.
 const WAITING: usize = 64;
 
 /// What is done to a terminal.
