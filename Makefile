@@ -65,7 +65,7 @@ check: setup ## Formatting, lints, licences
 	$(call step,fmt,60,cargo fmt --all --check)
 	$(call step,clippy,2400,cargo clippy --locked --workspace --all-targets -- -D warnings)
 	$(call step,doc,1200,RUSTDOCFLAGS="-D warnings -A rustdoc::private-intra-doc-links" cargo doc --locked --workspace --no-deps --document-private-items)
-	@command -v cargo-deny >/dev/null && cargo deny check || echo "cargo-deny is not installed: licences not checked"
+	@if command -v cargo-deny >/dev/null; then cargo deny check; else echo "cargo-deny is not installed: licences not checked"; fi
 
 bench: setup ## Compare with nydus, EROFS, squashfs, tar, ext4 (root); ARGS=--quick for a look; results in benches/results/
 	$(call step,build,3000,cargo build --release --locked -p flist-tools -p benchmarks)

@@ -217,15 +217,29 @@ impl Boot {
     /// Goes with the network, which comes and goes: the console says it, and redis listens where it can be reached.
     async fn follow(&mut self) {
         let mut network = self.network.clone();
-        while network.changed().await.is_ok() {
+        let mut pauses = PAUSE.iter().peekable();
+        loop {
             let state = network.borrow_and_update().clone();
             match &state {
                 network::State::Up(up) => self.console.set("network", State::Done(up.to_string())),
                 network::State::Searching(why) => self.console.set("network", State::Waits(why.clone())),
             }
-            match self.redis_listens().await {
-                Ok(result) => self.console.set("redis", State::Done(result)),
-                Err(e) => self.console.set("redis", State::Failed(e.to_string())),
+            let again = match self.redis_listens().await {
+                Ok(result) => {
+                    self.console.set("redis", State::Done(result));
+                    pauses = PAUSE.iter().peekable();
+                    None
+                }
+                Err(e) => {
+                    let pause = pauses.next_if(|pause| **pause < PAUSE[PAUSE.len() - 1]);
+                    let pause = *pause.unwrap_or(&PAUSE[PAUSE.len() - 1]);
+                    self.console.set("redis", State::Waits(format!("{e}; again in {pause} s")));
+                    Some(Duration::from_secs(pause))
+                }
+            };
+            tokio::select! {
+                changed = network.changed() => if changed.is_err() { return },
+                () = tokio::time::sleep(again.unwrap_or_default()), if again.is_some() => {}
             }
         }
     }

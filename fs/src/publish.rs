@@ -107,6 +107,11 @@ pub enum PublishError {
     /// The profile is none, or one of another flist.
     #[error("{0} is no profile of this flist: use --no-profile to publish without it")]
     Profile(BlockId, #[source] FormatError),
+    /// The profile cannot be had.
+    #[error(
+        "the profile {0} cannot be had: name more sources with --from, or use --no-profile to publish without it"
+    )]
+    NoProfile(BlockId, #[source] GetError),
     /// An object of it cannot be had.
     #[error("an object of the flist cannot be had: check the address, or name more sources with --from")]
     Get(#[from] GetError),

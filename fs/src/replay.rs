@@ -108,9 +108,9 @@ impl Replay {
         self.task.abort();
     }
 
-    /// Whether more blocks are coming.
-    pub fn is_under_way(&self) -> bool {
-        self.shared.is_under_way.load(Relaxed)
+    /// Whether its blocks are being fetched: it is here, and it is not over.
+    pub fn is_followed(&self) -> bool {
+        self.shared.is_under_way.load(Relaxed) && self.shared.wanted.load(Relaxed) > 0
     }
 
     /// What it has done.

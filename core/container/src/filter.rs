@@ -143,6 +143,10 @@ fn compile() -> std::result::Result<Filters, BackendError> {
         SeccompRule::new(vec![is])
     });
     refused.insert(libc::SYS_ioctl, typing.collect::<std::result::Result<_, _>>()?);
+    // Sockets to the hypervisor are in no namespace.
+    let vsock = u64::from(libc::AF_VSOCK.cast_unsigned());
+    let vsock = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, vsock)?;
+    refused.insert(libc::SYS_socket, vec![SeccompRule::new(vec![vsock])?]);
     refused.insert(libc::SYS_clone, namespaces.collect::<std::result::Result<_, _>>()?);
     let refusing = SeccompFilter::new(refused, SeccompAction::Allow, errno(Errno::PERM), architecture)?;
 

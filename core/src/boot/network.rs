@@ -138,7 +138,7 @@ impl Search {
             match self.keep(&nic).await {
                 Ok(()) => return Ok(()),
                 Err(Failed::NoLease(e)) => refused.push(format!("{}: {e}", nic.name)),
-                Err(Failed::Other(e)) => return Err(e),
+                Err(Failed::Other(e)) => refused.push(format!("{}: {e}", nic.name)),
             }
         }
         Err(NetworkError::NoLease(refused.join(", ")))
@@ -152,7 +152,10 @@ impl Search {
         loop {
             let nics = self.nics().await?;
             for nic in nics.iter().filter(|nic| !nic.is_up()) {
-                Netlink::open().await?.change(nic, Change::Up).await?;
+                // One that is broken is no reason to have no network.
+                if let Err(e) = Netlink::open().await?.change(nic, Change::Up).await {
+                    tracing::warn!("{} cannot be set up: {e}", nic.name);
+                }
             }
             let plugged: Vec<Link> = nics.iter().filter(|nic| nic.carrier).cloned().collect();
             if plugged.len() == nics.len() && !nics.is_empty() {
@@ -183,7 +186,10 @@ impl Search {
         let mut client = Client::new(nic, LEASE).await.map_err(Failed::NoLease)?;
         let mut lease = client.first().await.map_err(Failed::NoLease)?;
         loop {
-            put(nic, &lease, &self.resolver).await?;
+            if let Err(e) = put(nic, &lease, &self.resolver).await {
+                take(nic, &lease).await?;
+                return Err(e.into());
+            }
             let up = Up { link: nic.name.clone(), address: lease.address, gateway: lease.gateway() };
             self.state.send_replace(State::Up(up));
             let next = client.next(&lease).await;

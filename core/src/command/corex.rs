@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use g8_container::Limits;
+use g8_fs::source::Spec;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -75,7 +76,7 @@ fn causes(error: &dyn std::error::Error) -> Option<String> {
 pub struct Create {
     /// Address of the flist of its root filesystem: a CID, `ipfs://CID` with or without hints, or a tag.
     root: String,
-    /// What it is shown: absolute paths of the host, or flists, by the places inside.
+    /// Where it is shown what: the place inside of each absolute path of the host, or flist (`{"/srv/data": "/data"}`).
     #[serde(default)]
     mount: BTreeMap<String, PathBuf>,
     /// Share the network of the host; otherwise it has its own, with nothing but a loopback yet.
@@ -169,10 +170,10 @@ impl Create {
                 "this node gives containers no bridges, NICs or ports yet: use host_network, or none",
             ));
         }
-        let sources = self.storage.split(',').map(str::trim).filter(|spec| !spec.is_empty());
+        let sources = self.sources().map(Into::into).collect();
         Ok(Wanted {
             root: self.root,
-            sources: sources.map(Into::into).collect(),
+            sources,
             mounts: self.mount.into_iter().collect(),
             host_network: self.host_network,
             hostname: Some(self.hostname).filter(|name| !name.is_empty()),
@@ -205,14 +206,21 @@ impl Command for Create {
 }
 
 impl Create {
+    fn sources(&self) -> impl Iterator<Item = &str> {
+        self.storage.split(',').map(str::trim).filter(|spec| !spec.is_empty())
+    }
+
     /// The arguments in the fields that old clients know. Variables and contents of files may be secrets: only their names.
+    /// Sources are named as they are to people, without their credentials.
     fn shown(&self) -> Value {
+        let sources = self.sources().filter_map(|spec| spec.parse::<Spec>().ok());
+        let sources: Vec<String> = sources.map(|spec| spec.to_string()).collect();
         serde_json::json!({
             "root": self.root,
             "mount": self.mount,
             "host_network": self.host_network,
             "hostname": self.hostname,
-            "storage": self.storage,
+            "storage": sources.join(","),
             "name": self.name,
             "tags": self.tags,
             "privileged": self.privileged,

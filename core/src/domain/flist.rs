@@ -12,6 +12,7 @@ use g8_fs::engine::{EngineConfig, Mode, MountError, MountStatus, mountpoint};
 use g8_fs::names::Names;
 use g8_fs::reference::{BadHint, BadReference, Reference, ResolveError, resolve};
 use g8_fs::settings::{Settings, SettingsError};
+use g8_fs::source::SpecError;
 
 use crate::cli::FlistDaemonArgs;
 
@@ -73,7 +74,7 @@ pub struct Plan {
 pub fn mount(plan: Plan) -> Result<MountStatus, FlistError> {
     let mut settings = Settings::of_environment()?;
     if !plan.sources.is_empty() {
-        let read = |text: &String| text.parse().map_err(|e| FlistError::Source(format!("{text:.128?}: {e}")));
+        let read = |text: &String| text.parse().map_err(|e: SpecError| FlistError::Source(e.to_string()));
         settings.from = plan.sources.iter().map(read).collect::<Result<_, _>>()?;
     }
     let flist = resolve(&plan.reference.parse::<Reference>()?, Names::of_user().as_ref())?;

@@ -95,6 +95,7 @@ fn a_container_is_made_commanded_listed_and_taken_apart() {
     fs::write(shown.join("file"), "shown").unwrap();
     // As g8core sends it: what is not asked for is null.
     let id = place.created(json!({
+        "storage": format!("{},http://me:verysecret@127.0.0.1:9", place.storage),
         "name": "first", "tags": ["a", "b"], "env": {"MARK": "environment"}, "hostname": "inside",
         "config": {"/etc/app/conf": "configured"}, "mount": {shown.to_str().unwrap(): "/data"},
         "network": {"zerotier": null, "bridge": null}, "port": null, "host_network": false,
@@ -126,6 +127,11 @@ fn a_container_is_made_commanded_listed_and_taken_apart() {
     assert_eq!(
         (&listed["arguments"]["root"], &listed["arguments"]["name"]),
         (&json!(place.cid), &json!("first"))
+    );
+    assert_eq!(
+        listed["arguments"]["storage"],
+        format!("{},http://127.0.0.1:9", place.storage),
+        "no password"
     );
     assert_eq!(listed["arguments"]["config"], json!(["/etc/app/conf"]), "contents may be secrets");
     let pid = listed["pid"].as_i64().unwrap() as i32;

@@ -13,7 +13,7 @@ use crate::erofs;
 impl Filesystem {
     /// Whether to fetch what a reader will perhaps want beside what it waits for: a profile knows better.
     pub(super) fn guesses(&self) -> bool {
-        self.replay.as_ref().is_none_or(|replay| !replay.is_under_way())
+        self.replay.as_ref().is_none_or(|replay| !replay.is_followed())
     }
 
     /// Has `runtime` fetch what the reader of `len` bytes at `address` will want next, when it reads on and on.

@@ -33,6 +33,8 @@ const MAX_FILES: usize = 64;
 const MAX_BYTES: u64 = 16 << 20;
 /// Stored bytes that are fetched of one file, from its beginning on.
 const MAX_OF_FILE: u64 = 1 << 20;
+/// Pieces of a file that are looked at: a hostile one can have the same few without end, which cost no bytes.
+const MAX_PIECES: usize = 4096;
 /// Bytes of a file that its headers lie in.
 const HEAD: u64 = 4096;
 /// What every loader reads when it begins.
@@ -221,7 +223,12 @@ impl Filesystem {
     ) {
         let (mut blocks, mut left) = (Vec::new(), MAX_OF_FILE.min(budget.bytes));
         let len = range.end.min(inode.size).saturating_sub(range.start);
+        let mut looked_at = 0;
         let chosen = self.pieces(inode, range.start, len, &mut |piece| {
+            looked_at += 1;
+            if looked_at > MAX_PIECES {
+                return false;
+            }
             let Some((block, _)) = piece.frame().filter(|(block, _)| !blocks.contains(block)) else {
                 return true;
             };

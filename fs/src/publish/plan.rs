@@ -42,7 +42,8 @@ impl Plan {
         let root = sources.fetch_verified(id, Instant::now() + deadline).await?;
         let root = Root::from_bytes(root.bytes()).map_err(invalid)?;
         if let Some(profile) = profile {
-            let block = sources.fetch_verified(profile, Instant::now() + deadline).await?;
+            let block = sources.fetch_verified(profile, Instant::now() + deadline).await;
+            let block = block.map_err(|error| PublishError::NoProfile(profile, error))?;
             let judged = Profile::from_bytes(block.bytes())
                 .and_then(|of_it| of_it.judge_for(id, usize::try_from(root.blocks).unwrap_or(usize::MAX)));
             judged.map_err(|error| PublishError::Profile(profile, error))?;

@@ -125,6 +125,7 @@ fn what_reaches_the_kernel_is_refused() {
         ("reboot", call!(SYS_reboot, 0, 0, 0, NULL), EPERM),
         ("set the clock", call!(SYS_clock_settime, libc::CLOCK_REALTIME, NULL), EPERM),
         ("read the kernel's log", call!(SYS_syslog, 2, NULL, 0), EPERM),
+        ("reach the hypervisor", call!(SYS_socket, libc::AF_VSOCK, libc::SOCK_STREAM, 0), EPERM),
         ("type for the caller", call!(SYS_ioctl, 0, 0x5412, c"x".as_ptr()), EPERM),
         ("type for it with more bits", call!(SYS_ioctl, 0, 0x1_0000_5412u64, c"x".as_ptr()), EPERM),
         ("swap", call!(SYS_swapon, c"/x".as_ptr(), 0), EPERM),
