@@ -110,7 +110,6 @@ async fn work(
     [terminate, interrupt]: [&mut Signal; 2],
 ) -> anyhow::Result<Instant> {
     let [mut kept_jobs, mut kept_services, kept_tests, kept_containers] = sort(held);
-    know_logged(paths.log(), &mut kept_jobs).await;
     let (publisher, outlet) = publish::channel();
     let logs = Arc::new(Logs::open(paths.log(), publisher.clone()).context("cannot open the log")?);
 
@@ -142,11 +141,11 @@ async fn work(
     let domains = Domains::new(&paths, &config).context("network.containers of the configuration")?;
     domains.start(&BTreeSet::new()).await;
     let containers = Containers::new(spawner.clone(), logs.clone(), paths.run().into());
-    let mut contained = containers.adopt(kept_containers).await;
-    know_logged(paths.log(), &mut contained).await;
+    let contained = containers.adopt(kept_containers).await;
     for (name, child) in contained {
         kept_jobs.entry(name).or_insert(child);
     }
+    know_logged(paths.log(), &mut kept_jobs).await;
     let node = Arc::new(Node {
         jobs,
         services,

@@ -219,6 +219,6 @@ impl Command for Query {
     type Output = Vec<Entry>;
 
     async fn run(self, context: &Context) -> Result<Self::Output, CommandError> {
-        Ok(context.node.jobs.statistics(self.key.as_deref(), &self.tags))
+        Ok(context.node.jobs.statistics(&context.caller, self.key.as_deref(), &self.tags))
     }
 }

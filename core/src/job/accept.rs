@@ -91,7 +91,7 @@ impl Jobs {
         else {
             return None;
         };
-        let entry = jobs.entry(sender, &envelope, raw.len()).ok().filter(|entry| entry.at_once)?;
+        let entry = jobs.entry(sender, &envelope, raw.len(), false).ok().filter(|entry| entry.at_once)?;
         let keys = Keys::new(sender.caller.name(), &envelope.id);
         if jobs.is_known(&keys) {
             return None;
@@ -158,7 +158,7 @@ impl Jobs {
             }
         };
         let keys = self.new_name(sender, &envelope.id, &envelope.command)?;
-        let entry = match self.entry(sender, &envelope, raw.len()) {
+        let entry = match self.entry(sender, &envelope, raw.len(), ticket.resumed) {
             Ok(entry) => entry,
             Err(outcome) => {
                 return Err(Some(Refusal { id: envelope.id, command: envelope.command, outcome }));
@@ -195,7 +195,13 @@ impl Jobs {
         Ok(keys)
     }
 
-    fn entry(&self, sender: &Sender, envelope: &Envelope, size: usize) -> Result<&'static Entry, Outcome> {
+    fn entry(
+        &self,
+        sender: &Sender,
+        envelope: &Envelope,
+        size: usize,
+        resumed: bool,
+    ) -> Result<&'static Entry, Outcome> {
         let name = &envelope.command;
         let Some(entry) = command::find(name) else {
             let shown = &name[..name.floor_char_boundary(SHOWN)];
@@ -209,6 +215,10 @@ impl Jobs {
                 "{name} needs the role {needs:?}, and {user} has {:?}",
                 sender.caller.role
             ))));
+        }
+        // There was room when it was accepted.
+        if resumed {
+            return Ok(entry);
         }
         let Limits { accepted, accepted_bytes, .. } = self.limits;
         let (room, bytes_room) = match sender.caller.role {

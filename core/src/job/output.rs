@@ -200,7 +200,7 @@ impl<'a> Output<'a> {
             let (time, source, level) = (now_ms(), self.source.clone(), level::METRIC);
             let text = metric.to_string().into();
             self.records.push(Record { time, source, level, text, place: None });
-            self.jobs.gather(&self.source, metric);
+            self.jobs.gather(self.job, &self.source, metric);
         }
         let room = self.jobs.parts.logs.room().await;
         self.log(room);
@@ -236,7 +236,7 @@ impl<'a> Output<'a> {
             if message.level == level::METRIC
                 && let Some(metric) = Metric::parse(&message.text)
             {
-                self.jobs.gather(&self.source, metric);
+                self.jobs.gather(self.job, &self.source, metric);
             }
             let (time, source, level) = (now_ms(), self.source.clone(), message.level);
             let place = Some([Place::Out, Place::Err][which](message.end));

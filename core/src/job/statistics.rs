@@ -62,16 +62,22 @@ pub struct Over {
 /// See the module's text.
 #[derive(Debug, Default)]
 pub struct Statistics {
-    entries: BTreeMap<(String, BTreeMap<String, String>), Entry>,
+    /// By the user whose job it was, the key and its tags.
+    entries: BTreeMap<(String, String, BTreeMap<String, String>), Entry>,
     dropped: u64,
 }
 
 impl Statistics {
-    /// Adds a value. Gives the spans that it found to be over.
-    pub fn put(&mut self, metric: Metric, now_ms: u64) -> Vec<Over> {
+    /// Adds a value of a job of `owner`. Gives the spans that it found to be over.
+    pub fn put(&mut self, owner: &str, metric: Metric, now_ms: u64) -> Vec<Over> {
         let Metric { key, value, aggregation, tags } = metric;
-        let id = (key, tags);
-        if self.entries.len() >= KEYS && !self.entries.contains_key(&id) {
+        let id = (owner.to_owned(), key, tags);
+        let is_known = self.entries.contains_key(&id);
+        if self.entries.len() >= KEYS && !is_known {
+            // What nothing was added to for the longest span has nothing to tell of now.
+            self.entries.retain(|_, entry| entry.last_time + 1000 * SPANS[1] > now_ms);
+        }
+        if self.entries.len() >= KEYS && !is_known {
             self.dropped += 1;
             if self.dropped.is_power_of_two() {
                 tracing::warn!("{} statistics are dropped: {KEYS} keys are gathered already", self.dropped);
@@ -79,8 +85,8 @@ impl Statistics {
             return Vec::new();
         }
         let new = || Entry {
-            key: id.0.clone(),
-            tags: id.1.clone(),
+            key: id.1.clone(),
+            tags: id.2.clone(),
             op: aggregation,
             last_value: value,
             last_time: 0,
@@ -103,13 +109,19 @@ impl Statistics {
         counts.map_or_else(Vec::new, |value| entry.add(value, now_ms / 1000))
     }
 
-    /// The entries of a key, and with all of these tags.
-    pub fn find(&self, key: Option<&str>, tags: &BTreeMap<String, String>) -> Vec<Entry> {
+    /// The entries of `owner`, or of all, of a key, and with all of these tags.
+    pub fn find(
+        &self,
+        owner: Option<&str>,
+        key: Option<&str>,
+        tags: &BTreeMap<String, String>,
+    ) -> Vec<Entry> {
         let fits = |entry: &&Entry| {
             key.is_none_or(|key| key == entry.key)
                 && tags.iter().all(|(name, value)| entry.tags.get(name) == Some(value))
         };
-        self.entries.values().filter(fits).cloned().collect()
+        let of_owner = self.entries.iter().filter(|((user, ..), _)| owner.is_none_or(|owner| owner == user));
+        of_owner.map(|(_, entry)| entry).filter(fits).cloned().collect()
     }
 }
 
@@ -153,26 +165,39 @@ mod tests {
         let mut statistics = Statistics::default();
         let hour = 3_600_000 * 100;
         for (i, value) in [1, 5, 3].into_iter().enumerate() {
-            assert_eq!(statistics.put(metric(&format!("k:{value}|A|id=a")), hour + i as u64 * 1000), []);
+            assert_eq!(
+                statistics.put("eve", metric(&format!("k:{value}|A|id=a")), hour + i as u64 * 1000),
+                []
+            );
         }
-        statistics.put(metric("k:7|A|id=b"), hour);
+        statistics.put("eve", metric("k:7|A|id=b"), hour);
         let tags = [("id".to_string(), "a".to_string())].into();
-        let found = statistics.find(Some("k"), &tags);
+        let found = statistics.find(None, Some("k"), &tags);
         let sum = Sum { avg: 3.0, total: 9.0, max: 5.0, count: 3, start: hour / 1000 };
         assert_eq!((found.len(), &found[0].current[&300], &found[0].current[&3600]), (1, &sum, &sum));
-        assert_eq!(statistics.find(None, &BTreeMap::new()).len(), 2);
-        let over = statistics.put(metric("k:2|A|id=a"), hour + 300_000);
+        assert_eq!(statistics.find(None, None, &BTreeMap::new()).len(), 2);
+        let over = statistics.put("eve", metric("k:2|A|id=a"), hour + 300_000);
         assert_eq!((over.len(), over[0].span, &over[0].sum), (1, 300, &sum));
-        assert_eq!(statistics.find(Some("k"), &tags)[0].history, [sum]);
+        assert_eq!(statistics.find(None, Some("k"), &tags)[0].history, [sum]);
+    }
+
+    #[test]
+    fn nobody_sees_or_adds_to_those_of_others() {
+        let mut statistics = Statistics::default();
+        statistics.put("amy", metric("k:1|A|id=x"), 1);
+        statistics.put("eve", metric("k:1000|A|id=x"), 1);
+        let of = |owner| statistics.find(owner, Some("k"), &BTreeMap::new());
+        assert_eq!(of(Some("amy")).iter().map(|entry| entry.last_value).collect::<Vec<_>>(), [1.0]);
+        assert_eq!((of(Some("joe")).len(), of(None).len()), (0, 2));
     }
 
     #[test]
     fn of_what_grows_the_rate_counts() {
         let mut statistics = Statistics::default();
         for (value, time) in [(1000, 300_000), (1500, 301_000), (100, 302_000), (100, 302_000)] {
-            statistics.put(metric(&format!("k:{value}|D")), time);
+            statistics.put("eve", metric(&format!("k:{value}|D")), time);
         }
-        let entry = &statistics.find(None, &BTreeMap::new())[0];
+        let entry = &statistics.find(None, None, &BTreeMap::new())[0];
         assert_eq!((entry.current[&300].count, entry.current[&300].max), (2, 500.0));
         assert_eq!(entry.current[&300].total, 600.0);
     }
@@ -180,7 +205,10 @@ mod tests {
     #[test]
     fn keys_are_bounded() {
         let mut statistics = Statistics::default();
-        (0..KEYS + 5).for_each(|i| drop(statistics.put(metric(&format!("k{i}:1|A")), 1)));
+        (0..KEYS + 5).for_each(|i| drop(statistics.put("eve", metric(&format!("k{i}:1|A")), 1)));
         assert_eq!((statistics.entries.len(), statistics.dropped), (KEYS, 5));
+        // An hour later there is room for others.
+        statistics.put("eve", metric("new:1|A"), 2 + 1000 * SPANS[1]);
+        assert_eq!((statistics.entries.len(), statistics.dropped), (1, 5));
     }
 }

@@ -14,7 +14,7 @@ use super::serial::Serial;
 use super::spool::Glass;
 use super::statistics::{Entry as Statistic, Statistics};
 use super::terminal;
-use crate::command::{CommandError, Entry, Run};
+use crate::command::{CommandError, Entry, Role, Run};
 use crate::config::Limits;
 use crate::context::Caller;
 use crate::log::{Logs, Record, Room, Tap, now_ms};
@@ -282,9 +282,9 @@ impl Jobs {
     }
 
     /// Adds a statistic of a job; spans that it finds to be over go to their streams.
-    pub(super) fn gather(&self, source: &Arc<str>, metric: Metric) {
+    pub(super) fn gather(&self, job: &Job, source: &Arc<str>, metric: Metric) {
         let time = now_ms();
-        for over in self.statistics.lock().put(metric, time) {
+        for over in self.statistics.lock().put(&job.caller.user, metric, time) {
             // Numbers, and texts that were one line.
             let text = serde_json::to_string(&over).unwrap_or_default().into();
             let (source, level) = (source.clone(), level::METRIC);
@@ -293,9 +293,15 @@ impl Jobs {
         }
     }
 
-    /// The statistics of a key, and with all of these tags.
-    pub fn statistics(&self, key: Option<&str>, tags: &BTreeMap<String, String>) -> Vec<Statistic> {
-        self.statistics.lock().find(key, tags)
+    /// The statistics that a caller may see, of a key, and with all of these tags.
+    pub fn statistics(
+        &self,
+        caller: &Caller,
+        key: Option<&str>,
+        tags: &BTreeMap<String, String>,
+    ) -> Vec<Statistic> {
+        let owner = Some(caller.user.as_str()).filter(|_| caller.role != Role::Admin);
+        self.statistics.lock().find(owner, key, tags)
     }
 
     /// What lies in a pipe, which stays there.

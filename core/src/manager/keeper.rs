@@ -65,8 +65,15 @@ impl Keeper {
             self.end().await?;
         }
         for _ in 0..TRIES {
-            if self.server.port_is_taken() {
-                self.server.move_port(&self.paths)?;
+            let taken = self.server.port_is_taken();
+            // Clients know a port that the configuration names. Until it is free, those on this machine have the socket.
+            self.without_port = taken && self.server.port_is_configured;
+            match (taken, self.without_port) {
+                (true, true) => {
+                    tracing::error!("port {} of redis is taken by something else", self.server.port)
+                }
+                (true, false) => self.server.move_port(&self.paths)?,
+                (false, _) => {}
             }
             if self.begin().await? {
                 return Ok(self);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use redis::{RedisResult, Value};
+use redis::{RedisResult, Script, Value};
 
 use super::{Ticket, again_key, batch_key, inflight_key};
 use crate::context::{ADMIN, Node};
@@ -11,6 +11,10 @@ use crate::redis::{Link, one};
 
 /// Most names of answered commands that are taken over.
 const NAMES: usize = 65_536;
+
+/// Reads a command and notes that it begins again. Also in a redis that is full: what was accepted is not held up by that.
+const BEGIN_AGAIN: &str = r"#!lua flags=allow-oom
+return { redis.call('HGET', KEYS[1], ARGV[1]), redis.call('SADD', KEYS[2], ARGV[1]) }";
 
 /// Every command in the hash of a user is answered, adopted with its process, or run again. Gives the number up to which
 /// that was done: what a script of the earlier manager still accepts afterwards has a higher one.
@@ -27,11 +31,11 @@ pub async fn recover(
     let (mut seqs, batch): (Vec<u64>, Option<String>) = link.query(&read).await?;
     let seen = batch.and_then(|batch| batch.split_once(' ')?.1.parse().ok()).unwrap_or(0);
     seqs.sort_unstable();
+    let script = Script::new(BEGIN_AGAIN);
     for seq in seqs {
         let field = seq.to_string();
-        let mut read = one("HGET", &[&hash, &field]);
-        read.cmd("SADD").arg(&again).arg(&field);
-        let (raw, added): (Option<Vec<u8>>, u64) = link.query(&read).await?;
+        let mut begin = script.key(&hash);
+        let (raw, added): (Option<Vec<u8>>, u64) = link.invoke(begin.key(&again).arg(&field)).await?;
         let Some(raw) = raw else { continue };
         let ticket = Ticket { user: user.clone(), seq, resumed: true };
         let again = Again { adopted, first_time: added == 1 };

@@ -35,6 +35,8 @@ pub struct Server {
     pub access: Access,
     /// The port on the loopback.
     pub port: u16,
+    /// Whether the configuration names it.
+    pub port_is_configured: bool,
     /// The password of redis' user `default`, the administrator of the node.
     pub password: String,
     /// Somebody else knows a password, too.
@@ -68,7 +70,8 @@ impl Server {
         note_changed_users(&dir, &acl)?;
         private(&dir.join("users.acl"), &acl)?;
         let for_others = config.redis.password_sha256.is_some();
-        let server = Self { access, port, password, for_others, dir };
+        let port_is_configured = config.redis.port != 0;
+        let server = Self { access, port, port_is_configured, password, for_others, dir };
         server.configure(paths)?;
         Ok(server)
     }
@@ -102,11 +105,7 @@ impl Server {
     /// Chooses another port, when something else took the old one.
     pub fn move_port(&mut self, paths: &Paths) -> io::Result<()> {
         let file = paths.redis_data().join("port");
-        match fs::remove_file(&file) {
-            // It was chosen by the configuration.
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-            done => done?,
-        }
+        fs::remove_file(&file)?;
         self.port = port(&file)?;
         self.configure(paths)
     }

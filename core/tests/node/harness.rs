@@ -77,12 +77,18 @@ impl Node {
         self.result(&id)
     }
 
-    /// Sends an envelope under a new id, or its own.
+    /// Sends an envelope under a new id, or its own. A redis that is away is asked again: of one id there is one command.
     pub fn push(&self, mut envelope: Value) -> String {
         if envelope["id"].is_null() {
             envelope["id"] = new_id().into();
         }
-        self.push_raw(envelope.to_string().as_bytes());
+        let json = envelope.to_string();
+        until("redis takes a command", || {
+            let mut connection = self.connect_as("default", &self.password).ok();
+            connection.as_mut().is_some_and(|connection| {
+                redis::cmd("RPUSH").arg("core:default").arg(&json).exec(connection).is_ok()
+            })
+        });
         envelope["id"].as_str().unwrap().into()
     }
 

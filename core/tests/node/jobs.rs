@@ -167,7 +167,7 @@ fn jobs_are_listed_and_killed() {
         pid = list[0]["pid"].as_i64().unwrap() as i32;
         pid > 0
     });
-    assert!(runs(pid));
+    until("it is a program, and not on its way to one", || runs(pid));
     assert_eq!(node.call("job.kill", json!({"id": id}))["data"], "true");
     let result = node.result(&id);
     assert_eq!((&result["state"], &result["code"]), (&json!("KILLED"), &json!(1000 + 128 + 15)), "{result}");

@@ -188,17 +188,21 @@ fn a_hostile_user_reads_nothing_of_others_and_writes_nothing_but_its_queue() {
 fn what_others_run_is_seen_by_the_administrator_alone() {
     let (_folder, node) = node_with(&[("eve", "operate", "long-1"), ("bob", "operate", "long-2")]);
     let mut bob = node.connect_as("bob", "long-2").unwrap();
-    let arguments = json!({"name": "sh", "args": ["-c", "sleep 60; true", "a-token-of-bob"]});
+    let arguments = json!({"name": "sh", "args": ["-c", "echo '10::a-token-of-bob:1|A'; sleep 60; true", "a-token-of-bob"]});
     push(&mut bob, "bob", &json!({"id": "1", "command": "core.system", "arguments": arguments})).unwrap();
     until("it runs", || {
         let list = node.call("process.list", json!({"pid": 0}));
         list["data"].as_str().unwrap().contains("a-token-of-bob")
+    });
+    until("its statistics are there", || {
+        node.call("aggregator.query", json!({}))["data"].as_str().unwrap().contains("a-token-of-bob")
     });
     let mut eve = node.connect_as("eve", "long-1").unwrap();
     for (command, arguments) in [
         ("process.list", json!({"pid": 0})),
         ("process.list", json!({})),
         ("job.list", json!({})),
+        ("aggregator.query", json!({})),
         ("info.port", json!({})),
     ] {
         let seen = call(&mut eve, "eve", command, arguments);

@@ -43,8 +43,9 @@ class Container(Domain[R_co]):
     ) -> Call[int]:
         """Makes a container from an flist and answers with its number when it runs, before the flist is downloaded.
 
-        `mount` names the place inside of each path of the node, or flist: `{"/srv/data": "/data"}`. `storage` says where blocks come from, such as
-        `http://10.0.0.1:8080`. Without an entrypoint the container waits for commands: `client(number).system(...)`.
+        `mount` names the place inside of each path of the node, or flist: `{"/srv/data": "/data"}`. `storage` says where
+        blocks come from, such as `http://10.0.0.1:8080`. Without an entrypoint the container waits for commands:
+        `client(number).system(...)`.
         """
         network = {key: value for key, value in (("zerotier", zerotier), ("bridge", bridge)) if value is not None}
         arguments: dict[str, Any] = {
