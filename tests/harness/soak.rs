@@ -1,7 +1,7 @@
 //! Everything at once, for as long as one likes: the engine under readers while networks, sources, caches and daemons fail and
 //! change.
 //!
-//! Two machines with a daemon each mount images in both modes from servers that misbehave. Readers check every byte: right
+//! Two machines with a daemon each mount images in both modes from servers, a node, a gateway and archives that misbehave. Readers check every byte: right
 //! bytes, or `EIO` or `ETIMEDOUT` within the deadline, and never a hang. When the misbehaving stops, everything must become
 //! readable again by itself, and in the end nothing may be left. What is done, and when, comes from one seed; what the
 //! scheduler makes of it does not.
@@ -9,6 +9,7 @@
 mod machine;
 mod reader;
 mod report;
+mod servers;
 mod weather;
 mod world;
 

@@ -164,9 +164,10 @@ impl<'w> Machine<'w> {
     }
 
     fn mount(&self, spot: &Spot, budget: &str, rng: &mut SplitMix64, report: &Report) {
-        let mut from: Vec<String> = self.world.origins.iter().map(crate::Origin::url).collect();
+        let mut from = self.world.sources(spot.image);
         rng.shuffle(&mut from);
         from.truncate(1 + rng.below(from.len() as u64) as usize);
+        report.asks(&from);
         let (cid, deadline) = (&self.world.images[spot.image].cid, DEADLINE.to_string());
         let outcome = self.flist.run(args![
             "mount",
@@ -229,11 +230,15 @@ impl<'w> Machine<'w> {
         if spot.mounted().is_none() {
             return;
         }
-        let spec = self.world.origins[rng.below(self.world.origins.len() as u64) as usize].url();
+        let all = self.world.sources(spot.image);
+        let spec = &all[rng.below(all.len() as u64) as usize];
         let verb = ["add", "rm"][rng.below(2) as usize];
         let outcome = self.flist.run(args!["source", verb, spot.dir, spec]);
         let refusals = ["asked already", "is not one of the sources", "--force"];
-        let is_refused = outcome.code == 1 && refusals.iter().any(|words| outcome.stderr.contains(words));
+        // An archive that is cut or away is no source, and is named.
+        let is_broken = spec.strip_prefix("car:").is_some_and(|path| outcome.stderr.contains(path));
+        let is_refused =
+            outcome.code == 1 && (is_broken || refusals.iter().any(|words| outcome.stderr.contains(words)));
         assert!(outcome.code == 0 || is_refused, "{outcome:#?}");
         report.counts.sources.add(u64::from(!is_refused));
     }

@@ -55,13 +55,29 @@ pub struct Report {
     seed: u64,
     pub(super) counts: Counts,
     errors: Mutex<BTreeMap<String, u64>>,
+    /// How often a mount was to be made from each kind of source.
+    kinds: Mutex<BTreeMap<String, u64>>,
     violations: Mutex<Vec<String>>,
 }
 
 impl Report {
     pub(super) fn new(seed: u64) -> Report {
-        let (errors, violations) = (Mutex::default(), Mutex::default());
-        Report { seed, counts: Counts::default(), errors, violations }
+        let (errors, kinds, violations) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Report { seed, counts: Counts::default(), errors, kinds, violations }
+    }
+
+    /// Somebody mounts from these.
+    pub(super) fn asks(&self, specs: &[String]) {
+        let mut kinds = self.kinds.lock().expect("counting does not panic");
+        for spec in specs {
+            let kind = spec.split(':').next().unwrap_or_default();
+            *kinds.entry(kind.to_owned()).or_default() += 1;
+        }
+    }
+
+    /// The kinds of sources that mounts were to be made from.
+    pub fn kinds(&self) -> Vec<String> {
+        self.kinds.lock().expect("counting does not panic").keys().cloned().collect()
     }
 
     /// A read failed as it may.
@@ -141,6 +157,10 @@ impl fmt::Display for Report {
         writeln!(f, "listings, right       {}", c.listings.get())?;
         writeln!(f, "longest read          {} ms", c.longest_ms.get())?;
         writeln!(f, "mounts                {}, and {} refused", c.mounts.get(), c.refused.get())?;
+
+        let kinds = self.kinds.lock().expect("counting does not panic").clone();
+        let kinds: Vec<String> = kinds.iter().map(|(kind, times)| format!("{kind} {times}")).collect();
+        writeln!(f, "mounted from          {}", kinds.join(", "))?;
         writeln!(f, "daemons killed        {}", c.kills.get())?;
         writeln!(f, "evictions             {}", c.evictions.get())?;
         writeln!(f, "sources changed       {}", c.sources.get())?;

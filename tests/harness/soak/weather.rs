@@ -5,16 +5,36 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
 
 use super::report::Report;
+use super::servers::{Archive, Served};
 use super::world::World;
 use crate::origin::{FAULTS, Fault, Link};
-use crate::{Origin, SplitMix64};
+use crate::rpc::Trick;
+use crate::{Origin, Rpc, SplitMix64};
 
-/// Changes the weather at a random server after random times, until it is `calm`.
+/// What a node does wrong when it is asked for a block.
+const TRICKS: [Trick; 10] = [
+    Trick::Status(500),
+    Trick::Status(403),
+    Trick::Status(429),
+    Trick::Hangs,
+    Trick::Mumbles,
+    Trick::Cuts(0),
+    Trick::Half,
+    Trick::Endless,
+    Trick::Lies,
+    Trick::Html,
+];
+
+/// Changes the weather at a random source after random times, until it is `calm`.
 pub(super) fn change(world: &World, seed: u64, calm: &AtomicBool, report: &Report) {
     let mut rng = SplitMix64::new(seed);
     while !calm.load(SeqCst) {
-        let at = rng.below(world.origins.len() as u64) as usize;
-        one(&world.origins[at], &mut rng);
+        match rng.below(6) {
+            0 => node(&world.node, &mut rng),
+            1 => gateway(&world.gateway, &mut rng),
+            2 => archive(&world.images[rng.below(world.images.len() as u64) as usize].archive, &mut rng),
+            _ => one(&world.origins[rng.below(world.origins.len() as u64) as usize], &mut rng),
+        }
         report.counts.weather.add(1);
         std::thread::sleep(Duration::from_millis(100 + rng.below(900)));
     }
@@ -36,6 +56,34 @@ fn one(origin: &Origin, rng: &mut SplitMix64) {
         }
         7..=8 => sometimes(origin, percent.min(30), rng.next_u64(), any),
         _ => origin.down(),
+    }
+}
+
+fn node(node: &Rpc, rng: &mut SplitMix64) {
+    node.heal();
+    let trick = TRICKS[rng.below(TRICKS.len() as u64) as usize];
+    match rng.below(5) {
+        0..=1 => {}
+        2..=3 => node.fails("block/get", trick, 1 + rng.below(40) as usize),
+        _ => node.fails("block/get", trick, usize::MAX),
+    }
+}
+
+fn gateway(gateway: &Served, rng: &mut SplitMix64) {
+    gateway.heals();
+    match rng.below(4) {
+        0..=1 => {}
+        2 => gateway.hangs(),
+        _ => gateway.dies(),
+    }
+}
+
+fn archive(archive: &Archive, rng: &mut SplitMix64) {
+    archive.heals();
+    match rng.below(4) {
+        0..=1 => {}
+        2 => archive.is_cut(rng.below(256)),
+        _ => archive.is_away(),
     }
 }
 

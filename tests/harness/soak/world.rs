@@ -3,9 +3,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::servers::{Archive, Served};
 use crate::origin::Link;
 use crate::tree::Builder;
-use crate::{Flist, Origin, SplitMix64, random_tree, synthetic};
+use crate::{Flist, Origin, Rpc, SplitMix64, args, random_tree, synthetic};
 
 /// Servers of the images.
 const ORIGINS: usize = 3;
@@ -16,6 +17,8 @@ pub(super) struct Image {
     pub(super) source: PathBuf,
     /// Regular files and their bytes.
     pub(super) files: Vec<(PathBuf, Vec<u8>)>,
+    /// All of it in one file.
+    pub(super) archive: Archive,
 }
 
 type Plant = fn(&Path);
@@ -24,6 +27,10 @@ type Plant = fn(&Path);
 pub(super) struct World {
     pub(super) images: Vec<Image>,
     pub(super) origins: Vec<Origin>,
+    /// An IPFS node with all of them.
+    pub(super) node: Rpc,
+    /// `flist serve` with all of them.
+    pub(super) gateway: Served,
     /// Who has packed; the last to go.
     _publisher: Flist,
 }
@@ -39,10 +46,22 @@ impl World {
             let cid = publisher.pack(&source);
             let names = synthetic::files(&source).into_iter();
             let files = names.map(|name| (name.clone(), fs::read(source.join(name)).expect("just planted")));
-            Image { cid, files: files.filter(|(_, bytes)| !bytes.is_empty()).collect(), source }
+            let archive = Archive::of(&publisher, &cid, name);
+            Image { cid, files: files.filter(|(_, bytes)| !bytes.is_empty()).collect(), source, archive }
         });
         let origins = (0..ORIGINS).map(|_| Origin::over(publisher.store())).collect();
-        World { images: images.into(), origins, _publisher: publisher }
+        let node = Rpc::start();
+        for image in &images {
+            publisher.ok(args!["publish", image.cid, "--to", node.spec()]);
+        }
+        let gateway = Served::by(&publisher);
+        World { images: images.into(), origins, node, gateway, _publisher: publisher }
+    }
+
+    /// Where an image can be had, as `--from` names them: servers, a node, a gateway and an archive.
+    pub(super) fn sources(&self, image: usize) -> Vec<String> {
+        let others = [self.node.spec(), self.gateway.url(), self.images[image].archive.spec()];
+        self.origins.iter().map(Origin::url).chain(others).collect()
     }
 
     /// Everybody is there and right from now on.
@@ -52,6 +71,9 @@ impl World {
             origin.heal();
             origin.link(Link::default());
         }
+        self.node.heal();
+        self.gateway.heals();
+        self.images.iter().for_each(|image| image.archive.heals());
     }
 }
 
