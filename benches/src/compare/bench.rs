@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use indicatif::ProgressBar;
 
-use super::contender::{Cache, Image, Mount, Packer, Reader, slug};
+use super::contender::{Cache, FlistPack, Image, Mount, Needed, Packer, Reader, slug};
 use super::digest;
 use super::options::Options;
 use super::results::Extras;
@@ -38,6 +38,7 @@ pub(super) enum Memory {
 pub(super) struct Bench {
     pub(super) trees: Trees,
     images: RefCell<BTreeMap<(String, Tree), Image>>,
+    needed: RefCell<BTreeMap<Tree, Needed>>,
     /// Mounted by the row that runs now.
     mounted: RefCell<BTreeSet<Tree>>,
     /// Known to serve what was packed.
@@ -56,6 +57,7 @@ impl Bench {
         Ok(Bench {
             trees: Trees::new(&work, options.quick),
             images: RefCell::default(),
+            needed: RefCell::default(),
             mounted: RefCell::default(),
             checked: RefCell::default(),
             count: Cell::default(),
@@ -85,17 +87,30 @@ impl Bench {
 
     /// The image that a reader mounts, packed when it is first asked for.
     pub(super) fn image(&self, reader: &dyn Reader, tree: Tree) -> anyhow::Result<Image> {
-        let made = self.trees.get(tree)?;
-        let Some(packer) = reader.packer() else {
-            return Ok(Image { folder: made.path, said: String::new() });
-        };
+        match reader.packer() {
+            Some(packer) => self.packed(packer.as_ref(), tree),
+            None => Ok(Image { folder: self.trees.get(tree)?.path, said: String::new() }),
+        }
+    }
+
+    fn packed(&self, packer: &dyn Packer, tree: Tree) -> anyhow::Result<Image> {
         let key = (packer.name().to_owned(), tree);
         if let Some(image) = self.images.borrow().get(&key) {
             return Ok(image.clone());
         }
-        let image = self.pack(packer.as_ref(), tree, &made.path)?;
+        let image = self.pack(packer, tree, &self.trees.get(tree)?.path)?;
         self.images.borrow_mut().insert(key, image.clone());
         Ok(image)
+    }
+
+    /// What work on the tree needs, the same for everybody: what flist would have to fetch for it.
+    pub(super) fn needed(&self, tree: Tree) -> anyhow::Result<Needed> {
+        if let Some(needed) = self.needed.borrow().get(&tree) {
+            return Ok(*needed);
+        }
+        let needed = Needed::of(&self.packed(&FlistPack, tree)?)?;
+        self.needed.borrow_mut().insert(tree, needed);
+        Ok(needed)
     }
 
     fn pack(&self, packer: &dyn Packer, tree: Tree, source: &Path) -> anyhow::Result<Image> {

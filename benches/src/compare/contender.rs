@@ -19,7 +19,9 @@ use super::results::Extras;
 pub(super) use erofs::NAME as EROFS;
 pub(super) use far::{DOWNLOAD, FUSE as FAR_FUSE, KERNEL as FAR_KERNEL, NYDUS as FAR_NYDUS};
 pub(super) use far::{FUSE_PROFILE, FUSE_STALLED, FUSE_THREE, KERNEL_PROFILE, KERNEL_STALLED, KERNEL_THREE};
-pub(super) use flist::{FUSE as FLIST_FUSE, KERNEL as FLIST_KERNEL, PACK as FLIST};
+pub(super) use flist::{
+    FUSE as FLIST_FUSE, KERNEL as FLIST_KERNEL, Needed, PACK as FLIST, PROGRAM, Pack as FlistPack,
+};
 pub(super) use nydus::{NAME as NYDUS, program as nydus_program};
 pub(super) use plain::NAME as EXT4;
 

@@ -64,7 +64,7 @@ fn also(extras: &Extras) -> String {
         "peak_rss_bytes" => format!("peak RSS {}", bytes(*n)),
         "cpu_seconds" => format!("CPU {} s", digits(*n)),
         "fetched_bytes" => format!("fetched {}", bytes(*n)),
-        "image_bytes" => format!("image {}", bytes(*n)),
+        "needed_bytes" => format!("needed {}", bytes(*n)),
         "decoded_bytes" => format!("decoded {}", bytes(*n)),
         "cache_bytes" => format!("cache grew by {}", bytes(*n)),
         "fetches" if *n == 1.0 => "1 fetch".to_owned(),

@@ -6,15 +6,13 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
 use harness::Origin;
 use harness::origin::{Fault, Link, Traffic};
-use serde_json::Value;
 
 use super::flist::Mode;
 use super::{Cache, Image, Mount, Packer, Reader, flist, nydus, tar};
 use crate::compare::results::Extras;
-use crate::run::{output, pipeline, silent};
+use crate::run::{pipeline, silent};
 
 pub(in crate::compare) const KERNEL: &str = "flist kernel, http";
 pub(in crate::compare) const FUSE: &str = "flist fuse, http";
@@ -28,10 +26,6 @@ pub(in crate::compare) const FUSE_STALLED: &str = "flist fuse, one of three stal
 
 pub(in crate::compare) const KERNEL_PROFILE: &str = "flist kernel, http, profile";
 pub(in crate::compare) const FUSE_PROFILE: &str = "flist fuse, http, profile";
-/// What the profile is recorded of, as the row `start` runs it.
-const PROGRAM: [&str; 3] = ["/usr/bin/python3", "-c", "print(1)"];
-/// Where the reference with the profile is, beside the image.
-const REFERENCE: &str = "profiled";
 
 /// What nydus' deployments ship as a layer of its own: all metadata.
 const BOOTSTRAP: &str = "bootstrap.tar.zst";
@@ -92,8 +86,8 @@ impl Far {
         url: &str,
     ) -> anyhow::Result<Box<dyn Mount>> {
         let reference = match self.how {
-            How::Profiled(_) => fs::read_to_string(beside(image, REFERENCE)).context("no profile")?,
-            How::Flist(_) | How::Nydus(_) | How::Download => packed(image)?,
+            How::Profiled(mode) => flist::profiled(image, mode)?,
+            How::Flist(_) | How::Nydus(_) | How::Download => flist::packed(image)?,
         };
         let options = ["--from", url, "--mode", mode.option()];
         // Its store is not there: what it reads comes over the network.
@@ -131,7 +125,7 @@ impl Reader for Far {
 
     fn prepare(&self, image: &Image) -> anyhow::Result<()> {
         match self.how {
-            How::Profiled(mode) => return record(image, mode),
+            How::Profiled(mode) => return flist::profiled(image, mode).map(drop),
             How::Flist(_) | How::Download => return Ok(()),
             How::Nydus(_) => {}
         }
@@ -175,29 +169,6 @@ impl Reader for Far {
             How::Download => None,
         }
     }
-}
-
-/// The CID that `flist pack` printed.
-fn packed(image: &Image) -> anyhow::Result<String> {
-    let report: Value = serde_json::from_str(&image.said).context("flist pack printed no JSON")?;
-    Ok(report["cid"].as_str().context("flist pack named no CID")?.to_owned())
-}
-
-fn beside(image: &Image, name: &str) -> PathBuf {
-    image.folder.with_extension(name)
-}
-
-/// Records a profile in the store of the image, once.
-fn record(image: &Image, mode: Mode) -> anyhow::Result<()> {
-    let kept = beside(image, REFERENCE);
-    if kept.exists() {
-        return Ok(());
-    }
-    let flist = crate::flist::Flist::at(&image.folder, &beside(image, "cache"))?;
-    let cid = packed(image)?;
-    let arguments = ["profile", "record", &cid, "--mode", mode.option(), "--"];
-    let said = output(flist.command(&arguments).args(PROGRAM))?;
-    fs::write(kept, said.trim()).context("keeping the reference of a profile")
 }
 
 struct Mounted {

@@ -1,5 +1,6 @@
 //! Ours, in each mode that the program offers.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -17,7 +18,7 @@ pub(in crate::compare) const PACK: &str = "flist";
 pub(in crate::compare) const KERNEL: &str = "flist kernel";
 pub(in crate::compare) const FUSE: &str = "flist fuse";
 
-pub(super) struct Pack;
+pub(in crate::compare) struct Pack;
 
 impl Packer for Pack {
     fn name(&self) -> &str {
@@ -55,6 +56,57 @@ impl Mode {
     }
 }
 
+/// What the row `start` runs, and profiles are recorded of.
+pub(in crate::compare) const PROGRAM: [&str; 3] = ["/usr/bin/python3", "-c", "print(1)"];
+
+/// What work on an image cannot do without, in bytes as they are stored: those of the blocks that its reads lie in, and all
+/// metadata, without which nothing is mounted. The reads are those of the kernel: a page that a program faults in comes with those
+/// around it.
+#[derive(Clone, Copy)]
+pub(in crate::compare) struct Needed {
+    /// The start of [`PROGRAM`], as a profile of it in mode fuse tells.
+    pub(in crate::compare) start: f64,
+    /// Reading everything.
+    pub(in crate::compare) all: f64,
+}
+
+impl Needed {
+    pub(in crate::compare) fn of(image: &Image) -> anyhow::Result<Needed> {
+        let report = report(image)?;
+        let metadata = report["metadata_bytes"].as_f64().context("how large is the metadata?")?;
+        let stored = report["stored_bytes"].as_f64().context("how large are the blocks?")?;
+        let shown = of(image)?.json(&["profile", "show", &profiled(image, Mode::Fuse)?])?;
+        let start = shown["stored_bytes"].as_f64().context("how large are the blocks of a profile?")?;
+        Ok(Needed { start: start + metadata, all: stored + metadata })
+    }
+}
+
+/// What `flist pack` said.
+fn report(image: &Image) -> anyhow::Result<Value> {
+    serde_json::from_str(&image.said).context("flist pack printed no JSON")
+}
+
+/// The CID that it named.
+pub(super) fn packed(image: &Image) -> anyhow::Result<String> {
+    Ok(report(image)?["cid"].as_str().context("flist pack named no CID")?.to_owned())
+}
+
+/// Whoever works with the store of an image beside the contenders, with a cache of its own.
+fn of(image: &Image) -> anyhow::Result<flist::Flist> {
+    flist::Flist::at(&image.folder, &image.folder.with_extension("cache"))
+}
+
+/// The reference of the image with a profile, which is recorded in its store when it is first asked for.
+pub(super) fn profiled(image: &Image, mode: Mode) -> anyhow::Result<String> {
+    let kept = image.folder.with_extension(format!("profiled-{}", mode.option()));
+    if !kept.exists() {
+        let arguments = ["profile", "record", &packed(image)?, "--mode", mode.option(), "--"];
+        let said = output(of(image)?.command(&arguments).args(PROGRAM))?;
+        fs::write(&kept, said.trim()).context("keeping the reference of a profile")?;
+    }
+    fs::read_to_string(&kept).context("reading the reference of a profile")
+}
+
 pub(super) struct Flist {
     name: &'static str,
     mode: &'static str,
@@ -80,8 +132,7 @@ impl Reader for Flist {
     }
 
     fn mount(&self, image: &Image, at: &Path, kept: &Path, cache: Cache) -> anyhow::Result<Box<dyn Mount>> {
-        let report: Value = serde_json::from_str(&image.said).context("flist pack printed no JSON")?;
-        let cid = report["cid"].as_str().context("flist pack named no CID")?;
+        let cid = &packed(image)?;
         let mut options = vec!["--mode", self.mode];
         if cache != Cache::Empty {
             options.push("--cache-local");

@@ -4,10 +4,9 @@ use std::process::Command;
 
 use super::of_three;
 use crate::compare::bench::{Bench, Memory, Session};
-use crate::compare::contender::{Cache, Reader};
+use crate::compare::contender::{Cache, PROGRAM, Reader};
 use crate::compare::results::{Extras, Log};
 use crate::compare::trees::Tree;
-use crate::compare::work::bytes_below;
 use crate::run::first_line;
 
 pub(super) fn run(bench: &Bench, reader: &dyn Reader, log: &mut Log<'_>) -> anyhow::Result<()> {
@@ -16,8 +15,7 @@ pub(super) fn run(bench: &Bench, reader: &dyn Reader, log: &mut Log<'_>) -> anyh
     // Since the mount began: the metadata counts.
     let mut moved = session.traffic()?;
     if moved.contains_key("fetched_bytes") {
-        let (bytes, _) = bytes_below(&bench.image(reader, Tree::Debian)?.folder)?;
-        moved.insert("image_bytes", bytes as f64);
+        moved.insert("needed_bytes", bench.needed(Tree::Debian)?.start);
     }
     log.add("start/cold", cold, moved);
     log.add("start/warm", of_three(|| start(&session))?, Extras::new());
@@ -27,7 +25,7 @@ pub(super) fn run(bench: &Bench, reader: &dyn Reader, log: &mut Log<'_>) -> anyh
 /// Milliseconds.
 pub(super) fn start(session: &Session<'_>) -> anyhow::Result<f64> {
     let mut command = Command::new("chroot");
-    command.arg(session.place()).args(["/usr/bin/python3", "-c", "print(1)"]);
+    command.arg(session.place()).args(PROGRAM);
     // The tree of ext4 is the source of all others: nothing may be written there.
     command.env("PYTHONDONTWRITEBYTECODE", "1");
     let (time, line) = first_line(&mut command)?;
