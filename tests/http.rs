@@ -449,7 +449,16 @@ fn explains(outcome: &Outcome, code: i32, words: &str, source: &str) {
 #[test]
 fn a_gateway_tells_why_it_cannot_listen_and_warns_when_everybody_can_reach_it() {
     let publisher = Flist::new();
-    let gateway = Gateway::of(&publisher);
+    let mut gateway = Gateway::of(&publisher);
+    for (address, warns) in
+        [("0.0.0.0:0", true), ("[::]:0", true), ("127.0.0.2:0", false), ("[::1]:0", false)]
+    {
+        let mut gateway = Gateway::on(address, &publisher, &[]);
+        let (said, url) = (gateway.warned(), gateway.url().trim_start_matches("http://").to_owned());
+        let words = format!("whoever reaches {url} can read every block");
+        assert_eq!(said.contains(&words), warns, "{address}: {said}");
+    }
+    assert!(!gateway.warned().contains("whoever reaches"), "{}", gateway.warned());
     let taken = gateway.url().trim_start_matches("http://");
     let outcome = publisher.run_within(STARTS, args!["serve", "--listen", taken]);
     explains(&outcome, 1, "listening on", taken);

@@ -390,9 +390,16 @@ fn a_node_that_goes_wrong_is_an_error_in_time_or_right_bytes() {
     let (flist, cid) = publisher();
     std::thread::scope(|scope| {
         // Side by side: most of the time they wait.
-        for trick in
-            [Trick::Status(500), Trick::Status(503), Trick::Hangs, Trick::Html, Trick::Lies, Trick::Cuts(0)]
-        {
+        for trick in [
+            Trick::Status(500),
+            Trick::Status(503),
+            Trick::Hangs,
+            Trick::Html,
+            Trick::Lies,
+            Trick::Cuts(0),
+            Trick::Half,
+            Trick::Endless,
+        ] {
             let (flist, cid) = (&flist, &cid);
             scope.spawn(move || one_fault(flist, cid, trick));
         }
@@ -404,14 +411,23 @@ fn one_fault(flist: &Flist, cid: &str, trick: Trick) {
     publish(flist, cid, &node.spec(), &[]);
     let options = ["--from", &node.spec(), "--deadline", "4", "--mode", "fuse"];
     let mounted = reader.mount_with(cid, &options);
+    let kept = || {
+        let stats = reader.ok(args!["cache", "stats", "--json"]).json();
+        (stats["memory"]["blocks"].clone(), stats["disk"]["puts"].clone())
+    };
+    let before = kept();
+    assert!(before.1.as_u64().is_some_and(|puts| puts > 0), "the metadata was kept: {before:?}");
     node.fails("block/get", trick, usize::MAX);
     let began = std::time::Instant::now();
     let error = fs::read(mounted.join("big-a")).unwrap_err();
     assert!(matches!(error.raw_os_error(), Some(libc::EIO | libc::ETIMEDOUT)), "{trick:?}: {error}");
     assert!(began.elapsed() < Duration::from_secs(4) + SLACK, "{trick:?}: after {:?}", began.elapsed());
+    assert_eq!(kept(), before, "{trick:?}: something was kept that nobody had proven");
+    let lied = matches!(trick, Trick::Lies | Trick::Endless);
+    assert_eq!(mounted.status().wrong > 0, lied, "{trick:?}");
     node.heal();
     // Who lied about a block is asked for another one at once; for the same one in half a minute.
-    let (file, limit) = (if trick == Trick::Lies { "big-b" } else { "big-a" }, Duration::from_secs(45));
+    let (file, limit) = (if lied { "big-b" } else { "big-a" }, Duration::from_secs(45));
     wait::until("the node is asked again", limit, || fs::read(mounted.join(file)).is_ok());
     assert!(fs::read(mounted.join(file)).unwrap() == fs::read(source.join(file)).unwrap(), "{trick:?}");
 }

@@ -4,8 +4,9 @@ use std::fs;
 use std::io::ErrorKind;
 use std::time::Duration;
 
+use harness::car::Car;
 use harness::prng::SplitMix64;
-use harness::{Flist, Place, compare, page_cache, store, synthetic, wait};
+use harness::{Flist, Mode, Place, compare, page_cache, store, synthetic, wait};
 
 #[test]
 fn mounting_and_walking_fetch_no_data() {
@@ -153,6 +154,34 @@ fn a_local_store_is_not_copied_into_the_cache_unless_asked() {
     wait::for_the_end_of(pid, Duration::from_secs(20));
     let cached = disk_usage(flist.cache());
     assert!(cached < 20 << 20, "{cached} bytes in the cache");
+}
+
+/// Neither contents nor metadata, whichever way they are read.
+#[test]
+fn of_what_is_on_this_machine_the_disk_cache_gets_not_one_entry() {
+    let flist = Flist::new();
+    let source = flist.home().join("source");
+    synthetic::seven_megabytes(&source);
+    let cid = flist.pack(&source);
+    let archive = Car::of(flist.store(), &cid, |_| true).write(&flist.home().join("archive.car"));
+    for spec in [flist.spec(), archive] {
+        for mode in Mode::BOTH {
+            let entries = |options: &[&str]| {
+                let reader = Flist::new();
+                let options = [&["--from", &spec, "--mode", mode.name()], options].concat();
+                let mounted = reader.mount_with(&cid, &options);
+                compare::assert_same(&source, mounted.path());
+                let disk = reader.ok(harness::args!["cache", "stats", "--json"]).json()["disk"].clone();
+                let number = |key: &str| disk[key].as_u64().unwrap_or_else(|| panic!("no {key}: {disk:#}"));
+                assert_eq!(disk["state"], "ready", "{disk:#}");
+                (number("entries"), number("puts"), mounted.status().hits_disk)
+            };
+            assert_eq!(entries(&[]), (0, 0, 0), "{spec}, {mode:?}");
+            // That it would have been seen.
+            let (some, puts, _) = entries(&["--cache-local"]);
+            assert!(some > 0 && puts > 0, "{spec}, {mode:?}: {some} entries by {puts} puts");
+        }
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use harness::{Flist, Outcome, args, compare, mount_table, rootfs, wait};
+use harness::{Flist, Origin, Outcome, args, compare, mount_table, rootfs, wait};
 
 struct Container {
     flist: Flist,
@@ -151,4 +151,21 @@ fn nothing_is_left(flist: &Flist) {
         let ours = Path::new(flist.cache()).display().to_string();
         assert!(!line.contains(&ours), "{line}");
     }
+}
+
+/// The daemon that mounts it knows what is to be run.
+#[test]
+fn what_an_image_says_of_itself_is_fetched_once() {
+    let c = Container::new(&["--env", "SAID=by the image"]);
+    let origin = Origin::over(c.flist.store());
+    let user = Flist::new();
+    let script = "echo $SAID";
+    let ran = user.ok(args!["run", c.cid, "--from", origin.url(), "--", "/bin/sh", "-c", script]);
+    assert_eq!(ran.text(), "by the image");
+    let mut asked: Vec<String> = origin.asked().into_iter().map(|asked| asked.cid).collect();
+    assert!(asked.contains(&c.cid), "{asked:?}");
+    asked.sort();
+    let all = asked.len();
+    asked.dedup();
+    assert_eq!(asked.len(), all, "something was asked for twice: {:#?}", origin.asked());
 }

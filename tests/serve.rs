@@ -2,13 +2,14 @@
 //! that owns the cache dies.
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-use harness::{Flist, Gateway, Origin, args, compare, store, synthetic, wait};
+use harness::{Flist, Gateway, Lan, Node, Origin, args, compare, store, synthetic, wait};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// Debug builds on two shared cores are slow.
@@ -64,7 +65,7 @@ fn ask(mut stream: impl Read + Write, request: &str) -> (String, Vec<u8>) {
 }
 
 fn over_http(url: &str, cid: &str) -> (String, Vec<u8>) {
-    let stream = std::net::TcpStream::connect(url.trim_start_matches("http://")).unwrap();
+    let stream = TcpStream::connect(url.trim_start_matches("http://")).unwrap();
     stream.set_read_timeout(Some(SOON)).unwrap();
     ask(stream, &format!("GET /ipfs/{cid}?format=raw HTTP/1.1"))
 }
@@ -194,4 +195,19 @@ fn a_cache_that_cannot_be_had_is_told_with_what_to_do() {
     for needed in ["--no-cache", &*user.cache().to_string_lossy()] {
         assert!(outcome.stderr.contains(needed), "no {needed}: {}", outcome.stderr);
     }
+}
+
+/// On a network of its own, where the port is free and neighbours could reach it.
+#[test]
+fn unless_told_a_gateway_listens_for_this_machine_alone() {
+    let lan = Lan::new();
+    let (node, other) = (lan.node(), lan.node());
+    let (publisher, cid) = Flist::with_image();
+    let mut gateway = node.run(|| Gateway::by_default(&publisher));
+    assert_eq!(gateway.url(), "http://127.0.0.1:8080");
+    assert!(!gateway.warned().contains("whoever reaches"), "{}", gateway.warned());
+    node.run(|| assert!(over_http(gateway.url(), &cid).0.starts_with("HTTP/1.1 200")));
+    let refused = |from: &Node| from.run(|| TcpStream::connect((node.address(), 8080)).unwrap_err().kind());
+    assert_eq!(refused(&node), ErrorKind::ConnectionRefused);
+    assert_eq!(refused(&other), ErrorKind::ConnectionRefused);
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use harness::car::Car;
 use harness::origin::Fault;
-use harness::{Flist, Mounted, Origin, Outcome, args, compare, synthetic, tree, wait};
+use harness::{Flist, Mounted, Origin, Outcome, args, compare, process, synthetic, tree, wait};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -227,4 +227,41 @@ fn a_mount_that_is_read_by_many_survives_any_change_of_its_sources() {
     let pid = mounted.pid();
     mounted.umount();
     wait::for_the_end_of(pid, SOON);
+}
+
+/// Runs as nobody in a mount namespace whose /proc shows nobody the processes of others.
+const HIDDEN: &str = r#"
+    mknod "$4" c 10 229 && chmod 666 "$4" && mount --bind "$4" /dev/fuse &&
+    mount -t proc -o hidepid=invisible none /proc &&
+    setpriv --reuid 65534 --regid 65534 --clear-groups flist mount "$1" "$2" &&
+    { unshare --mount flist source add "$2" "$3"; code=$?; umount "$2"; exit $code; }
+"#;
+
+/// In another mount namespace a path means something else, and a daemon that cannot see where somebody is must not guess.
+#[test]
+fn a_daemon_that_cannot_see_who_asks_opens_no_path_for_them() {
+    let flist = Flist::new();
+    let home = flist.home().dir("nobody");
+    synthetic::tiny(&home.join("source"));
+    fs::create_dir(home.join("mnt")).unwrap();
+    process::tool("cp", args![flist.bin(), home.join("flist")]);
+    let cid = flist.pack(&home.join("source"));
+    process::tool("cp", args!["-a", flist.store(), home.join("store")]);
+    process::tool("chown", args!["-hR", "65534:65534", home]);
+    let other = format!("dir:{}", flist.store().display());
+    let mut command = std::process::Command::new("unshare");
+    command.args(["--mount", "sh", "-c", HIDDEN, "sh"]).args(args![
+        cid,
+        home.join("mnt"),
+        other,
+        flist.home().join("fuse")
+    ]);
+    flist.environment(&mut command);
+    command.env("G8_FROM", format!("dir:{}", home.join("store").display()));
+    command.env("G8_CACHE", home.join("cache")).env("G8_MODE", "fuse");
+    command.env("PATH", format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", home.display()));
+    let outcome = process::run(&mut command, process::PATIENCE);
+    assert_eq!(outcome.code, 1, "{outcome:#?}");
+    assert!(outcome.stderr.contains("cannot see which mount namespace"), "{}", outcome.stderr);
+    wait::until("its daemon ends with its mount", process::PATIENCE, || flist.processes().is_empty());
 }

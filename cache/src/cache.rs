@@ -41,6 +41,9 @@ pub use stats::{CacheStats, HitStats};
 /// them is worth waiting for.
 const FLIGHT_LIMIT: Duration = Duration::from_secs(60);
 
+/// One part in so many of a disk tier is what those who asked for nothing may have others leave for.
+const UNASKED_PART: u64 = 8;
+
 /// What a cache may use.
 #[derive(Clone, Debug)]
 pub struct CacheConfig {
@@ -251,12 +254,14 @@ impl Cache {
         self.0.workers.run(&Urgency::new(Class::Background), look_up).await
     }
 
-    /// Whether blocks of so many bytes find room without another one going for them.
-    pub fn has_room(&self, bytes: u64) -> bool {
-        match &self.0.disk {
+    /// Whether more may come that nobody has asked for yet: `bytes`, what is under way included, of `all` that came or comes
+    /// for the same reason. It may take free room; and since a disk tier is full for most of its life, as little in all as
+    /// makes but its oldest part go, which nobody has read for long. Where nothing is kept on the disk the memory decides.
+    pub fn welcomes(&self, bytes: u64, all: u64) -> bool {
+        match self.0.disk.as_ref().filter(|disk| disk.takes_blocks()) {
             Some(disk) => {
                 let DiskStats { bytes: taken, budget, .. } = disk.stats();
-                taken.saturating_add(bytes) <= budget
+                taken.saturating_add(bytes) <= budget || all <= budget / UNASKED_PART
             }
             None => self.0.memory.has_room(bytes),
         }
@@ -433,7 +438,8 @@ async fn within<T>(
     work: impl Future<Output = Result<T, GetError>>,
 ) -> Result<T, GetError> {
     let started = Instant::now();
-    match tokio::time::timeout_at(deadline.into(), work).await {
+    let mut work = std::pin::pin!(work);
+    match tokio::time::timeout_at(deadline.into(), work.as_mut()).await {
         Ok(outcome) => outcome,
         Err(_) => Err(GetError::TimedOut { id, waited: started.elapsed(), said: sources.trouble() }),
     }

@@ -106,6 +106,11 @@ impl DiskTier {
         self.store.peek(id)
     }
 
+    /// Whether it would keep a block now.
+    pub(crate) fn takes_blocks(&self) -> bool {
+        self.store.takes_blocks()
+    }
+
     /// Keeps a block, cut as `frames` say if they add up, else as one frame.
     pub(crate) fn put(&self, block: &VerifiedBlock, frames: &[u32]) {
         self.store.put(block, frames);

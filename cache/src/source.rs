@@ -48,6 +48,42 @@ pub struct Source {
     latency: Mutex<Option<Latency>>,
     lies: Mutex<LruCache<BlockId, Instant>>,
     standing: Standing,
+    tries: Mutex<Tries>,
+}
+
+/// The tries under way.
+#[derive(Default)]
+struct Tries {
+    count: usize,
+    /// Since when there was always one without an answer to any.
+    since: Option<Instant>,
+}
+
+/// One of them.
+struct Try<'a>(&'a Mutex<Tries>);
+
+impl Try<'_> {
+    fn begin(tries: &Mutex<Tries>) -> Try<'_> {
+        let mut now = tries.lock();
+        now.count += 1;
+        now.since.get_or_insert_with(Instant::now);
+        Try(tries)
+    }
+
+    /// There was an answer, so whoever waits now has waited from here on.
+    fn answered(&self) {
+        self.0.lock().since = Some(Instant::now());
+    }
+}
+
+impl Drop for Try<'_> {
+    fn drop(&mut self) {
+        let mut now = self.0.lock();
+        now.count -= 1;
+        if now.count == 0 {
+            now.since = None;
+        }
+    }
 }
 
 /// What a source did since it was made.
@@ -81,6 +117,7 @@ impl Source {
             latency: Mutex::new(None),
             lies: Mutex::new(LruCache::new(LIES)),
             standing: Standing::new(),
+            tries: Mutex::default(),
         }
     }
 
@@ -124,6 +161,12 @@ impl Source {
     /// What went wrong with it since it last answered.
     pub(crate) fn trouble(&self) -> Option<Refused> {
         self.standing.trouble()
+    }
+
+    /// The same, and that it says nothing at all to those who wait for it.
+    pub(crate) fn trouble_or_silence(&self) -> Option<Refused> {
+        let silent = || self.tries.lock().since.map(|since| since.elapsed());
+        self.trouble().or_else(|| silent().filter(|time| *time >= self.patience()).map(Refused::TimedOut))
     }
 
     /// How long to wait for it before the next source is asked too.
@@ -189,7 +232,10 @@ impl Source {
     ) -> Result<VerifiedBlock, Refused> {
         self.requests.fetch_add(1, Relaxed);
         let (asked, before) = (Instant::now(), self.bytes.load(Relaxed));
+        let one = Try::begin(&self.tries);
         let answer = tokio::time::timeout(TRY_LIMIT, self.origin.fetch(&id)).await;
+        one.answered();
+        drop(one);
         let block = answer.map_err(|_| Refused::TimedOut(TRY_LIMIT))??;
         let len = block.len() as u64;
         let meanwhile = self.bytes.fetch_add(len, Relaxed) + len - before;

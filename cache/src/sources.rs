@@ -189,7 +189,9 @@ impl Sources {
         deadline: Instant,
     ) -> Result<(VerifiedBlock, Arc<Source>), GetError> {
         let started = Instant::now();
-        match tokio::time::timeout_at(deadline.into(), self.persist(id, urgency)).await {
+        // What is under way when the time is over is part of the answer.
+        let mut persist = std::pin::pin!(self.persist(id, urgency));
+        match tokio::time::timeout_at(deadline.into(), persist.as_mut()).await {
             Ok(outcome) => outcome,
             Err(_) => Err(GetError::TimedOut { id, waited: started.elapsed(), said: self.trouble() }),
         }
@@ -241,7 +243,8 @@ impl Sources {
     /// What goes wrong with sources now.
     pub(crate) fn trouble(&self) -> SaidList {
         let listed = self.list();
-        let trouble = listed.iter().filter_map(|source| Some((Arc::clone(source), source.trouble()?)));
+        let trouble =
+            listed.iter().filter_map(|source| Some((Arc::clone(source), source.trouble_or_silence()?)));
         said(trouble).collect()
     }
 

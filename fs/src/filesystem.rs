@@ -25,7 +25,7 @@ use tokio::sync::Semaphore;
 use crate::erofs::{self, Inode, Nid, TreeError};
 use crate::format::{Part, Place};
 use crate::image::Image;
-use crate::log_quota::LogQuota;
+use crate::log_quota::{LogId, LogQuota};
 use crate::replay::Replay;
 use ahead::Streams;
 use gather::Gather;
@@ -84,12 +84,14 @@ pub struct Counters {
     pub requests: AtomicU64,
     /// Bytes of contents handed out.
     pub bytes_read: AtomicU64,
-    /// Frames found in memory.
+    /// Frames that a reader found in memory.
     pub memory_hits: AtomicU64,
-    /// Frames found in the disk tier.
+    /// Frames that a reader found in the disk tier.
     pub disk_hits: AtomicU64,
     /// Reads that ended in an error.
     pub errors: AtomicU64,
+    /// The [`LogId`] of the last failure that was logged, or 0.
+    pub last_logged: AtomicU64,
 }
 
 /// Contents that answer a read: a part of one frame as it is, or several parts joined.
@@ -257,9 +259,18 @@ impl Filesystem {
         &self.counters
     }
 
-    /// Whether one more failure may be logged: a process that reads a broken file in a loop must not fill a disk.
-    pub(crate) fn may_log(&self) -> bool {
-        self.logged.allows()
+    /// Counts a failure; the name to log it by, unless a process that reads a broken file in a loop has filled the log enough.
+    pub(crate) fn failed(&self) -> Option<LogId> {
+        self.counters.errors.fetch_add(1, Ordering::Relaxed);
+        let id = self.logged.allows().then(LogId::new)?;
+        self.counters.last_logged.store(id.0.into(), Ordering::Relaxed);
+        Some(id)
+    }
+
+    /// The name of the last failure that was logged.
+    pub fn last_logged(&self) -> Option<LogId> {
+        let id = u32::try_from(self.counters.last_logged.load(Ordering::Relaxed)).ok()?;
+        (id != 0).then_some(LogId(id))
     }
 
     /// Attributes of an inode.
@@ -300,7 +311,7 @@ impl Filesystem {
             pieces.push(self.noted(piece));
             true
         })?;
-        self.gather(pieces, len, Class::OnDemand.until(deadline)).await
+        Ok(self.answer(self.gather(pieces, len, Class::OnDemand.until(deadline)).await?))
     }
 
     /// [`Filesystem::read_now`] of a data space itself, for the kernel that maps files to it.
@@ -327,7 +338,7 @@ impl Filesystem {
                 true
             });
         }
-        self.gather(pieces, len.into(), terms).await
+        Ok(self.answer(self.gather(pieces, len.into(), terms).await?))
     }
 
     /// A piece that somebody reads.
@@ -355,7 +366,7 @@ impl Filesystem {
 
     /// Joins pieces in order. A few runs of frames are fetched at the same time, and each is let go when its pieces are
     /// joined, so a map that scatters a read over a thousand blocks costs time and not memory.
-    async fn gather(&self, pieces: Vec<Piece<'_>>, len: u64, terms: Terms) -> Result<Contents, FsError> {
+    async fn gather(&self, pieces: Vec<Piece<'_>>, len: u64, terms: Terms) -> Result<Gather, FsError> {
         let fetches =
             stream::iter(runs(pieces.iter().filter_map(Piece::frame))).map(|run| self.fetch(run, terms));
         let mut fetched = pin!(fetches.buffered(PARALLEL));
@@ -374,7 +385,7 @@ impl Filesystem {
                 Piece::Inline(bytes) => gathered.bytes(bytes),
             };
         }
-        Ok(self.answer(gathered))
+        Ok(gathered)
     }
 
     /// The frames of one run.
@@ -382,7 +393,10 @@ impl Filesystem {
         let desc = self.image.map.block(run.block);
         let found = self.cache.get_run(&desc, run.frames.clone(), &self.sources, terms).await?;
         let plain = found.into_iter().map(|(plain, hit)| {
-            self.count(hit);
+            // What is fetched ahead nobody has read yet.
+            if terms.class == Class::OnDemand {
+                self.count(hit);
+            }
             plain
         });
         Ok((run, plain.collect()))

@@ -130,13 +130,12 @@ pub fn errno(error: &FsError) -> i32 {
     }
 }
 
-/// The errno of a failure, which is logged here, once, with a number that a later look at the log can find.
+/// The errno of a failure, which is logged here, once, under a name that `flist mounts` tells.
 fn failed(fs: &Filesystem, what: impl std::fmt::Display, offset: u64, error: &FsError) -> Errno {
-    let id = fs.counters().errors.fetch_add(1, Ordering::Relaxed) + 1;
-    if fs.may_log() {
+    if let Some(id) = fs.failed() {
         let cid = fs.image().id;
         let cause = chain(error);
-        tracing::error!(%cid, id, inode = %what, offset, cause, "request failed");
+        tracing::error!(%cid, %id, inode = %what, offset, cause, "request failed");
     }
     Errno::from_i32(errno(error))
 }

@@ -1,5 +1,7 @@
-//! How often a failure may be logged that somebody else can cause again and again.
+//! How often a failure may be logged that somebody else can cause again and again, and by which name it is found in the log.
 
+use std::fmt;
+use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -35,9 +37,34 @@ impl LogQuota {
     }
 }
 
+/// The name of one failure: by chance, since a log has the failures of many mounts and of daemons that are gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogId(pub(crate) u32);
+
+impl LogId {
+    /// A new one; never 0.
+    pub(crate) fn new() -> LogId {
+        // Its keys are random and no two are the same.
+        LogId(RandomState::new().hash_one(()) as u32 | 1)
+    }
+}
+
+impl fmt::Display for LogId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:08x}", self.0)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_two_failures_have_one_name() {
+        let names: std::collections::HashSet<String> = (0..100).map(|_| LogId::new().to_string()).collect();
+        assert_eq!(names.len(), 100);
+        assert!(names.iter().all(|name| name.len() == 8));
+    }
 
     #[test]
     fn a_window_has_so_many_lines_and_the_next_one_as_many_again() {

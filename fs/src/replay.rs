@@ -3,8 +3,9 @@
 //!
 //! The profile is fetched beside the metadata, and its blocks follow as soon as the map is there, many at a time, in a class
 //! below all that readers wait for: a block that is wanted meanwhile is asked for once and becomes urgent. What is under way
-//! is bounded by bytes, since a reader who wants something else waits behind it; and nothing is fetched that another block
-//! would have to leave the cache for. A profile that cannot be had or used is said and does no harm. It ends with the mount.
+//! is bounded by bytes, since a reader who wants something else waits behind it; and all of it takes free room in the cache, or
+//! that of a small part of it which has not been read for longest. A profile that cannot be had or used is said and does no
+//! harm. It ends with the mount.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -187,7 +188,7 @@ async fn follow(shared: &Shared, way: &Way, image: &Image, blocks: Vec<u32>) -> 
                 if left < len {
                     return Some(format!("it names more than {MAX_BYTES} bytes"));
                 }
-                if !way.cache.has_room(under_way + len) {
+                if !way.cache.welcomes(under_way + len, MAX_BYTES - left + len) {
                     return Some("the cache is full".to_owned());
                 }
                 waiting.pop_front();

@@ -451,6 +451,58 @@ fn who_asks_too_much_is_told_to_come_back() {
     assert_eq!(served.get("/ipfs/bafkqaaa?format=raw").status, 200);
 }
 
+/// Gives a root and, of what is below it, nothing.
+struct RootAlone;
+
+#[async_trait]
+impl Origin for RootAlone {
+    fn spec(&self) -> &str {
+        "test:"
+    }
+
+    async fn fetch(&self, id: &BlockId) -> Result<StoredBlock, FetchError> {
+        if *id != PACKED.id {
+            std::future::pending::<()>().await;
+        }
+        Ok(StoredBlock::new(*id, PACKED.objects[id].clone())?)
+    }
+
+    fn keep(&self) -> bool {
+        false
+    }
+}
+
+#[test]
+fn who_asks_for_one_more_car_than_there_may_be_is_told_to_come_back() {
+    let limits = Limits { cars: 2, turn: Duration::from_millis(100), ..Limits::default() };
+    let sources = lab::sources([Arc::new(RootAlone) as Arc<dyn Origin>]);
+    let served = serve_with(sources, Duration::from_secs(60), limits);
+    let id = PACKED.id;
+    // The head of an answer that does not end.
+    let begun = || {
+        let mut stream = served.connect();
+        write!(stream, "GET /ipfs/{id}?format=car HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        let mut status = [0; 12];
+        stream.read_exact(&mut status).unwrap();
+        (String::from_utf8(status.to_vec()).unwrap(), stream)
+    };
+    let (mut held, ok) = (Vec::new(), "HTTP/1.1 200");
+    for _ in 0..2 {
+        let (status, stream) = begun();
+        assert_eq!(status, ok);
+        held.push(stream);
+    }
+    let reply = served.get(&format!("/ipfs/{id}?format=car"));
+    assert_eq!((reply.status, reply.header("retry-after")), (429, Some("1")));
+    // Blocks are another matter, and a client that goes away gives its place free.
+    assert_eq!(served.get(&format!("/ipfs/{id}?format=raw")).status, 200);
+    held.pop();
+    let end = Instant::now() + Duration::from_secs(30);
+    while begun().0 != ok {
+        assert!(Instant::now() < end, "its place is not free again");
+    }
+}
+
 #[test]
 fn a_client_that_says_nothing_or_takes_nothing_is_left() {
     let short = Duration::from_millis(300);

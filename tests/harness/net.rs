@@ -93,6 +93,22 @@ impl Node {
         ip(&["-n", &self.namespace, "-4", "addr", "flush", "dev", "eth0"]);
     }
 
+    /// What it sends there from now on, it throws away and knows it.
+    pub fn has_no_way_to(&self, to: Ipv4Addr) {
+        ip(&["-n", &self.namespace, "route", "add", "blackhole", &to.to_string()]);
+    }
+
+    /// Undoes that.
+    pub fn has_a_way_again_to(&self, to: Ipv4Addr) {
+        ip(&["-n", &self.namespace, "route", "del", "blackhole", &to.to_string()]);
+    }
+
+    /// What it sends there goes onto the network, to nobody.
+    pub fn loses_all_for(&self, to: Ipv4Addr) {
+        let to = to.to_string();
+        ip(&["-n", &self.namespace, "neigh", "add", &to, "lladdr", "02:00:00:00:00:77", "dev", "eth0"]);
+    }
+
     /// Pulls its cable: nothing arrives any more, and nobody is told.
     pub fn unplug(&self) {
         let port = self.namespace.rsplit('-').next().expect("the number is last");

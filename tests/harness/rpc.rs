@@ -35,6 +35,10 @@ pub enum Trick {
     Mumbles,
     /// The connection is cut when so many bytes of the body have come; what came before is kept.
     Cuts(usize),
+    /// Half of the body comes, then the end, although the head announced more.
+    Half,
+    /// Bytes without end, and nobody said how many.
+    Endless,
     /// Other bytes than those asked for.
     Lies,
     /// A web page with status 200.
@@ -210,6 +214,24 @@ fn serve(state: &Mutex<State>, stream: &TcpStream) -> io::Result<()> {
             Some(Trick::Status(status)) => Err((status, "something is wrong with this node".to_owned())),
             trick => lock(state).answer(call, query, part, trick),
         };
+        match trick {
+            Some(Trick::Half) => {
+                let body = answer.unwrap_or_else(|(_, message)| message.into_bytes());
+                let mut stream = stream;
+                let head = format!("HTTP/1.1 200 It is so\r\nContent-Length: {}\r\n\r\n", body.len());
+                stream.write_all(head.as_bytes())?;
+                return stream.write_all(&body[..body.len() / 2]);
+            }
+            Some(Trick::Endless) => {
+                let mut stream = stream;
+                stream.write_all(b"HTTP/1.1 200 It is so\r\nConnection: close\r\n\r\n")?;
+                // Until the client has enough.
+                loop {
+                    stream.write_all(&[7; 16 << 10])?;
+                }
+            }
+            Some(_) | None => {}
+        }
         let kind = if trick == Some(Trick::Html) { "text/html" } else { "application/json" };
         write_answer(stream, kind, answer)?;
     }

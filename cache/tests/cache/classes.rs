@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use g8_cache::{BlockId, Class, Codec, FetchError, Origin, Source, Sources, StoredBlock};
+use g8_cache::{BlockId, Cache, CacheConfig, Class, Codec, FetchError, Origin, Source, Sources, StoredBlock};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -194,11 +194,11 @@ async fn what_a_profile_brings_takes_only_the_room_that_is_left() {
     for number in 0..3 {
         get(number, Class::OnDemand).await;
     }
-    assert!(cache.has_room(8) && !cache.has_room(1000));
+    assert!(cache.welcomes(8, 8) && !cache.welcomes(1000, 1000));
     for number in 10..20 {
         get(number, Class::Profile).await;
     }
-    assert!(!cache.has_room(8));
+    assert!(!cache.welcomes(8, 8));
     let before = origin.asked.lock().len();
     for number in [0, 1, 2, 10] {
         get(number, Class::OnDemand).await;
@@ -210,4 +210,38 @@ async fn what_a_profile_brings_takes_only_the_room_that_is_left() {
     );
     get(11, Class::OnDemand).await;
     assert_eq!(origin.asked.lock().len(), before + 1);
+}
+
+/// A disk tier is full from its second day on, and a profile must be of use then too.
+#[tokio::test]
+async fn in_a_full_disk_tier_a_small_part_is_for_what_nobody_asked_for_yet() {
+    const BUDGET: u64 = 16 * MIB;
+    let dir = tempfile::tempdir().unwrap();
+    let cache = disk_only(dir.path(), BUDGET);
+    assert!(cache.welcomes(BUDGET / 2, BUDGET / 2), "it is empty");
+    for seed in 0..64 {
+        let block = [Block::of(random(seed + 1, 900_000), 65_536)];
+        read_all(&cache, &block, &sources([&Arc::new(TestOrigin::good(&block))])).await;
+        cache.flush();
+        if cache.stats().disk.bytes + MIB > BUDGET {
+            break;
+        }
+    }
+    let free = BUDGET - cache.stats().disk.bytes.min(BUDGET);
+    assert!(free < MIB, "it was never full: {free} bytes are free");
+    let eighth = BUDGET / 8;
+    assert!(cache.welcomes(free + 1, eighth), "an eighth of it");
+    assert!(!cache.welcomes(free + 1, eighth + 1), "and no more");
+    assert!(!cache.welcomes(eighth + free, eighth + free));
+}
+
+/// What the disk would not keep is not worth fetching for later, unless the memory has room for it.
+#[tokio::test]
+async fn a_disk_that_takes_nothing_has_no_room_however_empty_it_is() {
+    for memory in [0, 64 * MIB] {
+        let dir = tempfile::tempdir().unwrap();
+        let config = CacheConfig { free_floor: u64::MAX, ..config(Some(dir.path()), 16 * MIB, memory) };
+        let cache = Cache::open(config).unwrap();
+        assert_eq!(cache.welcomes(1000, 1000), memory > 0, "{memory} bytes of memory");
+    }
 }

@@ -73,7 +73,10 @@ fn table(mounts: &[MountStatus]) -> Table {
             Cell::new(output::size(m.bytes_fetched)),
             Cell::new(format!("{}/{}", m.hits.memory, m.hits.disk)),
             Cell::new(m.profile.as_ref().map(|p| format!("{}/{}", p.fetched, p.wanted)).unwrap_or_default()),
-            Cell::new(m.errors),
+            Cell::new(match &m.last_error {
+                Some(id) => format!("{} (last: {id})", m.errors),
+                None => m.errors.to_string(),
+            }),
         ]);
     }
     table

@@ -14,12 +14,12 @@ use crate::cli::{Global, Net, RunArgs};
 use crate::commands::mount;
 use crate::defaults;
 use crate::exit::{Quiet, WithCode};
-use crate::session::{Session, Wanted, wanted};
+use crate::session::{Wanted, wanted};
 use g8_container::{Command, Network, Spec, Upper, resolve_user};
 
 /// As docker's: what failed before the command could run.
 const FAILED: u8 = 125;
-/// How long the daemon may take to say what was read.
+/// How long the daemon may take to say something of a mount.
 const ANSWERS: Duration = Duration::from_secs(10);
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -52,7 +52,6 @@ pub fn contained(
     if !rustix::process::geteuid().is_root() {
         bail!("run needs root, for its namespaces and mounts");
     }
-    let config = Session::of(global, wanted)?.fs.image().root.config.clone();
     let place = tempfile::Builder::new().prefix("flist-run-").tempdir().context("making a mountpoint")?;
     let request = mount::request(global, wanted, place.path(), &args.options)?;
     // The connection holds the mount: it goes when this process does, however it ends.
@@ -62,7 +61,9 @@ pub fn contained(
     // Root of the container is somebody else, to whom the mount must be open.
     let request = MountRequest { hold: true, suid, allow_other: true, profile, record, ..request };
     let (status, hold) = mount::mount(global, request)?;
-    let result = spec(args, &config, &status.mountpoint, &status.reference).and_then(|(spec, command)| {
+    let config = config(global, &status.mountpoint);
+    let spec = config.and_then(|config| spec(args, &config, &status.mountpoint, &status.reference));
+    let result = spec.and_then(|(spec, command)| {
         let code = g8_container::run(&spec, &command)?;
         Ok((code, if record { recorded(global, &status.mountpoint)? } else { Vec::new() }))
     });
@@ -75,11 +76,22 @@ pub fn contained(
 
 /// Asks the daemon what was read of a mount.
 fn recorded(global: &Global, mountpoint: &Path) -> anyhow::Result<Vec<u32>> {
-    let client = Client::new(&defaults::cache(global)?, None);
-    match client.ask(&Request::Recorded { mountpoint: mountpoint.to_owned() }, ANSWERS)? {
-        (Reply::Recorded(blocks), _) => Ok(blocks),
-        (other, _) => bail!("the daemon answered with {other:?}"),
+    match ask(global, Request::Recorded { mountpoint: mountpoint.to_owned() })? {
+        Reply::Recorded(blocks) => Ok(blocks),
+        other => bail!("the daemon answered with {other:?}"),
     }
+}
+
+/// Asks the daemon, which has the metadata, what an image says is to be run.
+fn config(global: &Global, mountpoint: &Path) -> anyhow::Result<RunConfig> {
+    match ask(global, Request::Config { mountpoint: mountpoint.to_owned() })? {
+        Reply::Config(config) => Ok(config),
+        other => bail!("the daemon answered with {other:?}"),
+    }
+}
+
+fn ask(global: &Global, request: Request) -> anyhow::Result<Reply> {
+    Ok(Client::new(&defaults::cache(global)?, None).ask(&request, ANSWERS)?.0)
 }
 
 /// The container that `args` ask for, on the image mounted at `lower`.

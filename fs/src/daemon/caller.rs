@@ -52,7 +52,7 @@ impl Caller {
                 "the daemon of this cache runs in another mount namespace: use another --cache here".into(),
             ),
             // It went, and what it asked for goes the same way.
-            (Ok(_), Err(error)) if is_gone(&error) => Ok(()),
+            (Ok(_), Err(_)) if is_gone(self.pid) => Ok(()),
             (Ok(_), Err(error)) => refused(format!(
                 "the daemon of this cache cannot see which mount namespace process {} is in ({error}): use the \
                  user of the daemon, or another --cache",
@@ -65,8 +65,10 @@ impl Caller {
     }
 }
 
-fn is_gone(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH)
+/// Whether no process has this number. /proc does not tell: mounted with `hidepid=`, it has no processes of others.
+fn is_gone(pid: i32) -> bool {
+    let pid = rustix::process::Pid::from_raw(pid);
+    pid.is_some_and(|pid| rustix::process::test_kill_process(pid) == Err(rustix::io::Errno::SRCH))
 }
 
 #[cfg(test)]

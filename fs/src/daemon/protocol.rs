@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::engine::{Mode, MountSpec, MountStatus};
+use crate::format::RunConfig;
 use crate::source::{SourceOptions, Spec};
 
 /// Longest request and reply; a reply lists every mount.
@@ -32,6 +33,11 @@ pub enum Request {
     Mounts,
     /// What was read of a mount that records it.
     Recorded {
+        /// Where it is mounted.
+        mountpoint: PathBuf,
+    },
+    /// What the flist of a mount says is to be run.
+    Config {
         /// Where it is mounted.
         mountpoint: PathBuf,
     },
@@ -134,6 +140,8 @@ pub enum Reply {
     Mounts(Vec<MountStatus>),
     /// The blocks that were read, by their numbers in the order of the first time.
     Recorded(Vec<u32>),
+    /// What the flist of a mount says is to be run.
+    Config(RunConfig),
     /// The sources of a mount, in the order they are asked.
     Sources(Vec<SourceStats>),
     /// State of the cache.

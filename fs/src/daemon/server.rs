@@ -271,6 +271,10 @@ fn answer(engine: &Engine, stream: UnixStream, client: Leaving) -> io::Result<()
             Ok(blocks) => Reply::Recorded(blocks),
             Err(e) => Reply::Refused(Refusal::new(&e)),
         },
+        Request::Config { mountpoint } => match engine.config(&mountpoint) {
+            Ok(config) => Reply::Config(config),
+            Err(e) => Reply::Refused(Refusal::new(&e)),
+        },
         Request::SourceList { mountpoint } => sources(engine.sources(&mountpoint)),
         Request::SourceAdd { mountpoint, source, deadline_ms } => match caller.shares_mounts() {
             Ok(()) => {

@@ -53,7 +53,7 @@ pub(super) fn start(parts: &Parts<'_>) -> Result<Made, MountError> {
     let spaces = ImageSpaces::new(fs.clone(), parts.runtime.clone(), trimmer.clone());
     let (devices, session) = Devices::serve(SpaceEdge(spaces))?;
     // EROFS takes it over when it opens the files; later changes have no effect.
-    read_ahead::set(&devices.connection.bdi(), read_ahead::fuse(parts.spec));
+    read_ahead::set(&devices.connection.bdi(), read_ahead::small(parts.spec));
     let location = mount_tree(parts, &devices)?;
     let superblock = superblock_name(&location).inspect_err(|error| {
         tracing::debug!(%error, "the kernel does not tell the name of an EROFS superblock");

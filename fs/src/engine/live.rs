@@ -7,6 +7,7 @@ use g8_cache::{RemoveError, SourceStats};
 
 use super::mountpoint::PathRules;
 use super::{Engine, MountError};
+use crate::format::RunConfig;
 use crate::source::{SourceOptions, Spec, follow_neighbours, is_neighbour};
 
 /// Whether a mount may be left without any source.
@@ -27,6 +28,11 @@ impl Engine {
     /// The blocks that were read so far of the mount seen at `path`, by their numbers in the order of the first time.
     pub fn recorded(&self, path: &Path) -> Result<Vec<u32>, MountError> {
         self.mount_at(path)?.recorded().ok_or_else(|| MountError::NotRecorded(path.to_owned()))
+    }
+
+    /// What the flist of the mount seen at `path` says is to be run.
+    pub fn config(&self, path: &Path) -> Result<RunConfig, MountError> {
+        Ok(self.mount_at(path)?.image().root.config.clone())
     }
 
     /// Has a mount ask `spec` too, after those it asks already; opening it may take `limit`. The same is refused as when

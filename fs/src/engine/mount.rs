@@ -106,6 +106,11 @@ impl Mount {
         &self.made.location
     }
 
+    /// What is mounted.
+    pub(super) fn image(&self) -> &Image {
+        self.made.fs.image()
+    }
+
     /// Where its blocks come from.
     pub(super) fn sources(&self) -> &Sources {
         self.made.fs.sources()
@@ -180,6 +185,7 @@ impl Mount {
             bytes_fetched: sources.iter().map(|s| s.bytes).sum(),
             requests: counters.requests.load(Ordering::Relaxed),
             errors: counters.errors.load(Ordering::Relaxed),
+            last_error: fs.last_logged().map(|id| id.to_string()),
             hits: Hits {
                 memory: counters.memory_hits.load(Ordering::Relaxed),
                 disk: counters.disk_hits.load(Ordering::Relaxed),

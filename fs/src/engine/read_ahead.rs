@@ -1,20 +1,30 @@
 //! Read-ahead of the kernel, which neither FUSE nor fuser can ask for beyond 128 KiB: it is set from outside.
 //!
-//! The sizes are measured (ARCHITECTURE.md): more costs memory and brings nothing where blocks are on this machine,
-//! and a long way to them wants more under way.
+//! The sizes are measured (ARCHITECTURE.md): more costs memory and brings nothing where blocks are on this machine, and a long way
+//! to them wants more under way. In mode `kernel` that is our own business (`filesystem/ahead.rs`), which knows how a reader goes
+//! on: what the kernel asks for it waits for, all of it, and a page fault has it ask for a whole window around the page, and
+//! the last page of a small file for a window behind it.
 
 use super::spec::MountSpec;
 
-/// In KiB: FUSE in mode `fuse`, and `small` below mode `kernel`.
+/// In KiB: FUSE in mode `fuse`.
 const LOCAL: u32 = 512;
 const REMOTE: u32 = 2048;
+/// In KiB: `small` below mode `kernel`.
+const SMALL_LOCAL: u32 = 512;
+const SMALL_REMOTE: u32 = 128;
 /// In KiB: EROFS itself, which is what reads `big`.
 const EROFS_LOCAL: u32 = 512;
-const EROFS_REMOTE: u32 = 1024;
+const EROFS_REMOTE: u32 = 256;
 
-/// For a FUSE mount.
+/// For the FUSE mount of mode `fuse`.
 pub(super) fn fuse(spec: &MountSpec) -> u32 {
     if spec.is_remote() { REMOTE } else { LOCAL }
+}
+
+/// For the FUSE mount below mode `kernel`.
+pub(super) fn small(spec: &MountSpec) -> u32 {
+    if spec.is_remote() { SMALL_REMOTE } else { SMALL_LOCAL }
 }
 
 /// For the EROFS mount of mode `kernel`.

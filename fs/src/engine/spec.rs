@@ -109,6 +109,9 @@ pub struct MountStatus {
     pub requests: u64,
     /// Reads that ended in an error.
     pub errors: u64,
+    /// By which `id=` the log tells of the last of them that it has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<String>,
     /// Hits of the cache.
     pub hits: Hits,
     /// Each source and what it gave.

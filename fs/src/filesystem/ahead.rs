@@ -17,6 +17,8 @@ const STREAMS: usize = 16;
 const SLACK: u64 = 1 << 20;
 /// A reader that leaves out less than this reads on: a small file that it did not want.
 const GAP: u64 = 64 << 10;
+/// Requests of one stream that may come before their turn: the threads that take them from the kernel overtake each other.
+const EARLY: usize = 2;
 /// Bytes ahead of a stream, at most.
 const MAX_WINDOW: u64 = 8 << 20;
 
@@ -38,6 +40,8 @@ struct Stream {
     begin: u64,
     /// Where the reader is.
     at: u64,
+    /// What was read further on, while it is not known whether the reader has jumped there.
+    early: Vec<Range<u64>>,
     /// Up to where it was fetched.
     ahead: u64,
     used: u64,
@@ -53,7 +57,8 @@ impl Streams {
         let now = table.clock;
         let near = |s: &Stream| s.device == device && address <= s.at + SLACK && end + SLACK >= s.at;
         let Some(stream) = table.streams.iter_mut().find(|s| near(s)) else {
-            let stream = Stream { device, begin: address, at: end, ahead: end, used: now };
+            let early = Vec::new();
+            let stream = Stream { device, begin: address, at: end, early, ahead: end, used: now };
             if table.streams.len() < STREAMS {
                 table.streams.push(stream);
             } else if let Some(quiet) = table.streams.iter_mut().min_by_key(|s| s.used) {
@@ -66,12 +71,15 @@ impl Streams {
             return None;
         }
         if address > stream.at + GAP {
-            // A jump: perhaps the start of another stream.
-            (stream.begin, stream.at) = (address, end);
-            stream.ahead = stream.ahead.max(end);
+            stream.early.push(address..end);
+            if stream.early.len() > EARLY {
+                stream.jumps();
+            }
             return None;
         }
         stream.at = end;
+        stream.take_up();
+        let end = stream.at;
         let window = (end - stream.begin).min(MAX_WINDOW);
         let from = stream.ahead.max(end);
         let to = end + window;
@@ -81,6 +89,23 @@ impl Streams {
         }
         stream.ahead = to;
         Some(from..to)
+    }
+}
+
+impl Stream {
+    /// Nobody comes for what lies between: perhaps another stream begins.
+    fn jumps(&mut self) {
+        self.begin = self.early.iter().map(|early| early.start).min().unwrap_or(self.begin);
+        self.at = self.early.iter().map(|early| early.end).max().unwrap_or(self.at);
+        self.ahead = self.ahead.max(self.at);
+        self.early.clear();
+    }
+
+    /// The turn of what came early may be here.
+    fn take_up(&mut self) {
+        while let Some(next) = self.early.iter().position(|early| early.start <= self.at + GAP) {
+            self.at = self.at.max(self.early.swap_remove(next).end);
+        }
     }
 }
 
@@ -103,6 +128,28 @@ mod tests {
             }
         }
         assert!(fetched > 199 * STEP + MAX_WINDOW / 2, "the window has grown");
+    }
+
+    /// One thread takes a request from the kernel, the next one the following, and that is faster.
+    #[test]
+    fn requests_that_overtake_each_other_do_not_hold_a_stream_back() {
+        let fetched = |order: &[u64]| {
+            let streams = Streams::default();
+            let fetched = order.iter().filter_map(|n| streams.follow(Device::Small, n * STEP, STEP));
+            fetched.last().expect("it is followed").end
+        };
+        let in_order: Vec<u64> = (0..200).collect();
+        let in_pairs: Vec<u64> = (0..200).map(|n| n ^ 1).collect();
+        let in_threes: Vec<u64> = (0..198).map(|n| n / 3 * 3 + 2 - n % 3).collect();
+        let far = fetched(&in_order);
+        for order in [in_pairs, in_threes] {
+            let reached = fetched(&order);
+            assert!(reached + MAX_WINDOW / 2 > far, "{reached} instead of {far}: {:?}", &order[..6]);
+        }
+        // Who really jumps begins anew.
+        let jumping: Vec<u64> = (0..8).map(|n| n * 5).collect();
+        let streams = Streams::default();
+        assert!(jumping.iter().all(|n| streams.follow(Device::Small, n * STEP, STEP).is_none()));
     }
 
     #[test]

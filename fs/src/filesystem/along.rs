@@ -51,12 +51,10 @@ impl Filesystem {
         self.bring_blocks(around::blocks(&self.image.map, device, address, budget), runtime);
     }
 
-    /// Fetches blocks that will perhaps be wanted, as far as there is room for it; their stored bytes.
-    pub(super) fn bring_blocks(self: &Arc<Self>, blocks: Vec<u32>, runtime: &tokio::runtime::Handle) -> u64 {
-        let mut total = 0;
+    /// Fetches blocks that will perhaps be wanted, as far as there is room for it.
+    pub(super) fn bring_blocks(self: &Arc<Self>, blocks: Vec<u32>, runtime: &tokio::runtime::Handle) {
         for block in blocks {
-            let Ok(slot) = self.ahead.clone().try_acquire_owned() else { break };
-            total += u64::from(self.image.map.block(block).stored_len());
+            let Ok(slot) = self.ahead.clone().try_acquire_owned() else { return };
             let fs = self.clone();
             runtime.spawn(async move {
                 let _slot = slot;
@@ -71,7 +69,6 @@ impl Filesystem {
                 fs.along.fetch_sub(bytes, Ordering::Relaxed);
             });
         }
-        total
     }
 
     fn fetch_ahead(

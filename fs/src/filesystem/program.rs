@@ -3,12 +3,12 @@
 //! A start is a chain: the kernel reads the program, then its loader, which reads one library after the other, each of them
 //! beginning and end. From a far source every link costs a round trip, although the program says in its first kilobytes
 //! what comes. So when the beginning of one had to be waited for, what it names is fetched at once: its loader, the libraries
-//! that it needs and those that they need.
+//! that it needs and those that they need, and then the program itself, here and there in which it will run.
 //!
 //! It is a guess: names are looked for in the usual places only, and who is not found is left to be read when he is wanted.
 //! Every file is followed once in the life of a mount, and what one program may bring is bounded.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
@@ -18,7 +18,7 @@ use futures::stream::{self, StreamExt};
 use g8_cache::Class;
 use parking_lot::Mutex;
 
-use super::{Filesystem, FsError, MAX_AHEAD, PARALLEL};
+use super::{Filesystem, FsError, MAX_AHEAD, PARALLEL, Piece};
 use crate::elf::{self, Head};
 use crate::erofs::{Device, FileKind, Inode, Nid};
 use crate::paths::{self, Last};
@@ -31,8 +31,11 @@ const MAX_BEGINNINGS: usize = 1 << 18;
 const MAX_FILES: usize = 64;
 /// Stored bytes that it may bring.
 const MAX_BYTES: u64 = 16 << 20;
-/// Stored bytes that are fetched of one file, from its beginning on.
-const MAX_OF_FILE: u64 = 1 << 20;
+/// Stored bytes that are fetched of one library, from its beginning on, and of the program itself.
+const MAX_OF_LIBRARY: u64 = 1 << 20;
+const MAX_OF_PROGRAM: u64 = 4 << 20;
+/// Plain bytes behind a small file that the kernel asks for with its end, in mode `kernel`.
+const BEHIND: u64 = 128 << 10;
 /// Pieces of a file that are looked at: a hostile one can have the same few without end, which cost no bytes.
 const MAX_PIECES: usize = 4096;
 /// Bytes of a file that its headers lie in.
@@ -86,10 +89,36 @@ pub enum Begins {
     At(Device, u64),
 }
 
-/// What one program may still bring.
+/// What one program may still bring, and what it has brought: a block is paid for once, whatever it is wanted for.
 struct Budget {
     files: usize,
     bytes: u64,
+    blocks: HashSet<u32>,
+    /// Plain bytes that are wanted behind each small file.
+    behind: u64,
+}
+
+impl Budget {
+    fn new(begins: Begins) -> Budget {
+        let behind = match begins {
+            Begins::File(_) => 0,
+            Begins::At(..) => BEHIND,
+        };
+        Budget { files: MAX_FILES, bytes: MAX_BYTES, blocks: HashSet::new(), behind }
+    }
+
+    /// Whether a block of so many stored bytes is within it.
+    fn pays(&mut self, block: u32, stored_len: u64) -> bool {
+        if self.blocks.contains(&block) {
+            return true;
+        }
+        let pays = stored_len <= self.bytes;
+        if pays {
+            self.bytes -= stored_len;
+            self.blocks.insert(block);
+        }
+        pays
+    }
 }
 
 impl Filesystem {
@@ -113,16 +142,22 @@ impl Filesystem {
         runtime.spawn(async move {
             let Some(nid) = fs.beginning(begins).await.filter(|nid| fs.programs.is_new(*nid)) else { return };
             let Ok(inode) = fs.inode(nid) else { return };
-            let mut budget = Budget { files: MAX_FILES, bytes: MAX_BYTES };
-            fs.bring_part(&inode, head.relocated.clone(), &mut budget, &handle);
+            let mut budget = Budget::new(begins);
+            fs.bring_part(&inode, head.relocated.clone(), MAX_OF_LIBRARY, &mut budget, &handle);
             let first = interpreter.iter().flat_map(|path| [path, LOADER_CACHE]);
             let first = first.filter_map(|path| fs.file_at(path)).collect();
             let following = async {
-                let mut todo = fs.bring_files(first, &mut budget, &handle).await;
-                todo.push((inode, head));
+                let mut fresh = fs.bring_files(first, &mut budget, &handle);
+                let files = fs.named_by(&inode, &head, &mut budget).await;
+                fresh.extend(fs.bring_files(files, &mut budget, &handle));
+                // Its loader runs first. What has none is a library that somebody opens.
+                let most = if head.interpreter.is_some() { MAX_OF_PROGRAM } else { MAX_OF_LIBRARY };
+                fs.bring_part(&inode, 0..inode.size, most, &mut budget, &handle);
+                let mut todo = fs.heads(fresh, &mut budget).await;
                 while let Some((inode, head)) = todo.pop() {
-                    let files = fs.named_by(&inode, &head).await;
-                    todo.extend(fs.bring_files(files, &mut budget, &handle).await);
+                    let files = fs.named_by(&inode, &head, &mut budget).await;
+                    let fresh = fs.bring_files(files, &mut budget, &handle);
+                    todo.extend(fs.heads(fresh, &mut budget).await);
                 }
             };
             // All of it in the time of one read: nobody waits for it, and it holds the file system.
@@ -176,11 +211,11 @@ impl Filesystem {
     }
 
     /// The libraries that a program or library names.
-    async fn named_by(&self, inode: &Inode, head: &Head) -> Vec<Inode> {
+    async fn named_by(&self, inode: &Inode, head: &Head, budget: &mut Budget) -> Vec<Inode> {
         let mut files = Vec::new();
-        let Some(dynamic) = self.part(inode, head.dynamic.clone()).await else { return files };
+        let Some(dynamic) = self.part(inode, head.dynamic.clone(), budget).await else { return files };
         for at in head.needed(&dynamic) {
-            let name = self.part(inode, at..at.saturating_add(elf::MAX_NAME + 1)).await;
+            let name = self.part(inode, at..at.saturating_add(elf::MAX_NAME + 1), budget).await;
             let Some(Ok(name)) = name.as_deref().and_then(elf::string).map(std::str::from_utf8) else {
                 break;
             };
@@ -190,41 +225,54 @@ impl Filesystem {
         files
     }
 
-    /// Fetches what is new of `files`; the heads of those that name others.
-    async fn bring_files(
+    /// Has what is new of `files` fetched; which those are.
+    fn bring_files(
         self: &Arc<Self>,
         files: Vec<Inode>,
         budget: &mut Budget,
         runtime: &tokio::runtime::Handle,
-    ) -> Vec<(Inode, Head)> {
+    ) -> Vec<Inode> {
         let mut fresh = Vec::new();
         for inode in files {
             if budget.files == 0 || !self.programs.is_new(inode.nid) {
                 continue;
             }
             budget.files -= 1;
-            self.bring_part(&inode, 0..inode.size, budget, runtime);
+            self.bring_part(&inode, 0..inode.size, MAX_OF_LIBRARY, budget, runtime);
             fresh.push(inode);
         }
-        let heads = stream::iter(fresh).map(|inode| async move {
-            let head = Head::parse(&self.part(&inode, 0..HEAD).await?)?;
-            Some((inode, head))
-        });
-        heads.buffered(PARALLEL).filter_map(std::future::ready).collect().await
+        fresh
     }
 
-    /// Has a part of a file fetched, as far as the budget goes.
+    /// The heads of those files that name others.
+    async fn heads(&self, files: Vec<Inode>, budget: &mut Budget) -> Vec<(Inode, Head)> {
+        let mut heads = Vec::new();
+        for inode in files {
+            if let Some(part) = self.paid(&inode, 0..HEAD, budget) {
+                heads.push(self.read_head(inode, part));
+            }
+        }
+        stream::iter(heads).buffered(PARALLEL).filter_map(std::future::ready).collect().await
+    }
+
+    async fn read_head(&self, inode: Inode, part: (Vec<Piece<'_>>, u64)) -> Option<(Inode, Head)> {
+        let head = Head::parse(&self.read_part(part).await?)?;
+        Some((inode, head))
+    }
+
+    /// Has a part of a file fetched, up to `most` stored bytes and as far as the budget goes.
     fn bring_part(
         self: &Arc<Self>,
         inode: &Inode,
         range: Range<u64>,
+        most: u64,
         budget: &mut Budget,
         runtime: &tokio::runtime::Handle,
     ) {
-        let (mut blocks, mut left) = (Vec::new(), MAX_OF_FILE.min(budget.bytes));
-        let len = range.end.min(inode.size).saturating_sub(range.start);
-        let mut looked_at = 0;
-        let chosen = self.pieces(inode, range.start, len, &mut |piece| {
+        let (mut blocks, mut left, mut looked_at) = (Vec::new(), most, 0);
+        let end = range.end.min(inode.size);
+        let behind = if end == inode.size { budget.behind } else { 0 };
+        let mut choose = |piece: Piece<'_>| {
             looked_at += 1;
             if looked_at > MAX_PIECES {
                 return false;
@@ -233,28 +281,45 @@ impl Filesystem {
                 return true;
             };
             let stored = u64::from(self.image.map.block(block).stored_len());
-            let fits = stored <= left && blocks.len() < MAX_AHEAD;
+            let fits = stored <= left && blocks.len() < MAX_AHEAD && budget.pays(block, stored);
             if fits {
                 left -= stored;
                 blocks.push(block);
             }
             fits
-        });
-        if chosen.is_ok() {
-            budget.bytes = budget.bytes.saturating_sub(self.bring_blocks(blocks, runtime));
+        };
+        if self.pieces(inode, range.start, end.saturating_sub(range.start), &mut choose).is_err() {
+            return;
         }
+        if let Some((Device::Small, address)) = end.checked_sub(1).and_then(|at| self.place_of(inode.nid, at))
+        {
+            let mut parts = self.image.map.parts(Device::Small, address, behind);
+            parts.all(|part| self.frames(part, &mut choose));
+        }
+        self.bring_blocks(blocks, runtime);
     }
 
-    /// A part of a file, as read-ahead.
-    async fn part(&self, inode: &Inode, range: Range<u64>) -> Option<Bytes> {
+    /// A part of a file, as read-ahead; none when it costs more than is left.
+    async fn part(&self, inode: &Inode, range: Range<u64>, budget: &mut Budget) -> Option<Bytes> {
+        self.read_part(self.paid(inode, range, budget)?).await
+    }
+
+    /// The pieces of a part of a file that the budget pays, and how long it is.
+    fn paid(&self, inode: &Inode, range: Range<u64>, budget: &mut Budget) -> Option<(Vec<Piece<'_>>, u64)> {
         let len = range.end.min(inode.size).checked_sub(range.start)?;
-        let mut pieces = Vec::new();
-        self.pieces(inode, range.start, len, &mut |piece| {
+        let (mut pieces, mut is_paid) = (Vec::new(), true);
+        let all = self.pieces(inode, range.start, len, &mut |piece| {
+            is_paid = piece.frame().is_none_or(|(block, _)| {
+                budget.pays(block, u64::from(self.image.map.block(block).stored_len()))
+            });
             pieces.push(piece);
-            true
-        })
-        .ok()?;
+            is_paid
+        });
+        (all.is_ok() && is_paid).then_some((pieces, len))
+    }
+
+    async fn read_part(&self, (pieces, len): (Vec<Piece<'_>>, u64)) -> Option<Bytes> {
         let terms = Class::ReadAhead.until(Instant::now() + self.deadline);
-        self.gather(pieces, len, terms).await.ok().map(|contents| contents.0)
+        self.gather(pieces, len, terms).await.ok().map(|gathered| gathered.finish().0)
     }
 }

@@ -20,7 +20,7 @@
 //! | answer to `?format=car` | is |
 //! |---|---|
 //! | 200 with the type of a CAR, and the root in it first | root, map and tree, each still to be proven; cut off after them |
-//! | anything else, or none within a second | no shortcut at this source any more; no failure of it |
+//! | anything else, or none within a second | no shortcut; no failure of the source |
 //! | a CAR that ends, stalls or goes on with something else | what came; the rest is asked for block by block |
 
 mod address;

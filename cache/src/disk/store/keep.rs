@@ -78,10 +78,17 @@ impl Store {
         let budget = self.budget.load(Relaxed);
         // RocksDB drops files in the background. Where that lags behind, what comes meanwhile is not kept: a budget is one.
         let most = budget + 2 * write_buffer(budget);
-        !self.sick.load(Relaxed)
-            && len as u64 <= budget
-            && opened.database.bytes() + len as u64 <= most
-            && self.free.read(|| self.home.free_bytes()) >= self.free_floor
+        self.is_well() && len as u64 <= budget && opened.database.bytes() + len as u64 <= most
+    }
+
+    /// Whether it would keep a small block now.
+    pub(in crate::disk) fn takes_blocks(&self) -> bool {
+        self.opened.read().is_some() && self.is_well()
+    }
+
+    /// Neither sick nor short of space on its file system.
+    fn is_well(&self) -> bool {
+        !self.sick.load(Relaxed) && self.free.read(|| self.home.free_bytes()) >= self.free_floor
     }
 
     fn write_block(&self, opened: &Opened, id: BlockId, frames: &[u32], stored: &[u8]) {

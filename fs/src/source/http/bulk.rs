@@ -61,20 +61,13 @@ enum NoMore {
 
 /// The shortcut of one source.
 #[derive(Debug, Default)]
-pub(super) struct Bulk(Arc<Shared>);
-
-#[derive(Debug, Default)]
-struct Shared {
-    now: Mutex<Option<Arc<Flow>>>,
-    /// It does not work here.
-    useless: AtomicBool,
-}
+pub(super) struct Bulk(Arc<Mutex<Option<Arc<Flow>>>>);
 
 impl Bulk {
     /// One flist at a time, as a mount opens it.
     pub(super) fn expect(&self, root: &BlockId) -> Option<Expected> {
-        let mut now = self.0.now.lock();
-        if now.is_some() || self.0.useless.load(Relaxed) {
+        let mut now = self.0.lock();
+        if now.is_some() {
             return None;
         }
         *now = Some(Arc::new(Flow::of(*root)));
@@ -87,9 +80,9 @@ impl Bulk {
         id: &BlockId,
         car: impl FnOnce() -> RequestBuilder,
     ) -> Option<Result<StoredBlock, TooLarge>> {
-        let flow = self.0.now.lock().clone()?;
+        let flow = self.0.lock().clone()?;
         if *id == flow.root && !flow.begun.swap(true, Relaxed) {
-            tokio::spawn(run(Arc::clone(&self.0), Arc::clone(&flow), car()));
+            tokio::spawn(run(Arc::clone(&flow), car()));
         }
         let block = StoredBlock::new(*id, flow.take(id).await?);
         Some(if *id == flow.root { block } else { block.map(StoredBlock::along) })
@@ -100,16 +93,16 @@ impl Bulk {
 impl Bulk {
     /// Bytes that wait to be taken.
     pub(super) fn held(&self) -> usize {
-        self.0.now.lock().as_ref().map_or(0, |flow| flow.state.borrow().held())
+        self.0.lock().as_ref().map_or(0, |flow| flow.state.borrow().held())
     }
 }
 
 /// Held while an flist is opened.
-struct Opening(Arc<Shared>);
+struct Opening(Arc<Mutex<Option<Arc<Flow>>>>);
 
 impl Drop for Opening {
     fn drop(&mut self) {
-        if let Some(flow) = self.0.now.lock().take() {
+        if let Some(flow) = self.0.lock().take() {
             flow.end();
             flow.state.send_modify(|state| state.is_over = true);
         }
@@ -210,7 +203,7 @@ impl Drop for Running {
     }
 }
 
-async fn run(shared: Arc<Shared>, flow: Arc<Flow>, request: RequestBuilder) {
+async fn run(flow: Arc<Flow>, request: RequestBuilder) {
     let running = Running(flow);
     let flow = &*running.0;
     let mut changes = flow.state.subscribe();
@@ -220,9 +213,6 @@ async fn run(shared: Arc<Shared>, flow: Arc<Flow>, request: RequestBuilder) {
     };
     if let Err(why) = outcome {
         let has_begun = !flow.state.borrow().coming.contains(&flow.root);
-        if !has_begun {
-            shared.useless.store(true, Relaxed);
-        }
         tracing::debug!(root = %flow.root, has_begun, error = &why as &dyn std::error::Error, "no more of a CAR");
     }
 }
