@@ -38,6 +38,7 @@ impl Publisher for Bare {
     fn command(&self, _image: &Image, car: &Path, node: &Daemon) -> anyhow::Result<Command> {
         let file = format!("file=@{};type=application/vnd.ipld.car", car.display());
         let call = format!("{}/api/v0/dag/import?pin-roots=true", node.url());
-        Ok(command("curl", &["-sSf", "-X", "POST", "-F", &file, &call]))
+        // Without asking first whether it may: that would cost it a round trip.
+        Ok(command("curl", &["-sSf", "-X", "POST", "-H", "Expect:", "-F", &file, &call]))
     }
 }
