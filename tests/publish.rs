@@ -318,6 +318,27 @@ fn a_node_that_says_what_cannot_be_is_found_out() {
     explains(&outcome, &["does not list its pin", &node.spec()]);
 }
 
+/// Status 200 alone means nothing, whatever call it answers.
+#[test]
+fn a_pin_that_failed_under_a_200_is_an_error_that_says_why() {
+    let (flist, cid) = publisher::seven_megabytes();
+    let refused = r#"{"Message":"pin: the pinner is out of order","Code":0,"Type":"error"}"#;
+    for (call, words, told) in [
+        ("pin/add", "{\"Progress\":3}\n", "before the node said that it was done"),
+        ("pin/add", refused, "the pinner is out of order"),
+        ("pin/add", "{\"Pins\":[\"bafkreie\"]}\n", "before the node said that it was done"),
+        ("pin/ls", "{\"Keys\":{}}", "does not list its pin"),
+        ("pin/ls", "{\"Keys\":null}", "does not list its pin"),
+        ("pin/ls", "true", "not the RPC of an IPFS node"),
+    ] {
+        let node = Rpc::start();
+        node.fails(call, Trick::Says(words), usize::MAX);
+        // Then the pin is a call of its own.
+        node.fails("dag/import", Trick::Status(404), usize::MAX);
+        explains(&flist.run(args!["publish", cid, "--to", node.spec()]), &[told, &node.spec()]);
+    }
+}
+
 /// The pin of a profile is looked at as that of its flist is.
 #[test]
 fn a_profile_whose_pin_disappears_is_not_published() {
@@ -403,6 +424,8 @@ fn a_node_that_does_not_have_the_flist_is_an_error_that_says_why() {
         (Trick::Html, "not the RPC of an IPFS node"),
         (Trick::Status(500), "something is wrong with this node"),
         (Trick::Status(401), "credentials"),
+        (Trick::Status(302), "something is wrong with this node"),
+        (Trick::Status(429), "HTTP status 429"),
         (Trick::Cuts(1 << 20), "no answer"),
         (Trick::Hangs, "no sign of life"),
     ];

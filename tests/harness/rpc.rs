@@ -34,6 +34,8 @@ pub enum Trick {
     Hangs,
     /// Status 500 at once, and of the reason that is announced not one byte.
     Mumbles,
+    /// Status 200 and these words, whatever was asked.
+    Says(&'static str),
     /// Status 200 and these words for ever.
     Endless(&'static str),
     /// Status 200 and five times a second the same sign of life, for ever.
@@ -249,6 +251,7 @@ fn serve(state: &Mutex<State>, stream: &TcpStream) -> io::Result<()> {
                 let _ = reader.read(&mut [0; 1]);
                 return Ok(());
             }
+            Some(Trick::Says(words)) => Ok(words.as_bytes().to_vec()),
             Some(Trick::Endless(words)) => return for_ever(stream, &words.repeat(1000), Duration::ZERO),
             Some(Trick::Ticks) => return for_ever(stream, "{\"Progress\":7}\n", Duration::from_millis(200)),
             Some(Trick::Html) => Ok(b"<html><h1>Welcome</h1></html>".to_vec()),

@@ -30,7 +30,9 @@ struct Line {
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Listed {
-    keys: HashMap<String, Pin>,
+    /// Go writes an empty one as null.
+    #[serde(default)]
+    keys: Option<HashMap<String, Pin>>,
 }
 
 #[derive(Deserialize)]
@@ -100,6 +102,7 @@ impl Node {
         let arg = id.to_string();
         let query = [&[("arg", arg.as_str()), ("type", "recursive")], more].concat();
         let listed: Listed = self.ask("pin/ls", &query, limit).await?;
-        Ok(listed.keys.into_iter().find(|(key, _)| block_id(key).as_ref() == Some(id)).map(|(_, pin)| pin))
+        let mut keys = listed.keys.unwrap_or_default().into_iter();
+        Ok(keys.find(|(key, _)| block_id(key).as_ref() == Some(id)).map(|(_, pin)| pin))
     }
 }

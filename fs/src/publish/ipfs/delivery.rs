@@ -77,9 +77,9 @@ impl Run<'_> {
     fn fit(&self, objects: usize) -> bool {
         let objects = objects as u64;
         let left = self.plan.most_bytes().saturating_sub(self.ledger.bytes());
-        let least = left.saturating_add(objects * MAX_CID as u64).min(objects * MAX_SECTION as u64);
+        let most = left.saturating_add(objects * MAX_CID as u64).min(objects * MAX_SECTION as u64);
         // One more is the header.
-        least + MAX_SECTION as u64 <= CAR_BYTES
+        most + MAX_SECTION as u64 <= CAR_BYTES
     }
 
     /// Sends one CAR, again and again with what of it is missing when the connection breaks. Returns what did not fit.
