@@ -88,12 +88,17 @@ impl Bench {
     /// The image that a reader mounts, packed when it is first asked for.
     pub(super) fn image(&self, reader: &dyn Reader, tree: Tree) -> anyhow::Result<Image> {
         match reader.packer() {
-            Some(packer) => self.packed(packer.as_ref(), tree),
+            Some(packer) => self.packed_by(packer.as_ref(), tree),
             None => Ok(Image { folder: self.trees.get(tree)?.path, said: String::new() }),
         }
     }
 
-    fn packed(&self, packer: &dyn Packer, tree: Tree) -> anyhow::Result<Image> {
+    /// The image that is published.
+    pub(super) fn packed(&self, tree: Tree) -> anyhow::Result<Image> {
+        self.packed_by(&FlistPack, tree)
+    }
+
+    fn packed_by(&self, packer: &dyn Packer, tree: Tree) -> anyhow::Result<Image> {
         let key = (packer.name().to_owned(), tree);
         if let Some(image) = self.images.borrow().get(&key) {
             return Ok(image.clone());
@@ -108,7 +113,7 @@ impl Bench {
         if let Some(needed) = self.needed.borrow().get(&tree) {
             return Ok(*needed);
         }
-        let needed = Needed::of(&self.packed(&FlistPack, tree)?)?;
+        let needed = Needed::of(&self.packed(tree)?)?;
         self.needed.borrow_mut().insert(tree, needed);
         Ok(needed)
     }

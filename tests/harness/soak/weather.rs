@@ -20,7 +20,7 @@ const TRICKS: [Trick; 10] = [
     Trick::Mumbles,
     Trick::Cuts(0),
     Trick::Half,
-    Trick::Endless,
+    Trick::Endless("and on"),
     Trick::Lies,
     Trick::Html,
 ];

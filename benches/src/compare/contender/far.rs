@@ -10,7 +10,7 @@ use harness::Origin;
 use harness::origin::{Fault, Link, Traffic};
 
 use super::flist::Mode;
-use super::{Cache, Image, Mount, Packer, Reader, flist, nydus, tar};
+use super::{Cache, Image, Mount, Packer, Reader, flist, nydus, packed_cid, tar};
 use crate::compare::results::Extras;
 use crate::run::{pipeline, silent};
 
@@ -87,7 +87,7 @@ impl Far {
     ) -> anyhow::Result<Box<dyn Mount>> {
         let reference = match self.how {
             How::Profiled(mode) => flist::profiled(image, mode)?,
-            How::Flist(_) | How::Nydus(_) | How::Download => flist::packed(image)?,
+            How::Flist(_) | How::Nydus(_) | How::Download => packed_cid(image)?,
         };
         let options = ["--from", url, "--mode", mode.option()];
         // Its store is not there: what it reads comes over the network.

@@ -8,7 +8,7 @@ use anyhow::Context;
 use serde_json::Value;
 
 use super::served::process_memory;
-use super::{Cache, Image, Keeps, Mount, Packer, Reader};
+use super::{Cache, Image, Keeps, Mount, Packer, Reader, packed_cid};
 use crate::compare::results::Extras;
 use crate::flist::{self, Mounted};
 use crate::run::{command, output};
@@ -86,11 +86,6 @@ fn report(image: &Image) -> anyhow::Result<Value> {
     serde_json::from_str(&image.said).context("flist pack printed no JSON")
 }
 
-/// The CID that it named.
-pub(super) fn packed(image: &Image) -> anyhow::Result<String> {
-    Ok(report(image)?["cid"].as_str().context("flist pack named no CID")?.to_owned())
-}
-
 /// Whoever works with the store of an image beside the contenders, with a cache of its own.
 fn of(image: &Image) -> anyhow::Result<flist::Flist> {
     flist::Flist::at(&image.folder, &image.folder.with_extension("cache"))
@@ -100,7 +95,7 @@ fn of(image: &Image) -> anyhow::Result<flist::Flist> {
 pub(super) fn profiled(image: &Image, mode: Mode) -> anyhow::Result<String> {
     let kept = image.folder.with_extension(format!("profiled-{}", mode.option()));
     if !kept.exists() {
-        let arguments = ["profile", "record", &packed(image)?, "--mode", mode.option(), "--"];
+        let arguments = ["profile", "record", &packed_cid(image)?, "--mode", mode.option(), "--"];
         let said = output(of(image)?.command(&arguments).args(PROGRAM))?;
         fs::write(&kept, said.trim()).context("keeping the reference of a profile")?;
     }
@@ -132,12 +127,12 @@ impl Reader for Flist {
     }
 
     fn mount(&self, image: &Image, at: &Path, kept: &Path, cache: Cache) -> anyhow::Result<Box<dyn Mount>> {
-        let cid = &packed(image)?;
+        let cid = packed_cid(image)?;
         let mut options = vec!["--mode", self.mode];
         if cache != Cache::Empty {
             options.push("--cache-local");
         }
-        let mounted = flist::Flist::at(&image.folder, kept)?.mount(cid, at, &options)?;
+        let mounted = flist::Flist::at(&image.folder, kept)?.mount(&cid, at, &options)?;
         let mode = mounted.opened()["mode"].as_str();
         anyhow::ensure!(mode == Some(self.mode), "asked for mode {}, got {mode:?}", self.mode);
         Ok(Box::new(mounted))
