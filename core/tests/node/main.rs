@@ -14,6 +14,7 @@ mod logs;
 mod old_client;
 mod redis_server;
 mod services;
+mod spawner;
 mod terminals;
 mod users;
 #[path = "../python/venv.rs"]
