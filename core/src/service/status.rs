@@ -29,19 +29,10 @@ pub enum ServiceState {
     Skipped,
 }
 
+/// As in JSON.
 impl std::fmt::Display for ServiceState {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Waiting => "waiting",
-            Self::Starting => "starting",
-            Self::Ready => "ready",
-            Self::Done => "done",
-            Self::Pausing => "pausing",
-            Self::Failed => "failed",
-            Self::Ended => "ended",
-            Self::Stopped => "stopped",
-            Self::Skipped => "skipped",
-        })
+        self.serialize(f)
     }
 }
 
