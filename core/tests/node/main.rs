@@ -1,6 +1,7 @@
 //! A node as a process: `core0 run --dev` with its real redis, driven as a client drives it.
 
 mod containers;
+mod cuts;
 mod domains;
 mod faults;
 mod flists;
@@ -11,9 +12,11 @@ mod init;
 mod jobs;
 mod lifecycle;
 mod logs;
+mod loud;
 mod old_client;
 mod redis_server;
 mod services;
+mod spawner;
 mod terminals;
 mod users;
 #[path = "../python/venv.rs"]
