@@ -1,6 +1,9 @@
 //! A node as a process: `core0 run --dev` with its real redis, driven as a client drives it.
 
+mod bad_input;
+mod config;
 mod containers;
+mod dev;
 mod domains;
 mod faults;
 mod flists;
@@ -12,6 +15,7 @@ mod jobs;
 mod lifecycle;
 mod logs;
 mod old_client;
+mod power;
 mod redis_server;
 mod services;
 mod terminals;
