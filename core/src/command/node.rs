@@ -83,7 +83,8 @@ pub struct Reboot {}
 
 impl Command for Reboot {
     const NAME: &'static str = "core.reboot";
-    const SUMMARY: &'static str = "Ends everything in order and starts the machine again.";
+    const SUMMARY: &'static str =
+        "Ends everything in order and starts the machine again, a second after the answer.";
     const ROLE: Role = Role::Admin;
     const IDEMPOTENT: bool = false;
     type Output = ();
@@ -99,7 +100,8 @@ pub struct PowerOff {}
 
 impl Command for PowerOff {
     const NAME: &'static str = "core.poweroff";
-    const SUMMARY: &'static str = "Ends everything in order and switches the machine off.";
+    const SUMMARY: &'static str =
+        "Ends everything in order and switches the machine off, a second after the answer.";
     const ROLE: Role = Role::Admin;
     const IDEMPOTENT: bool = false;
     type Output = ();
@@ -109,15 +111,29 @@ impl Command for PowerOff {
     }
 }
 
-/// PID 1 does it; the answer is written before, as the manager is asked to end first.
+/// How long the client has to read the answer: redis ends with all else.
+const LAST_ANSWER: Duration = Duration::from_secs(1);
+
+/// PID 1 does it: it asks the manager to end first.
 fn tell_init(context: &Context, signal: i32) -> Result<(), CommandError> {
     if !context.node.machine {
         let message = "this node is no machine: core0 runs below something else than `core0 init`";
         return Err(CommandError::not_acceptable(message));
     }
-    // SAFETY: no pointers; PID 1 is `core0 init`, as `machine` says.
-    match unsafe { libc::kill(1, signal) } {
-        0 => Ok(()),
-        _ => Err(CommandError::internal("PID 1 cannot be told").because(std::io::Error::last_os_error())),
-    }
+    let tell = |signal| {
+        // SAFETY: no pointers; PID 1 is `core0 init`, as `machine` says.
+        match unsafe { libc::kill(1, signal) } {
+            0 => Ok(()),
+            _ => Err(std::io::Error::last_os_error()),
+        }
+    };
+    // Signal 0 only asks whether it could be told.
+    tell(0).map_err(|error| CommandError::internal("PID 1 cannot be told").because(error))?;
+    tokio::spawn(async move {
+        tokio::time::sleep(LAST_ANSWER).await;
+        if let Err(error) = tell(signal) {
+            tracing::error!("PID 1 cannot be told: {error}");
+        }
+    });
+    Ok(())
 }

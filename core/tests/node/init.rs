@@ -9,13 +9,15 @@ use serde_json::{Value, json};
 use crate::harness::{PATIENCE, until};
 
 /// `core0 init` as PID 1 of new PID and mount namespaces.
-struct Machine {
-    unshare: Child,
+pub struct Machine {
+    /// What waits for its end.
+    pub unshare: Child,
     folder: tempfile::TempDir,
 }
 
 impl Machine {
-    fn start() -> Self {
+    /// One that answers.
+    pub fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let log = std::fs::File::create(folder.path().join("stderr.log")).unwrap();
         let unshare = Command::new("unshare")
@@ -41,7 +43,8 @@ impl Machine {
         machine
     }
 
-    fn dir(&self) -> &Path {
+    /// The folder of its node.
+    pub fn dir(&self) -> &Path {
         self.folder.path()
     }
 
@@ -77,6 +80,16 @@ impl Machine {
             panic!("no result of {id}\n{log}")
         });
         serde_json::from_str(&json).unwrap()
+    }
+
+    /// Waits for its end, and says by which signal its PID 1 ended: reboot(2) in a PID namespace sends SIGHUP for a reboot and
+    /// SIGINT for power off.
+    pub fn end(&mut self) -> Option<i32> {
+        until("the machine is down", || matches!(self.unshare.try_wait(), Ok(Some(_))));
+        let status = self.unshare.wait().unwrap();
+        // unshare reports a signal as 128 and more, or does the same to itself.
+        let signal = std::os::unix::process::ExitStatusExt::signal(&status);
+        signal.or_else(|| status.code().and_then(|code| code.checked_sub(128)))
     }
 
     /// Runs a script in the machine and gives what it prints.
@@ -182,11 +195,7 @@ fn ctrl_alt_del_is_an_orderly_reboot() {
         log.contains("up")
     });
     crate::harness::signal(pid_1_of(&machine), libc::SIGINT);
-    until("the machine is down", || matches!(machine.unshare.try_wait(), Ok(Some(_))));
-    // reboot(2) in a PID namespace ends its PID 1 by SIGHUP for a reboot.
-    let status = machine.unshare.wait().unwrap();
-    let signal = std::os::unix::process::ExitStatusExt::signal(&status);
-    assert!(signal == Some(libc::SIGHUP) || status.code() == Some(128 + libc::SIGHUP), "{status:?}");
+    assert_eq!(machine.end(), Some(libc::SIGHUP));
     assert_eq!(std::fs::read_to_string(mark).unwrap(), "ended\n");
 }
 
@@ -249,10 +258,6 @@ fn poweroff_answers_ends_everything_in_order_and_unmounts() {
     });
     std::thread::sleep(std::time::Duration::from_millis(200));
     assert_eq!(machine.call("off", "core.poweroff", json!({}))["state"], "SUCCESS");
-    until("the machine is off", || matches!(machine.unshare.try_wait(), Ok(Some(_))));
-    // reboot(2) in a PID namespace ends its PID 1 by SIGINT for power off; unshare reports a signal as 128 and more.
-    let status = machine.unshare.wait().unwrap();
-    let signal = std::os::unix::process::ExitStatusExt::signal(&status);
-    assert!(signal == Some(libc::SIGINT) || status.code() == Some(128 + libc::SIGINT), "{status:?}");
+    assert_eq!(machine.end(), Some(libc::SIGINT));
     assert_eq!(std::fs::read_to_string(mark).unwrap(), "ended\n");
 }
