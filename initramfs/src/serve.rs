@@ -160,6 +160,8 @@ impl Server {
                 tokio::time::sleep(BREATH).await;
                 continue;
             };
+            // The last bytes of an answer would wait for the client's word that it has those before. If the kernel refuses, they do.
+            let _ = stream.set_nodelay(true);
             let connection = graceful.watch(connection(stream, self.site.clone()));
             tokio::spawn(async move {
                 let _place = place;
