@@ -26,7 +26,7 @@ const CHECKS: [Check; 13] = [
     ("a vlan, and a bridge with NAT", networks),
     ("btrfs on the disk", btrfs),
     ("no module of the image is refused", no_trouble),
-    ("a killed manager comes back, and redis with it", a_killed_manager),
+    ("a killed manager comes back, redis with it, and a vlan as planned", a_killed_manager),
     ("what is written at last is on a disk that stays mounted", a_mounted_disk),
 ];
 
@@ -197,11 +197,21 @@ fn no_trouble(guest: &Guest) {
 fn a_killed_manager(guest: &Guest) {
     let find = "for p in /proc/[0-9]*; do tr '\\0' ' ' < $p/cmdline 2>/dev/null | grep -q '^[^ ]*core0 run' && echo ${p#/proc/}; done; true";
     let before = guest.bash(find);
+    // The next one finds a plan for the network.
+    let plan = "[link.eth0]\naddress = \"dhcp\"\n[link.\"eth0.9\"]\nvlan = { on = \"eth0\", id = 9 }\naddress = \"10.9.9.9/24\"";
+    guest.bash(&format!(
+        "mount -o remount,bind,rw /; echo '{plan}' > /etc/g8os/net.toml; mount -o remount,bind,ro /"
+    ));
     guest.bash(&format!("kill -9 {before} & true"));
     wait::until("another manager runs", PATIENCE, || {
         let after = guest.bash(find);
         !after.is_empty() && after != before
     });
+    wait::until("the plan is carried out", PATIENCE, || {
+        let shown = guest.bash("ip -d addr show eth0.9 2>/dev/null || true");
+        shown.contains("vlan protocol 802.1Q id 9") && shown.contains("10.9.9.9/24")
+    });
+    guest.until_it_says("eth0 10.0.2.15/24 by 10.0.2.2, eth0.9 10.9.9.9/24");
     // It has gone through its stages, and what redis was told holds on.
     assert!(guest.bash("cat /run/core0/redis/redis.conf").contains("bind 127.0.0.1 -10.0.2.15"));
 }
