@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Command, CommandError, Role};
 use crate::context::Context;
@@ -27,20 +27,36 @@ impl Command for Ping {
     }
 }
 
+/// How long the spawner may take to say what it has done.
+const SPAWNER: Duration = Duration::from_secs(2);
+
+/// What the manager uses, and what the node has dealt with.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct NodeState {
+    /// What the manager itself uses.
+    #[serde(flatten)]
+    usage: Usage,
+    /// How many processes were reaped that jobs and services had left behind; absent when the spawner is busy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    orphans: Option<u64>,
+}
+
 /// `core.state`
 #[derive(Debug, Deserialize, JsonSchema)]
 pub struct State {}
 
 impl Command for State {
     const NAME: &'static str = "core.state";
-    const SUMMARY: &'static str = "Says what the manager itself uses.";
+    const SUMMARY: &'static str =
+        "Says what the manager itself uses, and how many processes were reaped that others left behind.";
     const ROLE: Role = Role::Read;
     const IDEMPOTENT: bool = true;
-    type Output = Usage;
+    type Output = NodeState;
 
-    async fn run(self, context: &Context) -> Result<Usage, CommandError> {
+    async fn run(self, context: &Context) -> Result<NodeState, CommandError> {
         let age = context.node.began.elapsed().as_millis() as u64;
-        Ok(Usage::of(std::process::id() as i32).since(age))
+        let orphans = context.node.jobs.orphans(SPAWNER).await;
+        Ok(NodeState { usage: Usage::of(std::process::id() as i32).since(age), orphans })
     }
 }
 

@@ -3,6 +3,7 @@
 mod bad_input;
 mod config;
 mod containers;
+mod cuts;
 mod dev;
 mod domains;
 mod faults;
@@ -14,10 +15,12 @@ mod init;
 mod jobs;
 mod lifecycle;
 mod logs;
+mod loud;
 mod old_client;
 mod power;
 mod redis_server;
 mod services;
+mod spawner;
 mod terminals;
 mod users;
 #[path = "../python/venv.rs"]
