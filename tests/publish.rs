@@ -247,7 +247,7 @@ fn an_answer_without_an_end_is_an_error_and_costs_no_memory() {
         ("pin/ls", "[", false),
     ];
     let published = |node: &Rpc| {
-        // A thousand MiB of memory would be ended by this limit, and so would an answer that is kept.
+        // An answer that is kept whole meets this limit of 4 GiB, if not the clock.
         let line = format!(
             "ulimit -v $((4 << 20)); exec '{}' publish {cid} --to {} --deadline 3",
             flist.bin().display(),
