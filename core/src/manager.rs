@@ -139,8 +139,11 @@ async fn work(
     let began = Instant::now();
     let machine = is_machine();
     let domains = Domains::new(&paths, &config).context("network.containers of the configuration")?;
-    domains.start(&BTreeSet::new()).await;
-    let containers = Containers::new(spawner.clone(), logs.clone(), paths.run().into());
+    // Those that turn out to be only half a container are taken apart, and their networks with them.
+    let alive: BTreeSet<_> = kept_containers.keys().filter_map(|id| id.parse().ok()).collect();
+    domains.start(&alive).await;
+    let containers =
+        Containers::new(spawner.clone(), logs.clone(), domains.networks.clone(), paths.run().into());
     let contained = containers.adopt(kept_containers).await;
     for (name, child) in contained {
         kept_jobs.entry(name).or_insert(child);

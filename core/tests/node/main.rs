@@ -1,5 +1,7 @@
 //! A node as a process: `core0 run --dev` with its real redis, driven as a client drives it.
 
+mod container_images;
+mod container_networks;
 mod containers;
 mod domains;
 mod faults;
@@ -12,6 +14,7 @@ mod jobs;
 mod lifecycle;
 mod logs;
 mod old_client;
+mod place;
 mod redis_server;
 mod services;
 mod terminals;

@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use g8_container::Limits;
+use g8_fs::format::RunConfig;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::ContainerError;
+use crate::domain::container_net;
 
 /// Where programs are looked for, as docker has it.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -27,8 +29,9 @@ pub struct Wanted {
     pub sources: Vec<String>,
     /// Absolute paths of the host, or flists, and where they are shown inside.
     pub mounts: Vec<(String, PathBuf)>,
-    /// Whether it has the host's network; otherwise its own.
-    pub host_network: bool,
+    /// Its network, which has a record of its own.
+    #[serde(skip)]
+    pub network: container_net::Wanted,
     /// The host name inside; `core-ID` when absent.
     pub hostname: Option<String>,
     /// What it is called.
@@ -41,8 +44,8 @@ pub struct Wanted {
     pub privileged: bool,
     /// What it may use.
     pub limits: Limits,
-    /// The program that it lives for; without one it waits for commands.
-    pub entrypoint: Vec<String>,
+    /// The program that it lives for, the image's when it is not given; without one it waits for commands.
+    pub entrypoint: Option<Vec<String>>,
     /// Whom that runs as: `user[:group]`, names or numbers of the image.
     pub user: String,
     /// Where it starts.
@@ -88,6 +91,29 @@ impl Wanted {
         None
     }
 
+    /// What is not asked for is as the image has it.
+    pub fn complete(&mut self, config: &RunConfig) {
+        let image = config.env.iter().filter_map(|variable| variable.split_once('='));
+        for (name, value) in image.filter(|(name, value)| !name.is_empty() && !value.contains('\0')) {
+            self.env.entry(name.to_owned()).or_insert_with(|| value.to_owned());
+        }
+        if self.entrypoint.is_none() {
+            self.entrypoint = Some(config.entrypoint.clone());
+            // The image's user and folder are those of the image's program.
+            if self.user.is_empty() {
+                self.user = config.user.clone().unwrap_or_default();
+            }
+        }
+        if self.workdir.is_empty() {
+            self.workdir = config.workdir.clone().unwrap_or_default();
+        }
+    }
+
+    /// The program that it lives for; nothing when it waits for commands.
+    pub fn program(&self) -> &[String] {
+        self.entrypoint.as_deref().unwrap_or_default()
+    }
+
     /// The variables of all that runs inside.
     pub fn variables(&self) -> BTreeMap<String, String> {
         let usual = [("PATH", PATH), ("HOME", "/root")].map(|(name, value)| (name.into(), value.into()));
@@ -127,6 +153,27 @@ mod tests {
             fault(&mut wanted);
             assert!(matches!(wanted.check(), Err(ContainerError::Wanted(_))), "{number}");
         }
+    }
+
+    #[test]
+    fn what_is_not_asked_for_is_as_the_image_has_it() {
+        let config = RunConfig {
+            entrypoint: vec!["httpd".into()],
+            env: vec!["A=image".into(), "B=image=b".into(), "no variable".into()],
+            user: Some("web".into()),
+            workdir: Some("/srv".into()),
+            ..RunConfig::default()
+        };
+        let mut wanted = Wanted { env: [("A".into(), "mine".into())].into(), ..plain() };
+        wanted.complete(&config);
+        assert_eq!(
+            (wanted.program(), &*wanted.user, &*wanted.workdir),
+            (&["httpd".to_owned()][..], "web", "/srv")
+        );
+        assert_eq!(wanted.env, [("A".into(), "mine".into()), ("B".into(), "image=b".into())].into());
+        let mut idle = Wanted { entrypoint: Some(Vec::new()), ..plain() };
+        idle.complete(&config);
+        assert_eq!((idle.program(), &*idle.user), (&[][..], ""));
     }
 
     #[test]
