@@ -48,7 +48,7 @@ const LAST_MOMENT: Duration = Duration::from_millis(300);
 /// How long jobs may take to end after a polite signal, and again after the other one.
 const JOBS_STOP: Duration = Duration::from_millis(900);
 /// How long all containers may take to end, half of it politely, and their images to be unmounted.
-const CONTAINERS_STOP: Duration = Duration::from_millis(800);
+const CONTAINERS_STOP: Duration = Duration::from_millis(1800);
 const IMAGES_STOP: Duration = Duration::from_millis(1500);
 /// How long all services may take to end, whatever their units say: the whole stop is promised within five seconds.
 const SERVICES_STOP: Duration = Duration::from_millis(1500);

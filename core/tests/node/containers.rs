@@ -204,24 +204,48 @@ fn many_containers_come_and_go_and_leave_the_machine_as_it_was() {
     with_own_network(|| {
         let place = Place::new();
         let count = std::env::var("CONTAINERS").ok().and_then(|count| count.parse().ok()).unwrap_or(20);
+        let manager = place.node.manager.id() as i32;
+        let mounts = || fs::read_to_string(format!("/proc/{manager}/mountinfo")).unwrap().lines().count();
+        let mounts_before = mounts();
         // What stays once, as the caches of redis, is there after the first.
         let warm = place.created(json!({}));
         place.terminate(warm);
         until("the first is gone", || place.list().as_object().unwrap().is_empty());
         let spawner = place.node.pid_of("spawner");
-        let manager = place.node.manager.id() as i32;
+        let pids = [spawner, manager];
         let files = |pid: i32| names(Path::new(&format!("/proc/{pid}/fd"))).len();
-        let before = [files(spawner), files(manager)];
+        let memory_kib = |pid: i32| {
+            let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+            let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+            line.trim().trim_end_matches(" kB").parse::<u64>().unwrap()
+        };
+        // Links, which hold their networks, and elements of the firewall.
+        let network = || {
+            let script = "ip -o link | wc -l; nft list table inet core0 | grep -c elements";
+            let output = std::process::Command::new("sh").args(["-c", script]).output().unwrap();
+            String::from_utf8(output.stdout).unwrap()
+        };
+        until("its network is gone", || names(&place.node.dir.join("networks")) == ["salt"]);
+        let before = (pids.map(files), pids.map(memory_kib));
+        let network_before = network();
         for number in 0..count {
-            let id = place.created(json!({}));
+            let id = place.created(json!({"port": {"8080|udp": 53}}));
             assert_eq!(place.sh(id, "echo $((1 + 1))"), "2\n", "{number}");
             place.terminate(id);
+            until("its port is free", || names(&place.node.dir.join("networks")).len() <= 1);
         }
         until("the records are gone", || names(&place.node.dir.join("containers")).is_empty());
         until("no descriptor is left", || {
-            let now = [files(spawner), files(manager)];
-            now[0] <= before[0] && now[1] <= before[1] + 4
+            let now = pids.map(files);
+            now[0] <= before.0[0] && now[1] <= before.0[1] + 4
         });
-        until("no mount is left", || names(&place.node.dir.join("flists")).is_empty());
+        // What the allocator keeps is bounded, whatever the number of containers.
+        let after = pids.map(memory_kib);
+        let grown = [after[0].saturating_sub(before.1[0]), after[1].saturating_sub(before.1[1])];
+        assert!(grown[0] < 512 && grown[1] < 16 << 10, "the spawner and the manager grew by {grown:?} KiB");
+        until("no link and no element is left", || network() == network_before);
+        until("no mount is left", || {
+            names(&place.node.dir.join("flists")).is_empty() && mounts() == mounts_before
+        });
     });
 }

@@ -81,6 +81,13 @@ impl Wanted {
         {
             return Some(format!("host name {name:.80?} has not 1 to {HOSTNAME_MAX} bytes"));
         }
+        // It stands in files of the container.
+        if let Some(name) = self.hostname.as_ref().filter(|name| !name.bytes().all(|b| b.is_ascii_graphic()))
+        {
+            return Some(format!(
+                "host name {name:.80?} has more in it than letters, digits and signs of ASCII"
+            ));
+        }
         let words = self.tags.iter().chain([&self.name]);
         if let Some(word) = words.into_iter().find(|word| word.len() > WORD_MAX) {
             return Some(format!("{word:.32?}... is longer than {WORD_MAX} bytes"));
@@ -94,7 +101,9 @@ impl Wanted {
     /// What is not asked for is as the image has it.
     pub fn complete(&mut self, config: &RunConfig) {
         let image = config.env.iter().filter_map(|variable| variable.split_once('='));
-        for (name, value) in image.filter(|(name, value)| !name.is_empty() && !value.contains('\0')) {
+        for (name, value) in image.filter(|(name, value)| {
+            !name.is_empty() && ![*name, *value].iter().any(|text| text.contains('\0'))
+        }) {
             self.env.entry(name.to_owned()).or_insert_with(|| value.to_owned());
         }
         if self.entrypoint.is_none() {
@@ -139,10 +148,11 @@ mod tests {
     #[test]
     fn what_cannot_be_is_told_before_anything_is_made() {
         plain().check().unwrap();
-        let faults: [fn(&mut Wanted); 7] = [
+        let faults: [fn(&mut Wanted); 8] = [
             |w| w.root.clear(),
             |w| w.upper_bytes = 0,
             |w| w.hostname = Some("x".repeat(65)),
+            |w| w.hostname = Some("x\n10.0.0.1 bank".into()),
             |w| w.mounts = vec![("/tmp".into(), "relative".into())],
             |w| w.mounts = vec![("/tmp".into(), "/".into())],
             |w| w.mounts = vec![("/tmp".into(), "/a/../b".into())],
