@@ -69,6 +69,7 @@ check: setup ## Formatting, lints, licences
 
 bench: setup ## Compare with nydus, EROFS, squashfs, tar, ext4 (root); ARGS=--quick for a look; results in benches/results/
 	$(call step,build,3000,cargo build --release --locked -p flist-tools -p benchmarks)
+	$(call step,IPFS nodes,2200,.ci/setup ipfs)
 	$(call step,build the rival,3000,cargo build --release --locked --manifest-path benches/peers/Cargo.toml --target-dir target/peers)
 	$(call step,a node,3000,cargo bench --locked -p core0 --bench node --bench network)
 	@G8_NYDUS_PEER=$(CURDIR)/target/peers/release/nydus-peer target/release/compare $(ARGS)

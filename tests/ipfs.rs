@@ -7,60 +7,34 @@ use std::fs;
 use std::time::Duration;
 
 use harness::ipfs::Daemon;
+use harness::publisher::{self, explains, objects, publish};
 use harness::rpc::Trick;
-use harness::{Flist, Kubo, Outcome, Rpc, args, compare, debian, rootfs, skip, store, synthetic, wait};
+use harness::{Flist, Kubo, Rpc, args, compare, debian, rootfs, skip, store, synthetic, wait};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// Scheduling noise allowed after a deadline: debug builds on two shared cores are slow.
 const SLACK: Duration = Duration::from_secs(10);
 
-/// A user who has packed 7 MB, and the CID.
-fn publisher() -> (Flist, String) {
-    let flist = Flist::new();
-    let source = flist.home().join("source");
-    synthetic::seven_megabytes(&source);
-    let cid = flist.pack(&source);
-    (flist, cid)
-}
-
-/// The CIDs of everything in a user's store.
-fn objects(flist: &Flist) -> Vec<String> {
-    store::objects(flist.store()).into_iter().map(|(cid, _)| cid).collect()
-}
-
-/// Publishes and returns the report about the one sink.
+/// Publishes to a `node` that has nothing, and looks at it through the node's own words: one pin, and exactly our blocks below it.
 #[track_caller]
-fn publish(flist: &Flist, cid: &str, to: &str, options: &[&str]) -> serde_json::Value {
-    let mut arguments = args!["publish", cid, "--to", to, "--json"];
-    arguments.extend(options.iter().map(Into::into));
-    let reports = flist.ok(arguments).json();
-    assert_eq!(reports.as_array().map(Vec::len), Some(1), "{reports}");
-    reports[0].clone()
-}
-
-#[track_caller]
-fn explains(outcome: &Outcome, words: &[&str]) {
-    assert_eq!(outcome.code, 1, "{}: {}", outcome.command, outcome.stderr);
-    for needed in words {
-        assert!(outcome.stderr.contains(needed), "{}: no {needed:?}: {}", outcome.command, outcome.stderr);
-    }
-    assert!(outcome.stdout.is_empty(), "what failed has no result: {}", outcome.text());
-}
-
-/// Publishes a tree to `node`, looks at it through the node's own words, and mounts it from there.
-fn there_and_back(node: &Daemon) -> String {
-    let (flist, cid) = publisher();
-    let report = publish(&flist, &cid, &node.spec(), &[]);
-    let (objects, all) = (objects(&flist), objects(&flist).len() as u64);
+fn published(flist: &Flist, cid: &str, node: &Daemon) {
+    let report = publish(flist, cid, &node.spec(), &[]);
+    let objects = objects(flist);
+    let all = objects.len() as u64;
     assert_eq!((report["objects"].as_u64(), report["sent"].as_u64()), (Some(all), Some(all)), "{report}");
     assert_eq!(report["bytes"].as_u64(), Some(store::size(flist.store())), "{report}");
-
-    // The node's own words: one pin, and exactly our blocks below it.
-    assert_eq!(node.pins(), [cid.as_str()]);
-    let mut below = node.refs(&cid);
-    below.push(cid.clone());
+    assert_eq!(node.pins(), [cid]);
+    let mut below = node.refs(cid);
+    below.push(cid.to_owned());
     below.sort();
     assert_eq!(below, objects);
+}
+
+/// Publishes a tree to `node` and mounts it from there.
+fn there_and_back(node: &Daemon) -> String {
+    let (flist, cid) = publisher::seven_megabytes();
+    published(&flist, &cid, node);
+    let all = objects(&flist).len() as u64;
 
     // Again: nothing is sent.
     let report = publish(&flist, &cid, &node.spec(), &[]);
@@ -150,10 +124,11 @@ fn a_debian_tree_goes_through_a_real_node_unchanged() {
     };
     let flist = Flist::new();
     let cid = flist.pack(&source);
-    publish(&flist, &cid, &node.spec(), &[]);
+    published(&flist, &cid, &node);
     let reader = Flist::new();
     let mounted = reader.mount_with(&cid, &["--from", &node.spec()]);
     compare::assert_same(&source, mounted.path());
+    assert!(mounted.status().bytes_fetched * 2 > store::size(flist.store()), "it comes from the node");
 }
 
 /// Publishes from a source slow enough to be stopped in the middle, which is when `half` holds, and returns what was said.
@@ -171,21 +146,13 @@ fn stopped_midway(flist: &Flist, cid: &str, to: &str, mut half: impl FnMut() -> 
     said
 }
 
-/// A user who has packed 60 MB, and the CID.
-fn large_publisher() -> (Flist, String) {
-    let flist = Flist::new();
-    synthetic::sixty_megabytes(&flist.home().join("source"));
-    let cid = flist.pack(&flist.home().join("source"));
-    (flist, cid)
-}
-
 #[test]
 fn a_publication_that_was_stopped_goes_on_where_it_was() {
     let node = match Daemon::js_ipfs() {
         Ok(node) => node,
         Err(why) => return skip::skip(&why),
     };
-    let (flist, cid) = large_publisher();
+    let (flist, cid) = publisher::packed(synthetic::sixty_megabytes);
     let said = stopped_midway(&flist, &cid, &node.spec(), || {
         let stat = node.call("repo/stat").ok().json();
         let count = stat["NumObjects"].as_str().unwrap_or_else(|| panic!("no count: {stat}"));
@@ -203,7 +170,7 @@ fn a_publication_that_was_stopped_goes_on_where_it_was() {
 
 #[test]
 fn a_stopped_publication_leaves_a_store_with_what_came_and_an_archive_as_it_was() {
-    let (flist, cid) = large_publisher();
+    let (flist, cid) = publisher::packed(synthetic::sixty_megabytes);
     let other = Flist::new();
     let said = stopped_midway(&flist, &cid, &other.spec(), || store::unfinished(other.store()).len() > 20);
     assert!(said.contains("stopped: what dir:"), "{said}");
@@ -226,7 +193,7 @@ fn a_stopped_publication_leaves_a_store_with_what_came_and_an_archive_as_it_was(
 
 #[test]
 fn a_node_that_names_pins_names_ours() {
-    let (node, (flist, cid)) = (Rpc::start(), publisher());
+    let (node, (flist, cid)) = (Rpc::start(), publisher::seven_megabytes());
     let report = publish(&flist, &cid, &node.spec(), &["--name", "debian 12"]);
     assert_eq!(report["pin"], "flist:debian 12");
     assert_eq!(node.pins(), [(cid.clone(), "flist:debian 12".to_owned())].into());
@@ -239,108 +206,6 @@ fn a_node_that_names_pins_names_ours() {
     );
     assert!(again.text().contains(" 0 of 0 B were sent"), "{}", again.text());
     assert_eq!(node.pins(), [(cid.clone(), format!("flist:{cid}"))].into());
-}
-
-/// What passes by itself is done again, and only what is missing is sent again.
-#[test]
-fn trouble_that_passes_costs_another_try() {
-    let (flist, cid) = publisher();
-    let size = store::size(flist.store());
-    // One that counts wrongly and then has everything and the pin is believed the second time.
-    for (trick, imports) in [
-        (Trick::Cuts(3 << 20), 2),
-        (Trick::LosesBlocks, 2),
-        (Trick::Status(503), 2),
-        (Trick::NoRootLine, 2),
-        (Trick::Miscounts, 1),
-    ] {
-        let node = Rpc::start();
-        node.fails("dag/import", trick, 1);
-        let report = publish(&flist, &cid, &node.spec(), &[]);
-        assert_eq!(node.count("dag/import"), imports, "{trick:?}");
-        assert_eq!(node.blocks(), objects(&flist), "{trick:?}");
-        assert!(node.pins().contains_key(&cid), "{trick:?}");
-        assert_eq!(report["sent_bytes"].as_u64(), Some(size), "{trick:?}: {report}");
-        let taken: usize = node.imported();
-        match trick {
-            Trick::Cuts(_) => assert!(taken < 2 * size as usize - (2 << 20), "{taken} bytes for {size}"),
-            Trick::LosesBlocks => assert!(taken < 2 * size as usize - (1 << 20), "{taken} bytes for {size}"),
-            _ => {}
-        }
-    }
-}
-
-/// As js-ipfs does: what it lacks it would have to be asked for until it is tired of waiting.
-#[test]
-fn a_node_that_waits_for_what_it_lacks_is_asked_for_what_it_has() {
-    let (node, (flist, cid)) = (Rpc::start(), publisher());
-    publish(&flist, &cid, &node.spec(), &[]);
-    let count = objects(&flist).len();
-    assert_eq!((node.count("refs/local"), node.count("block/stat")), (0, count + 1));
-    let more = flist.home().join("source/more");
-    fs::write(&more, "more").unwrap();
-    let second = flist.pack(&flist.home().join("source"));
-    let before = node.imported();
-    node.fails("block/stat", Trick::Hangs, 2);
-    let report = publish(&flist, &second, &node.spec(), &[]);
-    assert_eq!(node.count("refs/local"), 1);
-    assert!(report["skipped"].as_u64().unwrap() > 10, "{report}");
-    assert!(node.imported() - before < 2 << 20, "{} bytes", node.imported() - before);
-}
-
-/// Whatever a node does, nothing is called published that is not.
-#[test]
-fn a_node_that_does_not_have_the_flist_is_an_error_that_says_why() {
-    let (flist, cid) = publisher();
-    let always = [
-        (Trick::PinFails, "the pinner is out of order"),
-        (Trick::NoRootLine, "did not say whether it pinned"),
-        (Trick::OtherRoot, "pinned something else"),
-        (Trick::Html, "not the RPC of an IPFS node"),
-        (Trick::Status(500), "something is wrong with this node"),
-        (Trick::Status(401), "credentials"),
-        (Trick::Cuts(1 << 20), "no answer"),
-        (Trick::Hangs, "no sign of life"),
-    ];
-    std::thread::scope(|scope| {
-        for (trick, words) in always {
-            let (flist, cid) = (&flist, &cid);
-            scope.spawn(move || {
-                let node = Rpc::start();
-                node.fails("dag/import", trick, usize::MAX);
-                let arguments = args!["publish", cid, "--to", node.spec(), "--deadline", "3"];
-                let outcome = flist.run_within(Duration::from_secs(110), arguments);
-                explains(&outcome, &[words, &node.spec()]);
-                assert!(!node.pins().contains_key(cid), "{trick:?}");
-            });
-        }
-    });
-    let node = Rpc::start();
-    node.fails("pin/add", Trick::LosesPin, usize::MAX);
-    let outcome = flist.run(args!["publish", cid, "--to", node.spec()]);
-    explains(&outcome, &["does not list its pin", &node.spec()]);
-}
-
-/// The reason of a refusal may never come, and the call that was refused may take as long as it likes.
-#[test]
-fn a_node_that_refuses_and_never_says_why_holds_nobody_up() {
-    let (node, (flist, cid)) = (Rpc::start(), Flist::with_image());
-    node.fails("pin/add", Trick::Mumbles, 1);
-    let arguments = args!["publish", cid, "--to", node.spec(), "--json"];
-    let published = flist.run_within(Duration::from_secs(60), arguments).ok();
-    assert_eq!(node.count("pin/add"), 1, "{}", published.text());
-    assert!(node.pins().contains_key(&cid), "it is published, and its pin has no name");
-}
-
-#[test]
-fn without_an_import_blocks_are_put_one_by_one() {
-    let (node, (flist, cid)) = (Rpc::start(), publisher());
-    node.fails("dag/import", Trick::Status(404), usize::MAX);
-    publish(&flist, &cid, &node.spec(), &[]);
-    assert_eq!(node.blocks(), objects(&flist));
-    assert!(node.pins().contains_key(&cid));
-    assert_eq!(node.count("block/put"), objects(&flist).len());
-    assert_eq!(node.count("dag/import"), 1);
 }
 
 #[test]
@@ -387,7 +252,7 @@ fn credentials_reach_the_node_and_nobody_else() {
 /// A read from a node that fails ends in time, and one that lies is found out; then the node is asked again.
 #[test]
 fn a_node_that_goes_wrong_is_an_error_in_time_or_right_bytes() {
-    let (flist, cid) = publisher();
+    let (flist, cid) = publisher::seven_megabytes();
     std::thread::scope(|scope| {
         // Side by side: most of the time they wait.
         for trick in
@@ -529,7 +394,7 @@ fn a_name_is_signed_by_one_node_and_says_so_otherwise() {
 /// What is there under the name of an archive is whole or untouched, and the same flist is the same file.
 #[test]
 fn an_archive_appears_when_it_is_whole() {
-    let (flist, cid) = publisher();
+    let (flist, cid) = publisher::seven_megabytes();
     let archive = flist.home().join("image.car");
     let spec = format!("car:{}", archive.display());
     let report = publish(&flist, &cid, &spec, &[]);
@@ -557,44 +422,9 @@ fn an_archive_appears_when_it_is_whole() {
     explains(&outcome, &["writing the archive /dev/null", "no file"]);
 }
 
-/// On a fresh node each, in turn: the archive in one import, and `flist publish`.
-#[test]
-#[ignore = "a measurement: FLIST_BIN=target/release/flist, a quiet machine, --nocapture"]
-fn publishing_is_nearly_as_fast_as_a_bare_import() {
-    let flist = Flist::new();
-    let (source, archive) = (flist.home().join("source"), flist.home().join("image.car"));
-    let tree = harness::tree::Builder::at(&source);
-    let mut rng = harness::SplitMix64::new(250);
-    (0..250).for_each(|file| tree.file(format!("{file:03}"), &rng.bytes(1 << 20)));
-    tree.finish();
-    let cid = flist.pack(&source);
-    publish(&flist, &cid, &format!("car:{}", archive.display()), &[]);
-    let car = fs::read(&archive).unwrap();
-    let mut ratios: Vec<f64> = (0..3)
-        .map(|_| {
-            let node = Daemon::js_ipfs().unwrap();
-            let began = std::time::Instant::now();
-            node.import(&car).ok();
-            let bare = began.elapsed().as_secs_f64();
-            let node = Daemon::js_ipfs().unwrap();
-            let outcome = flist.ok(args!["publish", cid, "--to", node.spec()]);
-            let ours = outcome.took.as_secs_f64();
-            let mib = car.len() as f64 / f64::from(1 << 20);
-            println!(
-                "{mib:.0} MiB: bare import {:.1} MiB/s, flist publish {:.1} MiB/s",
-                mib / bare,
-                mib / ours
-            );
-            bare / ours
-        })
-        .collect();
-    ratios.sort_by(f64::total_cmp);
-    assert!(ratios[1] >= 0.8, "{ratios:?}");
-}
-
 #[test]
 fn a_store_is_a_sink_too_and_gets_only_what_it_lacks() {
-    let (flist, cid) = publisher();
+    let (flist, cid) = publisher::seven_megabytes();
     let other = Flist::new();
     let report = publish(&flist, &cid, &other.spec(), &[]);
     assert_eq!(report["sent"].as_u64(), Some(objects(&flist).len() as u64));

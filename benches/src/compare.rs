@@ -71,6 +71,15 @@ fn rounds(bench: &Bench, rows: &[&Row], contenders: &Contenders, rounds: usize) 
                             .with_context(|| format!("row {}, {}", row.name, packer.name()))?;
                     }
                 }
+                Run::Publish(run) => {
+                    for publisher in rotated(&contenders.publishers, round) {
+                        stop::check()?;
+                        progress(publisher.name());
+                        let mut log = Log::new(&mut results, publisher.name(), round);
+                        run(bench, publisher.as_ref(), &mut log)
+                            .with_context(|| format!("row {}, {}", row.name, publisher.name()))?;
+                    }
+                }
                 Run::Read(run) => {
                     for reader in rotated(&contenders.readers, round) {
                         if !reader.enters(row.name) {

@@ -19,7 +19,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
-use crate::boot::arguments::{Arguments, is_hash};
+use crate::boot::arguments::Arguments;
 use crate::boot::{Boot, Up};
 use crate::config::{self, Config};
 use crate::context::{Caller, Node};
@@ -36,7 +36,6 @@ use crate::redis::Link;
 use crate::redis::server::Server;
 use crate::service::{self, Services};
 use crate::spawner::{Child, Spawner};
-use crate::wire::is_name;
 use keeper::Keeper;
 
 /// How long a stop takes at most.
@@ -310,23 +309,11 @@ fn own(dir: &Path) -> anyhow::Result<()> {
 
 fn load(paths: &Paths, config: Option<PathBuf>) -> anyhow::Result<Config> {
     let usual = paths.config();
-    let config = match config {
+    Ok(match config {
         Some(path) => Config::load(&path)?,
         None if usual.exists() => Config::load(&usual)?,
         None => Config::default(),
-    };
-    if config.redis.password_sha256.as_ref().is_some_and(|hash| !is_hash(hash)) {
-        bail!("redis.password_sha256 is no SHA-256: it has 64 hexadecimal digits");
-    }
-    for name in config.users.keys() {
-        // redis has users `default` and `core0` already.
-        if !is_name(name) || name == "default" || name == "core0" {
-            bail!(
-                "{name:?} cannot be a user: names are letters, digits, '-', '_' and '.', and default and core0 are taken"
-            );
-        }
-    }
-    Ok(config)
+    })
 }
 
 /// What the spawner kept, by what it is: jobs, services, tests of services, which nobody waits for any more, and containers.

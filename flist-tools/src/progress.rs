@@ -51,12 +51,18 @@ impl Bar {
         let style = |template| ProgressStyle::with_template(template).expect("the templates are ours");
         let stopped = stop.clone();
         let draw = move || {
-            while !stopped.load(Ordering::Relaxed) {
+            loop {
+                // Once more when it has stopped, so that the last thing seen is the end.
+                let is_last = stopped.load(Ordering::Acquire);
                 let now = look();
                 bar.set_style(style(if now.total > 0 { known } else { open }));
                 bar.set_length(now.total);
                 bar.set_position(now.done);
                 bar.set_message(now.message);
+                if is_last {
+                    bar.tick();
+                    break;
+                }
                 thread::park_timeout(Duration::from_millis(100));
             }
             bar.finish_and_clear();
@@ -67,7 +73,7 @@ impl Bar {
 
 impl Drop for Bar {
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
+        self.stop.store(true, Ordering::Release);
         if let Some(thread) = self.thread.take() {
             thread.thread().unpark();
             // A bar that panicked has nothing to say about the work.

@@ -11,11 +11,11 @@ mod car;
 mod dir;
 mod ipfs;
 mod plan;
+mod progress;
 
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use futures::stream::{self, Stream, StreamExt};
@@ -27,6 +27,8 @@ use crate::format::FormatError;
 use crate::ipfs::{RpcError, Verdict};
 use crate::source::{ClientError, Spec, StoreError};
 use plan::Plan;
+
+pub use progress::{Progress, Reached};
 
 /// Blocks fetched ahead of the sink.
 const AHEAD: usize = 16;
@@ -40,26 +42,6 @@ pub struct PublishOptions {
     pub name: String,
     /// A profile of the flist, to be published beside it.
     pub profile: Option<BlockId>,
-}
-
-/// How far it is, for a progress bar. Bytes that were there already count as done.
-#[derive(Debug, Default)]
-pub struct Progress {
-    /// Bytes of everything, as far as that is known.
-    pub total: AtomicU64,
-    /// Bytes done.
-    pub done: AtomicU64,
-}
-
-impl Progress {
-    fn add(&self, bytes: u64) {
-        self.done.fetch_add(bytes, Ordering::Relaxed);
-    }
-
-    /// Bytes that were on their way and did not arrive.
-    fn take_back(&self, bytes: u64) {
-        self.done.fetch_sub(bytes, Ordering::Relaxed);
-    }
 }
 
 /// What was published.
@@ -169,13 +151,14 @@ pub async fn publish(
         stop: stop.clone(),
     };
     let plan = Plan::of(id, options.profile, sources, options.deadline).await?;
-    progress.total.store(plan.data_bytes, Ordering::Relaxed);
+    progress.begin(plan.len() as u64, plan.data_bytes);
     let done = match sink {
         Spec::Dir(path) => dir::publish(&plan, &objects, path).await?,
         Spec::Ipfs(address) => ipfs::publish(&plan, &objects, address, options).await?,
         Spec::Car(path) => car::publish(&plan, &objects, path).await?,
         Spec::Http(_) | Spec::Hint(_) | Spec::Peer => return Err(PublishError::ReadOnly(sink.to_string())),
     };
+    progress.end();
     Ok(PublishReport {
         cid: id,
         to: sink.to_string(),

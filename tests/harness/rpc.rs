@@ -11,6 +11,7 @@ use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -33,6 +34,18 @@ pub enum Trick {
     Hangs,
     /// Status 500 at once, and of the reason that is announced not one byte.
     Mumbles,
+    /// Status 200 and these words, whatever was asked.
+    Says(&'static str),
+    /// Status 200 and these words for ever.
+    Endless(&'static str),
+    /// Status 200 and five times a second the same sign of life, for ever.
+    Ticks,
+    /// The answer of a node that is content, before the body has come, of which nothing is kept.
+    Early,
+    /// An import keeps every second block, and then the disk is full.
+    Full,
+    /// A block is said to be larger than all there is.
+    Bloats,
     /// The connection is cut when so many bytes of the body have come; what came before is kept.
     Cuts(usize),
     /// Other bytes than those asked for.
@@ -52,10 +65,20 @@ struct State {
     keys: BTreeMap<String, String>,
     peers: Vec<String>,
     log: Vec<String>,
-    /// Bytes that imports brought.
-    imported: usize,
-    /// What goes wrong, and how often yet.
-    tricks: Vec<(&'static str, Trick, usize)>,
+    /// Bytes that each import brought, and whether it was to pin.
+    imports: Vec<(usize, bool)>,
+    is_like_js_ipfs: bool,
+    tricks: Vec<Planned>,
+}
+
+/// What goes wrong.
+struct Planned {
+    call: &'static str,
+    trick: Trick,
+    /// So often it goes well before.
+    well: usize,
+    /// And so often it goes wrong then.
+    wrong: usize,
 }
 
 /// The server. Dropping it ends it.
@@ -101,7 +124,17 @@ impl Rpc {
 
     /// The next `times` calls of `call` go wrong like this.
     pub fn fails(&self, call: &'static str, trick: Trick, times: usize) {
-        lock(&self.state).tricks.push((call, trick, times));
+        self.fails_after(0, call, trick, times);
+    }
+
+    /// The same after `well` calls.
+    pub fn fails_after(&self, well: usize, call: &'static str, trick: Trick, wrong: usize) {
+        lock(&self.state).tricks.push(Planned { call, trick, well, wrong });
+    }
+
+    /// It says that it is js-ipfs, which has no names for pins and is asked for what it has.
+    pub fn poses_as_js_ipfs(&self) {
+        lock(&self.state).is_like_js_ipfs = true;
     }
 
     /// Nothing goes wrong any more.
@@ -121,7 +154,12 @@ impl Rpc {
 
     /// Bytes that imports brought, those included that were cut off.
     pub fn imported(&self) -> usize {
-        lock(&self.state).imported
+        self.imports().iter().map(|(bytes, _)| bytes).sum()
+    }
+
+    /// Bytes that each import brought, in their order, and whether it was to pin.
+    pub fn imports(&self) -> Vec<(usize, bool)> {
+        lock(&self.state).imports.clone()
     }
 
     /// The CIDs of its blocks, sorted.
@@ -132,6 +170,11 @@ impl Rpc {
     /// Its pins and their names.
     pub fn pins(&self) -> BTreeMap<String, String> {
         lock(&self.state).pins.clone()
+    }
+
+    /// Somebody removes a pin.
+    pub fn unpin(&self, cid: &str) {
+        lock(&self.state).pins.remove(cid);
     }
 
     /// Whom it was connected to.
@@ -178,17 +221,19 @@ fn serve(state: &Mutex<State>, stream: &TcpStream) -> io::Result<()> {
         let trick = {
             let mut state = lock(state);
             state.log.push(head.clone());
-            let found = state.tricks.iter_mut().find(|(of, _, left)| *of == call && *left > 0);
-            found.map(|(_, trick, left)| {
-                *left -= 1;
-                *trick
-            })
+            state.trick(call)
         };
+        if trick == Some(Trick::Early) {
+            // Without counting, as js-ipfs.
+            write_answer(stream, "application/json", Ok(Vec::new()))?;
+            body(&mut reader, &head, None)?;
+            continue;
+        }
         let cut = if let Some(Trick::Cuts(at)) = trick { Some(at) } else { None };
         let body = body(&mut reader, &head, cut)?;
         let part = part(&head, &body);
         if call == "dag/import" {
-            lock(state).imported += part.len();
+            lock(state).imports.push((part.len(), query.contains("pin-roots=true")));
         }
         if cut.is_some() {
             dag::keep(&mut lock(state).blocks, dag::sections(part));
@@ -206,12 +251,24 @@ fn serve(state: &Mutex<State>, stream: &TcpStream) -> io::Result<()> {
                 let _ = reader.read(&mut [0; 1]);
                 return Ok(());
             }
+            Some(Trick::Says(words)) => Ok(words.as_bytes().to_vec()),
+            Some(Trick::Endless(words)) => return for_ever(stream, &words.repeat(1000), Duration::ZERO),
+            Some(Trick::Ticks) => return for_ever(stream, "{\"Progress\":7}\n", Duration::from_millis(200)),
             Some(Trick::Html) => Ok(b"<html><h1>Welcome</h1></html>".to_vec()),
             Some(Trick::Status(status)) => Err((status, "something is wrong with this node".to_owned())),
             trick => lock(state).answer(call, query, part, trick),
         };
         let kind = if trick == Some(Trick::Html) { "text/html" } else { "application/json" };
         write_answer(stream, kind, answer)?;
+    }
+}
+
+/// Says `words` until nobody listens any more.
+fn for_ever(mut stream: &TcpStream, words: &str, pause: Duration) -> io::Result<()> {
+    stream.write_all(b"HTTP/1.1 200 It is so\r\nContent-Type: application/json\r\n\r\n")?;
+    loop {
+        stream.write_all(words.as_bytes())?;
+        std::thread::sleep(pause);
     }
 }
 
@@ -279,6 +336,17 @@ fn lines(lines: &[Value]) -> Said {
 }
 
 impl State {
+    /// What goes wrong with this call.
+    fn trick(&mut self, call: &str) -> Option<Trick> {
+        let planned = self.tricks.iter_mut().find(|planned| planned.call == call && planned.wrong > 0)?;
+        if planned.well > 0 {
+            planned.well -= 1;
+            return None;
+        }
+        planned.wrong -= 1;
+        Some(planned.trick)
+    }
+
     fn answer(&mut self, call: &str, query: &str, part: &[u8], trick: Option<Trick>) -> Said {
         let of = |key: &str| {
             let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
@@ -286,11 +354,15 @@ impl State {
         };
         let arg = of("arg").trim_start_matches("/ipfs/").to_owned();
         match call {
+            "version" if self.is_like_js_ipfs => lines(&[json!({"Version": "0.18.1", "Repo": "12"})]),
             "version" => {
                 lines(&[json!({"Version": "0.40.0", "Commit": "", "Repo": "18", "Golang": "go1.25.7"})])
             }
             "block/stat" => match self.blocks.get(&arg) {
-                Some(block) => lines(&[json!({"Key": arg.to_uppercase(), "Size": block.len()})]),
+                Some(block) => {
+                    let size = if trick == Some(Trick::Bloats) { u64::MAX } else { block.len() as u64 };
+                    lines(&[json!({"Key": arg.to_uppercase(), "Size": size})])
+                }
                 None => refuse(format!("block was not found locally (offline): ipld: could not find {arg}")),
             },
             "block/get" => match self.blocks.get(&arg) {
@@ -362,7 +434,7 @@ impl State {
     fn import(&mut self, car: &[u8], pin: bool, trick: Option<Trick>) -> Said {
         let (root, mut sections) = (dag::root(car), dag::sections(car));
         let count = sections.len() as u64;
-        if trick == Some(Trick::LosesBlocks) {
+        if matches!(trick, Some(Trick::LosesBlocks | Trick::Full)) {
             let mut turn = 0;
             sections.retain(|_| {
                 turn += 1;
@@ -370,6 +442,9 @@ impl State {
             });
         }
         dag::keep(&mut self.blocks, sections);
+        if trick == Some(Trick::Full) {
+            return refuse("write /repo/blocks/put-1: no space left on device");
+        }
         let mut said = Vec::new();
         if pin && trick != Some(Trick::NoRootLine) {
             let missing = dag::lacks(&self.blocks, &root).map(|cid| format!("ipld: could not find {cid}"));

@@ -24,6 +24,20 @@ pub fn sixty_megabytes(root: &Path) {
     tree.finish();
 }
 
+/// About 308 MiB that do not compress, the large blocks before the small ones: 240 files of 1 MiB, then 1,040 of 67 KiB, each a
+/// block of its own.
+pub fn three_hundred_megabytes(root: &Path) {
+    let tree = Builder::at(root);
+    let mut rng = SplitMix64::new(300);
+    for file in 0..240 {
+        tree.file(format!("a-{file:03}"), &rng.bytes(1 << 20));
+    }
+    for file in 0..1040 {
+        tree.file(format!("b-{file:04}"), &rng.bytes(67 << 10));
+    }
+    tree.finish();
+}
+
 /// About 7 MB in which no file depends on more than a few blocks: 60 files of 60 KiB, two of 1.5 MiB, and a few tiny ones.
 pub fn seven_megabytes(root: &Path) {
     let tree = Builder::at(root);

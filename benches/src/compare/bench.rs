@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use indicatif::ProgressBar;
 
-use super::contender::{Cache, Image, Mount, Packer, Reader, slug};
+use super::contender::{Cache, FlistPack, Image, Mount, Packer, Reader, slug};
 use super::digest;
 use super::options::Options;
 use super::results::Extras;
@@ -85,15 +85,23 @@ impl Bench {
 
     /// The image that a reader mounts, packed when it is first asked for.
     pub(super) fn image(&self, reader: &dyn Reader, tree: Tree) -> anyhow::Result<Image> {
-        let made = self.trees.get(tree)?;
-        let Some(packer) = reader.packer() else {
-            return Ok(Image { folder: made.path, said: String::new() });
-        };
+        match reader.packer() {
+            Some(packer) => self.packed_by(packer.as_ref(), tree),
+            None => Ok(Image { folder: self.trees.get(tree)?.path, said: String::new() }),
+        }
+    }
+
+    /// The image that is published.
+    pub(super) fn packed(&self, tree: Tree) -> anyhow::Result<Image> {
+        self.packed_by(&FlistPack, tree)
+    }
+
+    fn packed_by(&self, packer: &dyn Packer, tree: Tree) -> anyhow::Result<Image> {
         let key = (packer.name().to_owned(), tree);
         if let Some(image) = self.images.borrow().get(&key) {
             return Ok(image.clone());
         }
-        let image = self.pack(packer.as_ref(), tree, &made.path)?;
+        let image = self.pack(packer, tree, &self.trees.get(tree)?.path)?;
         self.images.borrow_mut().insert(key, image.clone());
         Ok(image)
     }

@@ -1,4 +1,4 @@
-//! Who takes part: programs that pack a tree, and those that make a packed tree readable.
+//! Who takes part: programs that pack a tree, those that make a packed tree readable, and those that publish it.
 
 mod erofs;
 mod far;
@@ -6,6 +6,7 @@ mod flist;
 mod kernel;
 mod nydus;
 mod plain;
+mod publisher;
 mod served;
 mod squashfs;
 mod tar;
@@ -13,15 +14,20 @@ mod tar;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use anyhow::Context;
+use harness::ipfs::Daemon;
+use serde_json::Value;
+
 use super::distance::Distance;
 use super::results::Extras;
 
 pub(super) use erofs::NAME as EROFS;
 pub(super) use far::{DOWNLOAD, FUSE as FAR_FUSE, KERNEL as FAR_KERNEL, NYDUS as FAR_NYDUS};
 pub(super) use far::{FUSE_PROFILE, FUSE_STALLED, FUSE_THREE, KERNEL_PROFILE, KERNEL_STALLED, KERNEL_THREE};
-pub(super) use flist::{FUSE as FLIST_FUSE, KERNEL as FLIST_KERNEL, PACK as FLIST};
+pub(super) use flist::{FUSE as FLIST_FUSE, KERNEL as FLIST_KERNEL, PACK as FLIST, Pack as FlistPack};
 pub(super) use nydus::{NAME as NYDUS, program as nydus_program};
 pub(super) use plain::NAME as EXT4;
+pub(super) use publisher::{BARE, OURS as FLIST_PUBLISH};
 
 /// Makes an image of a tree.
 pub(super) trait Packer {
@@ -65,6 +71,14 @@ pub(super) trait Reader {
     fn enters(&self, _row: &str) -> bool {
         true
     }
+}
+
+/// Brings an image of ours onto an IPFS node.
+pub(super) trait Publisher {
+    fn name(&self) -> &str;
+
+    /// The call that does it; the archive `car` has the same blocks as the image.
+    fn command(&self, image: &Image, car: &Path, node: &Daemon) -> anyhow::Result<Command>;
 }
 
 /// A mounted image. `end` may be called again; whoever implements it calls it on drop.
@@ -123,6 +137,7 @@ pub(super) enum Keeps {
 pub(super) struct Contenders {
     pub(super) packers: Vec<Box<dyn Packer>>,
     pub(super) readers: Vec<Box<dyn Reader>>,
+    pub(super) publishers: Vec<Box<dyn Publisher>>,
     /// Who does not, and why.
     pub(super) left_out: Vec<String>,
     without: Vec<String>,
@@ -168,8 +183,13 @@ fn is_in(name: &str, without: &[String]) -> bool {
 /// Everybody whose name holds none of `without`. Ours come first: ratios are to them.
 pub(super) fn all(without: &[String]) -> anyhow::Result<Contenders> {
     let is_in = |name: &str| is_in(name, without);
-    let (packers, readers) = (Vec::new(), Vec::new());
-    let mut all = Contenders { packers, readers, left_out: without.to_vec(), without: without.to_vec() };
+    let mut all = Contenders {
+        packers: Vec::new(),
+        readers: Vec::new(),
+        publishers: vec![Box::new(publisher::Ours), Box::new(publisher::Bare)],
+        left_out: without.to_vec(),
+        without: without.to_vec(),
+    };
     all.packers.push(Box::new(flist::Pack));
     for mode in flist::modes()? {
         all.readers.push(Box::new(flist::Flist::new(mode)));
@@ -194,7 +214,14 @@ pub(super) fn all(without: &[String]) -> anyhow::Result<Contenders> {
     all.readers.push(Box::new(plain::Ext4));
     all.packers.retain(|packer| is_in(packer.name()));
     all.readers.retain(|reader| is_in(reader.name()));
+    all.publishers.retain(|publisher| is_in(publisher.name()));
     Ok(all)
+}
+
+/// The CID that `flist pack` printed.
+pub(super) fn packed_cid(image: &Image) -> anyhow::Result<String> {
+    let report: Value = serde_json::from_str(&image.said).context("flist pack printed no JSON")?;
+    Ok(report["cid"].as_str().context("flist pack named no CID")?.to_owned())
 }
 
 /// A name as part of a path.

@@ -109,6 +109,7 @@ fn versions() -> anyhow::Result<Vec<(&'static str, String)>> {
         versions.push(("nydus-peer", version(&program, "--version")));
     }
     for (program, flag) in [
+        ("curl", "--version"),
         ("tar", "--version"),
         ("zstd", "--version"),
         ("mksquashfs", "-version"),

@@ -4,8 +4,9 @@ use comfy_table::{Table, presets};
 use serde_json::{Value, json};
 
 use super::contender::{
-    DOWNLOAD, EROFS, EXT4, FAR_FUSE, FAR_KERNEL, FAR_NYDUS, FLIST, FLIST_FUSE, FLIST_KERNEL, FUSE_PROFILE,
-    FUSE_STALLED, FUSE_THREE, KERNEL_PROFILE, KERNEL_STALLED, KERNEL_THREE, NYDUS,
+    BARE, DOWNLOAD, EROFS, EXT4, FAR_FUSE, FAR_KERNEL, FAR_NYDUS, FLIST, FLIST_FUSE, FLIST_KERNEL,
+    FLIST_PUBLISH, FUSE_PROFILE, FUSE_STALLED, FUSE_THREE, KERNEL_PROFILE, KERNEL_STALLED, KERNEL_THREE,
+    NYDUS,
 };
 use super::part::{self, digits};
 use super::results::Results;
@@ -46,6 +47,7 @@ const FIGURES: &[Figure] = &[
     figure("pack: speed", FLIST, "pack/usr", Speed(NYDUS), AtLeast(0.95)),
     figure("pack: size", FLIST, "size/usr", Cost(NYDUS), AtMost(1.08)),
     figure("pack, tiny files: time", FLIST, "pack/tiny", Cost(NYDUS), AtMost(0.6)),
+    figure("publish to a node: speed", FLIST_PUBLISH, "publish/usr", Speed(BARE), AtLeast(0.8)),
     figure("mount inside the daemon: ms", FLIST_KERNEL, "mount/inside", Itself, AtMost(1.5)),
     figure("mount inside the daemon: ms", FLIST_FUSE, "mount/inside", Itself, AtMost(1.5)),
     figure("find -ls, inodes dropped: time", FLIST_KERNEL, "find/cold", Cost(EROFS), AtMost(1.1)),

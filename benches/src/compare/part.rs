@@ -58,6 +58,7 @@ pub(super) fn digits(value: f64) -> String {
 
 const PACK: &str = "Pack, made durable (source in the page cache)";
 const SIZE: &str = "Bytes stored";
+const PUBLISH: &str = "Publish the packed tree `usr` to a node of js-ipfs 0.66 that has nothing, until it is pinned (image in the page cache; more is better)";
 const MOUNT: &str = "Mount of the tree `tiny`, from the start of the command to the first stat (programs and image in the \
                      page cache; the kernel's own is one system call, no process)";
 const FIND: &str = "find -ls of the tree `usr`";
@@ -81,6 +82,7 @@ pub(super) const PARTS: &[Part] = &[
     part("pack/tiny", PACK, "tiny", Unit::Seconds),
     part("size/usr", SIZE, "usr", Unit::Bytes),
     part("size/tiny", SIZE, "tiny", Unit::Bytes),
+    part("publish/usr", PUBLISH, "usr", Unit::MebibytesASecond),
     part("mount/first", MOUNT, "no daemon, empty cache", Unit::Milliseconds),
     part("mount/again", MOUNT, "cache kept, and ours with its daemon running", Unit::Milliseconds),
     part("mount/inside", MOUNT, "the same, inside the daemon", Unit::Milliseconds),

@@ -5,6 +5,7 @@ mod flight;
 mod mount;
 mod net;
 mod pack;
+mod publish;
 mod random;
 mod seq;
 mod small;
@@ -15,7 +16,7 @@ mod tar;
 use anyhow::{Context, bail};
 
 use super::bench::Bench;
-use super::contender::{Packer, Reader};
+use super::contender::{Packer, Publisher, Reader};
 use super::distance::Distance;
 use super::results::{Log, median};
 use super::trees::Tree;
@@ -30,6 +31,7 @@ pub(super) struct Row {
 #[derive(Clone, Copy)]
 pub(super) enum Run {
     Pack(fn(&Bench, &dyn Packer, &mut Log<'_>) -> anyhow::Result<()>),
+    Publish(fn(&Bench, &dyn Publisher, &mut Log<'_>) -> anyhow::Result<()>),
     Read(fn(&Bench, &dyn Reader, &mut Log<'_>) -> anyhow::Result<()>),
     /// With those that have it from three servers.
     Three(fn(&Bench, &dyn Reader, &mut Log<'_>) -> anyhow::Result<()>),
@@ -37,9 +39,10 @@ pub(super) enum Run {
     Far(Distance, fn(&Bench, &dyn Reader, Distance, &mut Log<'_>) -> anyhow::Result<()>),
 }
 
-const ROWS: [Row; 14] = [
+const ROWS: [Row; 15] = [
     Row { name: "pack", run: Run::Pack(|bench, packer, log| pack::run(bench, packer, log, Tree::Usr)) },
     Row { name: "pack-tiny", run: Run::Pack(|bench, packer, log| pack::run(bench, packer, log, Tree::Tiny)) },
+    Row { name: "publish", run: Run::Publish(publish::run) },
     Row { name: "mount", run: Run::Read(mount::run) },
     Row { name: "find", run: Run::Read(find::run) },
     Row { name: "small", run: Run::Read(small::run) },

@@ -1,10 +1,9 @@
 //! `flist publish REF --to SINK`: put every object of an flist where others find it.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use g8_fs::publish::{Progress, PublishOptions, PublishReport, publish};
+use g8_fs::publish::{Progress, PublishOptions, PublishReport, Reached, publish};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
@@ -28,12 +27,8 @@ pub fn run(global: &Global, args: &PublishArgs) -> anyhow::Result<()> {
     let mut reports = Vec::new();
     for sink in &sinks {
         let progress = Arc::new(Progress::default());
-        let (shown, message) = (progress.clone(), format!("publishing to {sink}"));
-        let bar = Bar::start(global, Unit::Bytes, move || {
-            let done = shown.done.load(Ordering::Relaxed);
-            // The root tells the size of the data only.
-            Look { done, total: shown.total.load(Ordering::Relaxed).max(done), message: message.clone() }
-        });
+        let (shown, to) = (progress.clone(), sink.to_string());
+        let bar = Bar::start(global, Unit::Bytes, move || look(&shown.look(), &to));
         let report = runtime.block_on(publish(wanted.id, &sources, sink, &options, &progress, &stop))?;
         drop(bar);
         if !global.json {
@@ -42,6 +37,15 @@ pub fn run(global: &Global, args: &PublishArgs) -> anyhow::Result<()> {
         reports.push(report);
     }
     if global.json { output::json(&reports) } else { Ok(()) }
+}
+
+fn look(reached: &Reached, to: &str) -> Look {
+    let Reached { objects, bytes, done, done_bytes, skipped, moving, moving_bytes } = reached;
+    let there = if *skipped > 0 { format!(", {skipped} were there") } else { String::new() };
+    // What is sent to be pinned, though it was there, is not more than there is.
+    let moved = (done + moving).min(*objects);
+    let message = format!("publishing to {to}: {moved} of {objects} objects{there}");
+    Look { done: done_bytes + moving_bytes, total: *bytes, message }
 }
 
 fn tell(report: &PublishReport) -> anyhow::Result<()> {

@@ -11,6 +11,7 @@ use serde::Deserialize;
 
 use super::call::judge;
 use super::error::RpcError;
+use super::import::AFTERTHOUGHT;
 use super::{Node, block_id};
 
 /// Multihash code of sha2-256.
@@ -61,34 +62,51 @@ impl Node {
         let name = id.to_string();
         let query = [("arg", name.as_str()), ("offline", "true")];
         match self.ask::<Stat>("block/stat", &query, limit).await {
-            Ok(stat) if block_id(&stat.key).as_ref() == Some(id) => Ok(Presence::Here(stat.size)),
-            Ok(_) => Err(RpcError::strange("block/stat", "it answered for another block")),
+            Ok(stat) if block_id(&stat.key).as_ref() != Some(id) => {
+                Err(RpcError::strange("block/stat", "it answered for another block"))
+            }
+            Ok(stat) if stat.size > MAX_STORED as u64 => Err(RpcError::strange(
+                "block/stat",
+                format_args!("it has {id} with {} bytes, a block has at most {MAX_STORED}", stat.size),
+            )),
+            Ok(stat) => Ok(Presence::Here(stat.size)),
             Err(error) if error.is_missing() => Ok(Presence::Missing),
             Err(error) if error.is_late() => Ok(Presence::Unsaid),
             Err(error) => Err(error),
         }
     }
 
-    /// The SHA-256 digests of all that it has itself: it forgets what codecs blocks were put with.
+    /// The SHA-256 digests of all that it has itself: it forgets what codecs blocks were put with. Nothing may come for `silence`,
+    /// and all of it may take as long as what comes after an import.
     pub async fn local(&self, silence: Duration) -> Result<HashSet<[u8; 32]>, RpcError> {
         const CALL: &str = "refs/local";
+        let waited = silence * AFTERTHOUGHT;
+        let all = tokio::time::timeout(waited, self.local_digests(CALL, silence));
+        all.await.map_err(|_| RpcError::Silent { call: CALL, waited })?
+    }
+
+    async fn local_digests(
+        &self,
+        call: &'static str,
+        silence: Duration,
+    ) -> Result<HashSet<[u8; 32]>, RpcError> {
         #[derive(Deserialize)]
         #[serde(rename_all = "PascalCase")]
         struct Line {
             r#ref: String,
         }
-        let silent = |_| RpcError::Silent { call: CALL, waited: silence };
-        let sent = tokio::time::timeout(silence, self.post(CALL, &[]).send()).await.map_err(silent)?;
-        let response = judge(CALL, sent.map_err(|error| RpcError::gone(CALL, error.without_url()))?).await?;
-        let mut lines = super::import::lines(CALL, response.bytes_stream().boxed());
+        let silent = |_| RpcError::Silent { call, waited: silence };
+        let sent = tokio::time::timeout(silence, self.post(call, &[]).send()).await.map_err(silent)?;
+        let response = judge(call, sent.map_err(|error| RpcError::gone(call, error.without_url()))?).await?;
+        let mut lines = super::import::lines(call, response.bytes_stream().boxed());
         let (mut digests, mut count) = (HashSet::new(), 0);
         while let Some(line) = tokio::time::timeout(silence, lines.next()).await.map_err(silent)? {
             count += 1;
             if count > LOCAL {
-                return Err(RpcError::TooMuch { call: CALL, most: LOCAL });
+                return Err(RpcError::TooMuch { call, most: LOCAL });
             }
             let line: Line =
-                serde_json::from_slice(&line?).map_err(|error| RpcError::strange(CALL, error))?;
+                serde_json::from_slice(&line?).map_err(|error| RpcError::strange(call, error))?;
             // What is no block of ours is of no interest.
             let cid =
                 cid::Cid::try_from(line.r#ref.as_str()).ok().filter(|cid| cid.hash().code() == SHA2_256);

@@ -48,6 +48,12 @@ pub enum RpcError {
         /// Its words.
         message: String,
     },
+    /// It began, and did not say that it was done.
+    #[error("{call}: the answer ended before the node said that it was done: its log may tell why")]
+    CutShort {
+        /// What was asked.
+        call: &'static str,
+    },
     /// It does not have this call.
     #[error("{call}: the node has no such call")]
     Unknown {
@@ -98,6 +104,7 @@ impl RpcError {
         match self {
             RpcError::Gone { .. } | RpcError::Silent { .. } | RpcError::Busy { .. } => true,
             RpcError::Refused { .. }
+            | RpcError::CutShort { .. }
             | RpcError::Unknown { .. }
             | RpcError::Locked { .. }
             | RpcError::TooMuch { .. }
@@ -122,6 +129,7 @@ impl RpcError {
             }
             RpcError::Gone { .. }
             | RpcError::Busy { .. }
+            | RpcError::CutShort { .. }
             | RpcError::Unknown { .. }
             | RpcError::Locked { .. }
             | RpcError::TooMuch { .. }

@@ -35,6 +35,8 @@ pub struct Sent {
     pub blocks: u64,
     /// Their bytes.
     pub bytes: u64,
+    /// Whether the node has taken it to its end.
+    pub is_whole: bool,
 }
 
 /// When something last moved, shared by the stream of a CAR and who waits for its answer.
@@ -121,6 +123,9 @@ pub enum Verdict {
     /// It speaks of another root.
     #[error("it pinned something else than the flist")]
     OtherRoot,
+    /// It answered before it had everything.
+    #[error("it answered before it had all blocks")]
+    Early,
     /// It counted other blocks than were sent.
     #[error("it counted {counted} blocks, {sent} were sent")]
     Count {
@@ -134,6 +139,9 @@ pub enum Verdict {
 impl Told {
     /// Whether everything that was `sent` arrived, and `pinned` with it if there was something to pin.
     pub fn judge(&self, sent: Sent, pinned: Option<&BlockId>) -> Result<(), Verdict> {
+        if !sent.is_whole {
+            return Err(Verdict::Early);
+        }
         if let Some(counted) = self.counted
             && counted != sent.blocks
         {
@@ -233,19 +241,23 @@ async fn told(mut lines: Lines) -> Result<Told, RpcError> {
 
 type Lines = Pin<Box<dyn Stream<Item = Result<Bytes, RpcError>> + Send>>;
 
-/// The lines of an answer, without empty ones; none is longer than [`LINE`].
+/// The lines of an answer, without empty ones; none is longer than [`LINE`], and no more bytes of empty ones stand between two.
 pub(super) fn lines(call: &'static str, chunks: BoxStream<'static, reqwest::Result<Bytes>>) -> Lines {
     let lines = stream::try_unfold((chunks, BytesMut::new()), move |(mut chunks, mut rest)| async move {
+        let mut empty = 0;
         loop {
             if let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
                 let line = rest.split_to(end).freeze();
                 rest.advance(1);
-                if line.trim_ascii().is_empty() {
+                if !line.trim_ascii().is_empty() {
+                    return Ok(Some((line, (chunks, rest))));
+                }
+                empty += line.len() + 1;
+                if empty <= LINE {
                     continue;
                 }
-                return Ok(Some((line, (chunks, rest))));
             }
-            if rest.len() > LINE {
+            if rest.len() + empty > LINE {
                 return Err(RpcError::TooMuch { call, most: LINE });
             }
             match chunks.next().await {
@@ -294,7 +306,7 @@ mod tests {
 
     #[test]
     fn only_a_whole_import_with_a_pin_of_our_root_is_one() {
-        let sent = Sent { blocks: 2, bytes: 9 };
+        let sent = Sent { blocks: 2, bytes: 9, is_whole: true };
         let told = |root: Option<BlockId>, trouble: &str, counted| Told {
             roots: vec![(root, trouble.into())],
             counted,
@@ -311,6 +323,9 @@ mod tests {
         assert_eq!(judge(told(None, "", None)), Err(Verdict::OtherRoot));
         assert_eq!(judge(Told::default()), Err(Verdict::NoRoot));
         assert_eq!(Told::default().judge(sent, None), Ok(()));
+        let early = Sent { is_whole: false, ..sent };
+        assert_eq!(Told::default().judge(early, None), Err(Verdict::Early));
+        assert_eq!(told(Some(id()), "", Some(2)).judge(early, Some(&id())), Err(Verdict::Early));
         let twice = Told { roots: vec![(Some(id()), String::new()); 2], counted: None };
         assert_eq!(judge(twice), Err(Verdict::OtherRoot));
     }

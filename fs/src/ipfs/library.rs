@@ -1,16 +1,17 @@
-//! The calls that `ipfs-api-backend-hyper` has: version, pins, keys, peers.
+//! What is asked of a node once it is known to be one: keys and peers, by `ipfs-api-backend-hyper`; and its version, which tells that.
 //!
 //! The library waits for ever and reads answers of any length, so each call is given up after a time, and the node is told
-//! to do the same. That time is also all that bounds what an answer costs: what may last is asked by `call` instead, which
-//! bounds both.
+//! to do the same. That time is also all that bounds what an answer costs: the first call to a stranger, and what may last, go
+//! by `call` instead, which bounds both.
 
 use std::time::Duration;
 
-use g8_cache::BlockId;
 use ipfs_api_backend_hyper::{BackendWithGlobalOptions, Error, GlobalOptions, IpfsApi, IpfsClient};
 
+use serde::Deserialize;
+
+use super::Node;
 use super::error::{RpcError, shown};
-use super::{Node, block_id};
 
 /// How long a node may take for what costs it nothing.
 pub(super) const SOON: Duration = Duration::from_secs(10);
@@ -43,21 +44,18 @@ impl Version {
 impl Node {
     /// Its version, which also tells whether there is a node at all.
     pub async fn version(&self) -> Result<Version, RpcError> {
-        let version = within("version", SOON, self.limited(SOON).version()).await?;
-        Ok(Version { number: shown(&version.version), is_go: version.golang.is_some() })
-    }
-
-    /// Whether it keeps `id` and all below it.
-    pub async fn has_pinned(&self, id: &BlockId, limit: Duration) -> Result<bool, RpcError> {
-        let name = id.to_string();
-        let listed =
-            within("pin/ls", limit, self.limited(limit).pin_ls(Some(&name), Some("recursive"))).await;
-        match listed {
-            Ok(listed) => Ok(listed
-                .keys
-                .iter()
-                .any(|(key, pin)| block_id(key).as_ref() == Some(id) && pin.typ == "recursive")),
-            Err(RpcError::Refused { message, .. }) if message.contains("not pinned") => Ok(false),
+        #[derive(Deserialize)]
+        #[serde(rename_all = "PascalCase")]
+        struct Said {
+            version: String,
+            #[serde(default)]
+            golang: Option<String>,
+        }
+        const CALL: &str = "version";
+        match self.ask::<Said>(CALL, &[], SOON).await {
+            Ok(said) => Ok(Version { number: shown(&said.version), is_go: said.golang.is_some() }),
+            // Every node has this one.
+            Err(RpcError::Unknown { .. }) => Err(RpcError::strange(CALL, "it has no such call")),
             Err(error) => Err(error),
         }
     }

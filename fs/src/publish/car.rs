@@ -29,7 +29,7 @@ pub(super) async fn publish(plan: &Plan, objects: &Objects, path: &Path) -> Resu
         archive = tokio::task::spawn_blocking(write).await?.map_err(failed)?;
         done.sent += 1;
         done.sent_bytes += bytes;
-        objects.progress.add(bytes);
+        objects.progress.arrived(bytes);
     }
     if done.sent != plan.len() as u64 {
         return Err(PublishError::Abandoned(format!("car:{}", path.display())));

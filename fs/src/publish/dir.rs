@@ -28,14 +28,14 @@ pub(super) async fn publish(plan: &Plan, objects: &Objects, path: &Path) -> Resu
         match step? {
             Step::Present(bytes) => {
                 done.skipped_bytes += bytes;
-                objects.progress.add(bytes);
+                objects.progress.found(bytes);
             }
             Step::Write(block) => {
                 let (store, bytes) = (store.clone(), block.bytes().len() as u64);
                 tokio::task::spawn_blocking(move || store.put(&block.id(), block.bytes())).await??;
                 done.sent += 1;
                 done.sent_bytes += bytes;
-                objects.progress.add(bytes);
+                objects.progress.arrived(bytes);
             }
         }
     }

@@ -6,8 +6,9 @@
 //! and lists the pin afterwards, the flist is published.
 
 mod delivery;
+mod ledger;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
@@ -16,7 +17,8 @@ use g8_cache::BlockId;
 
 use super::plan::Plan;
 use super::{Done, Objects, PublishError, PublishOptions, stopped};
-use crate::ipfs::{Node, Presence, RpcAddress, RpcError, Verdict};
+use crate::ipfs::{Node, Presence, RpcAddress, RpcError, Verdict, Version};
+use ledger::Ledger;
 
 /// Rounds before we give up on a node that does not keep what it is given.
 const ROUNDS: usize = 3;
@@ -27,10 +29,12 @@ const SAYS: Duration = Duration::from_secs(2);
 /// A node that has twice not said after this time whether it has one object, which a healthy one does in a few milliseconds, is
 /// taken for one that waits for what is missing, as js-ipfs does; that one says what it is and is not tried out.
 const PROMPT: Duration = Duration::from_secs(1);
+/// Objects that a node may leave us in the dark about. Then the others are not asked for, each of which would cost as long.
+const UNSAID: usize = 2 * ASKED;
 /// How long a node may take to list one pin.
 const LISTS: Duration = Duration::from_secs(10);
-/// A CAR has about so many bytes: a broken connection costs no more, and a node has its own work with larger ones.
-const CAR_BYTES: u64 = 256 << 20;
+/// How long a node that is told to stop may take to write what it has got.
+const GRACE: Duration = Duration::from_secs(5);
 /// Pauses before a call that failed is made again: 200 ms to 5 s, and up to as much again by chance.
 const PAUSES: ExponentialBuilder = ExponentialBuilder::new()
     .with_min_delay(Duration::from_millis(200))
@@ -51,33 +55,21 @@ pub(super) async fn publish(
         plan,
         objects,
         node,
-        to,
+        to: to.clone(),
         silence: options.deadline,
         waits: false,
         imports: true,
-        here: HashMap::new(),
-        offered: HashSet::new(),
-        sent: HashMap::new(),
+        ledger: Ledger::new(objects.progress.clone()),
     };
-    // The first call also tells whether there is a node at all; for one that is not there nobody wants to wait.
-    let version = run.node.version().await.map_err(run.told())?;
-    run.waits = !version.says_what_it_lacks() || (run.is_silent().await? && run.is_silent().await?);
-    run.rounds().await?;
-    if let Some(profile) = plan.profile {
-        // It came with the rest; its own pin keeps it, and with it the flist.
-        let name = version.names_pins().then(|| format!("{}?profile", options.name));
-        patiently(|| run.node.pin(&profile, name.as_deref(), run.silence)).await.map_err(run.told())?;
+    // What ends in good order after a stop does so itself; what hangs is not waited for.
+    let overdue = async {
+        stopped(objects.stop.clone()).await;
+        tokio::time::sleep(GRACE).await;
+    };
+    tokio::select! {
+        done = run.all(options) => done,
+        () = overdue => Err(PublishError::Stopped(to)),
     }
-    let pin = if version.names_pins() { run.name(&options.name).await } else { None };
-    if !run.is_pinned().await? {
-        return Err(PublishError::NoPin(run.to));
-    }
-    Ok(Done {
-        skipped_bytes: run.here.values().sum(),
-        sent: run.sent.len() as u64,
-        sent_bytes: run.sent.values().sum(),
-        pin,
-    })
 }
 
 /// One publication to one node.
@@ -92,21 +84,36 @@ struct Run<'a> {
     waits: bool,
     /// Whether the node knows `dag/import`, as far as we know.
     imports: bool,
-    /// Objects that the node had, and their sizes.
-    here: HashMap<BlockId, u64>,
-    /// Objects that went into some CAR.
-    offered: HashSet<BlockId>,
-    /// Objects that arrived, and their sizes.
-    sent: HashMap<BlockId, u64>,
+    /// What it has.
+    ledger: Ledger,
 }
 
 impl Run<'_> {
+    async fn all(&mut self, options: &PublishOptions) -> Result<Done, PublishError> {
+        // The first call also tells whether there is a node at all; for one that is not there nobody wants to wait.
+        let version = self.node.version().await.map_err(self.told())?;
+        self.waits = !version.says_what_it_lacks() || (self.is_silent().await? && self.is_silent().await?);
+        self.rounds().await?;
+        if let Some(profile) = self.plan.profile {
+            // It came with the rest; its own pin keeps it, and with it the flist.
+            let name = version.names_pins().then(|| format!("{}?profile", options.name));
+            self.pin(profile, name.as_deref()).await?;
+        }
+        let pin = self.name(&version, &options.name).await;
+        for root in self.plan.roots() {
+            if !self.is_pinned(root).await? {
+                return Err(PublishError::NoPin(self.to.clone()));
+            }
+        }
+        Ok(self.ledger.close(pin))
+    }
+
     async fn rounds(&mut self) -> Result<(), PublishError> {
         let mut pauses = PAUSES.build();
         let mut refused = None;
         for round in 0..ROUNDS {
             let missing = self.missing(&self.plan.root_last()).await?;
-            if missing.is_empty() && self.is_pinned().await? {
+            if missing.is_empty() && self.is_pinned(self.plan.id).await? {
                 return Ok(());
             }
             match self.deliver(missing).await? {
@@ -142,18 +149,22 @@ impl Run<'_> {
         };
         let answers = stream::iter(ids.iter().copied()).map(ask).buffered(ASKED);
         let mut answers = Box::pin(answers.take_until(stopped(self.objects.stop.clone())));
-        let mut missing = Vec::new();
+        let (mut missing, mut asked, mut unsaid) = (Vec::new(), 0, 0);
         while let Some((id, presence)) = answers.next().await {
+            asked += 1;
             match presence.map_err(&told)? {
-                Presence::Here(bytes) => {
-                    if !self.here.contains_key(&id) && !self.sent.contains_key(&id) {
-                        let ours = self.offered.contains(&id);
-                        if ours { &mut self.sent } else { &mut self.here }.insert(id, bytes);
-                        self.objects.progress.add(bytes);
-                    }
-                }
+                Presence::Here(bytes) => self.ledger.has(id, bytes),
+                Presence::Missing => missing.push(id),
                 // To send what is there already is only slow.
-                Presence::Missing | Presence::Unsaid => missing.push(id),
+                Presence::Unsaid => {
+                    missing.push(id);
+                    unsaid += 1;
+                }
+            }
+            if unsaid > UNSAID {
+                tracing::warn!(to = %self.to, "the node does not say what it has: sending the rest");
+                missing.extend(&ids[asked..]);
+                break;
             }
         }
         self.go_on()?;
@@ -178,16 +189,24 @@ impl Run<'_> {
         }
     }
 
-    async fn is_pinned(&self) -> Result<bool, PublishError> {
-        let (node, id) = (&self.node, self.plan.id);
-        patiently(|| node.has_pinned(&id, LISTS)).await.map_err(self.told())
+    async fn is_pinned(&self, id: BlockId) -> Result<bool, PublishError> {
+        patiently(|| self.node.has_pinned(&id, LISTS)).await.map_err(self.told())
+    }
+
+    async fn pin(&self, id: BlockId, name: Option<&str>) -> Result<(), PublishError> {
+        let pin = || self.node.pin(&id, name, self.plan.len() as u64, self.silence);
+        patiently(pin).await.map_err(self.told())
     }
 
     /// Names the pin, which kubo does by pinning anew. That the pin is there is looked at afterwards, so this may fail.
-    async fn name(&self, name: &str) -> Option<String> {
+    async fn name(&self, version: &Version, name: &str) -> Option<String> {
+        if !version.names_pins() {
+            return None;
+        }
         let named = async {
             if self.node.pin_name(&self.plan.id).await?.as_deref() != Some(name) {
-                self.node.pin(&self.plan.id, Some(name), self.silence).await?;
+                let most = self.plan.len() as u64;
+                self.node.pin(&self.plan.id, Some(name), most, self.silence).await?;
             }
             self.node.pin_name(&self.plan.id).await
         };

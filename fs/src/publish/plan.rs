@@ -5,7 +5,7 @@ use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use futures::stream::{self, StreamExt};
-use g8_cache::{BlockId, Codec, Sources};
+use g8_cache::{BlockId, Codec, MAX_STORED, Sources};
 
 use super::PublishError;
 use crate::format::{FormatError, Profile, Root, shard};
@@ -79,6 +79,12 @@ impl Plan {
     /// What nothing else links to: the flist, and a profile of it.
     pub(super) fn roots(&self) -> Vec<BlockId> {
         [self.id].into_iter().chain(self.profile).collect()
+    }
+
+    /// Bytes of everything, at most, if the root tells the truth about its data; a reader refuses one that does not.
+    pub(super) fn most_bytes(&self) -> u64 {
+        let beside = self.metadata.len() + self.shards.len() + usize::from(self.profile.is_some());
+        self.data_bytes.saturating_add((beside * MAX_STORED) as u64)
     }
 
     /// How many objects there are.

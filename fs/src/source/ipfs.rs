@@ -76,6 +76,7 @@ fn meaning(id: &BlockId, error: RpcError) -> FetchError {
         RpcError::Gone { .. }
         | RpcError::Silent { .. }
         | RpcError::Busy { .. }
-        | RpcError::Refused { .. } => FetchError::unavailable(error),
+        | RpcError::Refused { .. }
+        | RpcError::CutShort { .. } => FetchError::unavailable(error),
     }
 }

@@ -9,10 +9,9 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use harness::Origin;
 use harness::origin::{Fault, Link, Traffic};
-use serde_json::Value;
 
 use super::flist::Mode;
-use super::{Cache, Image, Mount, Packer, Reader, flist, nydus, tar};
+use super::{Cache, Image, Mount, Packer, Reader, flist, nydus, packed_cid, tar};
 use crate::compare::results::Extras;
 use crate::run::{output, pipeline, silent};
 
@@ -93,7 +92,7 @@ impl Far {
     ) -> anyhow::Result<Box<dyn Mount>> {
         let reference = match self.how {
             How::Profiled(_) => fs::read_to_string(beside(image, REFERENCE)).context("no profile")?,
-            How::Flist(_) | How::Nydus(_) | How::Download => packed(image)?,
+            How::Flist(_) | How::Nydus(_) | How::Download => packed_cid(image)?,
         };
         let options = ["--from", url, "--mode", mode.option()];
         // Its store is not there: what it reads comes over the network.
@@ -177,12 +176,6 @@ impl Reader for Far {
     }
 }
 
-/// The CID that `flist pack` printed.
-fn packed(image: &Image) -> anyhow::Result<String> {
-    let report: Value = serde_json::from_str(&image.said).context("flist pack printed no JSON")?;
-    Ok(report["cid"].as_str().context("flist pack named no CID")?.to_owned())
-}
-
 fn beside(image: &Image, name: &str) -> PathBuf {
     image.folder.with_extension(name)
 }
@@ -194,7 +187,7 @@ fn record(image: &Image, mode: Mode) -> anyhow::Result<()> {
         return Ok(());
     }
     let flist = crate::flist::Flist::at(&image.folder, &beside(image, "cache"))?;
-    let cid = packed(image)?;
+    let cid = packed_cid(image)?;
     let arguments = ["profile", "record", &cid, "--mode", mode.option(), "--"];
     let said = output(flist.command(&arguments).args(PROGRAM))?;
     fs::write(kept, said.trim()).context("keeping the reference of a profile")

@@ -4,10 +4,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::Context;
-use serde_json::Value;
 
 use super::served::process_memory;
-use super::{Cache, Image, Keeps, Mount, Packer, Reader};
+use super::{Cache, Image, Keeps, Mount, Packer, Reader, packed_cid};
 use crate::compare::results::Extras;
 use crate::flist::{self, Mounted};
 use crate::run::{command, output};
@@ -17,7 +16,7 @@ pub(in crate::compare) const PACK: &str = "flist";
 pub(in crate::compare) const KERNEL: &str = "flist kernel";
 pub(in crate::compare) const FUSE: &str = "flist fuse";
 
-pub(super) struct Pack;
+pub(in crate::compare) struct Pack;
 
 impl Packer for Pack {
     fn name(&self) -> &str {
@@ -80,13 +79,12 @@ impl Reader for Flist {
     }
 
     fn mount(&self, image: &Image, at: &Path, kept: &Path, cache: Cache) -> anyhow::Result<Box<dyn Mount>> {
-        let report: Value = serde_json::from_str(&image.said).context("flist pack printed no JSON")?;
-        let cid = report["cid"].as_str().context("flist pack named no CID")?;
+        let cid = packed_cid(image)?;
         let mut options = vec!["--mode", self.mode];
         if cache != Cache::Empty {
             options.push("--cache-local");
         }
-        let mounted = flist::Flist::at(&image.folder, kept)?.mount(cid, at, &options)?;
+        let mounted = flist::Flist::at(&image.folder, kept)?.mount(&cid, at, &options)?;
         let mode = mounted.opened()["mode"].as_str();
         anyhow::ensure!(mode == Some(self.mode), "asked for mode {}, got {mode:?}", self.mode);
         Ok(Box::new(mounted))

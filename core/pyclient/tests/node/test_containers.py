@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -64,6 +65,16 @@ def test_a_container_has_a_network(cl: Any, name: str) -> None:
     alone = cl.container.create(os.environ["G8_TEST_FLIST"], storage=store, nics=[])
     assert cl.container.get(alone)["container"]["network"]["nics"] == []
     cl.container.terminate(alone)
+
+
+def test_a_command_is_dispatched_as_the_old_client_does_it(cl: Any, container: int) -> None:
+    command = {"command": "core.system", "arguments": {"name": "hostname"}}
+    response = cl.response_for(cl.json("corex.dispatch", {"container": container, "command": command}))
+    deadline = time.monotonic() + 60
+    while not response.exists:  # It is answered before the command for the container has been taken in.
+        assert time.monotonic() < deadline
+    result = response.check()
+    assert (result.stdout, result.container) == (f"core-{container}\n", container)
 
 
 def test_commands_for_a_container_that_is_not_there_fail(cl: Any) -> None:

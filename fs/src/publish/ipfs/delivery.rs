@@ -1,8 +1,11 @@
 //! Bringing a node what it lacks: by streamed CARs, or block by block where it has no import.
+//!
+//! A CAR ends where the next block would make it longer than [`CAR_BYTES`]. Which one will be the last has to be known when it begins,
+//! since that one brings what is pinned and says so in its call: it is when all that is left must fit.
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::task::Poll;
 
 use backon::BackoffBuilder;
 use bytes::Bytes;
@@ -10,31 +13,40 @@ use futures::stream::{self, BoxStream, StreamExt};
 use g8_cache::{BlockId, GetError};
 use parking_lot::Mutex;
 
-use super::{CAR_BYTES, PAUSES, Run, patiently};
-use crate::car::{header, prefix};
+use super::{PAUSES, Run, patiently};
+use crate::car::{MAX_CID, MAX_SECTION, header, prefix};
 use crate::ipfs::{RpcError, Sent, Verdict};
-use crate::publish::{Blocks, Objects, PublishError, stopped};
+use crate::publish::{Blocks, Objects, PublishError};
 
+/// Most bytes of a CAR: a broken connection costs no more, and a node has its own work with larger ones.
+const CAR_BYTES: u64 = 256 << 20;
+const _: () = assert!(CAR_BYTES >= 64 << 20, "a node is not to be asked about every few blocks");
 /// Blocks put at the same time, where there is no import.
 const PUTS: usize = 8;
-/// How long a node that was cut short may take to write what it has got.
-const GRACE: Duration = Duration::from_secs(5);
+
+/// What a CAR is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Car {
+    /// To bring some of what is missing.
+    Part,
+    /// To bring all that is left, and the root to be pinned.
+    Last,
+}
 
 /// What went into a CAR, known while it is streamed.
 #[derive(Debug, Default)]
 struct Load {
     blocks: Vec<(BlockId, u64)>,
+    /// Whether it was streamed to its end.
+    is_whole: bool,
     /// Why it ended before its end.
     broken: Option<GetError>,
 }
 
 impl Load {
     fn sent(&self) -> Sent {
-        Sent { blocks: self.blocks.len() as u64, bytes: self.bytes() }
-    }
-
-    fn bytes(&self) -> u64 {
-        self.blocks.iter().map(|(_, bytes)| bytes).sum()
+        let bytes = self.blocks.iter().map(|(_, bytes)| bytes).sum();
+        Sent { blocks: self.blocks.len() as u64, bytes, is_whole: self.is_whole }
     }
 }
 
@@ -44,67 +56,78 @@ impl Run<'_> {
         &mut self,
         missing: Vec<BlockId>,
     ) -> Result<Result<(), Verdict>, PublishError> {
-        let root = self.plan.id;
-        let mut queue = missing;
-        queue.retain(|id| *id != root);
-        queue.push(root);
-        let mut queue = queue.as_slice();
-        let mean = self.plan.data_bytes / self.plan.len() as u64 + 1;
-        let most = (CAR_BYTES / mean).max(1) as usize;
-        while self.imports && queue.len() > most {
-            let (some, rest) = queue.split_at(most);
-            match self.send(some.to_vec(), false).await? {
-                Ok(()) => queue = rest,
-                refused => return Ok(refused),
+        let (root, roots) = (self.plan.id, self.plan.roots());
+        let (mut last, mut queue): (Vec<_>, Vec<_>) = missing.into_iter().partition(|id| roots.contains(id));
+        last.retain(|id| *id != root);
+        last.push(root);
+        while self.imports && !queue.is_empty() && !self.fit(queue.len() + last.len()) {
+            match self.send(queue, Car::Part).await? {
+                Ok(left) => queue = left,
+                Err(verdict) => return Ok(Err(verdict)),
             }
         }
+        queue.extend(last);
         match self.imports {
-            true => self.send(queue.to_vec(), true).await,
-            false => self.put(queue.to_vec()).await.map(Ok),
+            true => Ok(self.send(queue, Car::Last).await?.map(drop)),
+            false => self.put(queue).await.map(Ok),
         }
     }
 
-    /// Sends one CAR, again and again with what of it is missing when the connection breaks.
-    async fn send(&mut self, mut ids: Vec<BlockId>, last: bool) -> Result<Result<(), Verdict>, PublishError> {
+    /// Whether `objects`, which are all that is missing, surely fit into one CAR.
+    fn fit(&self, objects: usize) -> bool {
+        let objects = objects as u64;
+        let left = self.plan.most_bytes().saturating_sub(self.ledger.bytes());
+        let most = left.saturating_add(objects * MAX_CID as u64).min(objects * MAX_SECTION as u64);
+        // One more is the header.
+        most + MAX_SECTION as u64 <= CAR_BYTES
+    }
+
+    /// Sends one CAR, again and again with what of it is missing when the connection breaks. Returns what did not fit.
+    async fn send(
+        &mut self,
+        mut ids: Vec<BlockId>,
+        kind: Car,
+    ) -> Result<Result<Vec<BlockId>, Verdict>, PublishError> {
+        let root = self.plan.id;
         let mut pauses = PAUSES.build();
         loop {
             let load = Arc::new(Mutex::new(Load::default()));
-            let car = car(&self.plan.id, self.objects, self.objects.stream(ids.clone()), &load);
-            let stop = self.objects.stop.clone();
-            let answer = tokio::select! {
-                answer = self.node.import(car, last, self.silence) => answer,
-                () = async { stopped(stop).await; tokio::time::sleep(GRACE).await } => {
-                    return Err(PublishError::Stopped(self.to.clone()));
-                }
+            let blocks = match kind {
+                Car::Part => up_to(CAR_BYTES, &root, self.objects.stream(ids.clone())),
+                Car::Last => self.objects.stream(ids.clone()),
             };
+            let car = car(&root, self.objects, blocks, &load);
+            let answer = self.node.import(car, kind == Car::Last, self.silence).await;
             let load = std::mem::take(&mut *load.lock());
-            self.offered.extend(load.blocks.iter().map(|(id, _)| *id));
+            self.objects.progress.rests();
+            self.ledger.offers(&load.blocks);
+            let left = ids.split_off(load.blocks.len());
+            let sent = load.sent();
             if let Some(broken) = load.broken {
                 return Err(broken.into());
             }
             let error = match answer {
                 Ok(told) => {
-                    let verdict = told.judge(load.sent(), last.then_some(&self.plan.id));
-                    match verdict {
-                        Ok(()) => self.count(&load.blocks),
-                        Err(_) => self.objects.progress.take_back(load.bytes()),
+                    let verdict = told.judge(sent, (kind == Car::Last).then_some(&root));
+                    if verdict.is_ok() {
+                        self.ledger.arrived(&load.blocks);
                     }
                     // Who has just been told to stop and is done anyway is done.
-                    if verdict.is_err() || !last {
+                    if verdict.is_err() || kind == Car::Part {
                         self.go_on()?;
                     }
-                    return Ok(verdict);
+                    return Ok(verdict.map(|()| left));
                 }
                 Err(error) => error,
             };
             self.go_on()?;
-            self.objects.progress.take_back(load.bytes());
             match error {
                 RpcError::Unknown { .. } => {
                     tracing::info!(to = %self.to, "the node has no dag/import: sending block by block");
                     self.imports = false;
+                    ids.extend(left);
                     self.put(ids).await?;
-                    return Ok(Ok(()));
+                    return Ok(Ok(Vec::new()));
                 }
                 error if error.may_pass() && !error.is_late() => {
                     let Some(pause) = pauses.next() else { return Err(self.told()(error)) };
@@ -114,8 +137,9 @@ impl Run<'_> {
                 error => return Err(self.told()(error)),
             }
             ids = self.missing(&ids).await?;
-            if last && ids.last() != Some(&self.plan.id) {
-                ids.push(self.plan.id);
+            ids.extend(left);
+            if kind == Car::Last && ids.last() != Some(&root) {
+                ids.push(root);
             }
         }
     }
@@ -135,31 +159,28 @@ impl Run<'_> {
             }
         });
         let mut puts = puts.buffered(PUTS);
-        let mut arrived = Vec::new();
         while let Some(put) = puts.next().await {
             let (id, bytes) = put.map_err(|error| error.map_or_else(PublishError::from, &told))?;
-            self.objects.progress.add(bytes);
-            arrived.push((id, bytes));
+            self.ledger.arrived(&[(id, bytes)]);
         }
         drop(puts);
-        self.count(&arrived);
         self.go_on()?;
         if ids.contains(&self.plan.id) {
-            let root = self.plan.id;
-            patiently(|| node.pin(&root, None, silence)).await.map_err(told)?;
+            self.pin(self.plan.id, None).await?;
         }
         Ok(())
     }
+}
 
-    /// Objects that have arrived.
-    fn count(&mut self, arrived: &[(BlockId, u64)]) {
-        for (id, bytes) in arrived {
-            // A root that was there is sent to be pinned, and not for its bytes.
-            if !self.here.contains_key(id) {
-                self.sent.insert(*id, *bytes);
-            }
+/// As many of `blocks` as make a CAR of at most `most` bytes. Those that were fetched ahead of its end are fetched again for the next.
+fn up_to(most: u64, root: &BlockId, blocks: Blocks) -> Blocks {
+    let mut car = header(&[root.cid()]).len() as u64;
+    Box::pin(blocks.take_while(move |block| {
+        if let Ok(block) = block {
+            car += (prefix(&block.id(), block.bytes().len()).len() + block.bytes().len()) as u64;
         }
-    }
+        std::future::ready(car <= most)
+    }))
 }
 
 /// A CAR of `blocks`, whose end is that of the stream; `load` knows what went into it.
@@ -169,12 +190,12 @@ fn car(
     blocks: Blocks,
     load: &Arc<Mutex<Load>>,
 ) -> BoxStream<'static, io::Result<Bytes>> {
-    let (load, progress) = (load.clone(), objects.progress.clone());
+    let (end, load, progress) = (load.clone(), load.clone(), objects.progress.clone());
     let sections = blocks.flat_map(move |block| {
         stream::iter(match block {
             Ok(block) => {
                 let bytes = block.bytes().len() as u64;
-                progress.add(bytes);
+                progress.moves(bytes);
                 load.lock().blocks.push((block.id(), bytes));
                 vec![Ok(prefix(&block.id(), block.bytes().len()).into()), Ok(block.bytes().clone())]
             }
@@ -184,5 +205,43 @@ fn car(
             }
         })
     });
-    stream::iter([Ok(header(&[root.cid()]).into())]).chain(sections).boxed()
+    let end = stream::poll_fn(move |_| {
+        end.lock().is_whole = true;
+        Poll::Ready(None)
+    });
+    stream::iter([Ok(header(&[root.cid()]).into())]).chain(sections).chain(end).boxed()
+}
+
+#[cfg(test)]
+mod tests {
+    use g8_cache::{Codec, StoredBlock, VerifiedBlock};
+
+    use super::*;
+
+    fn block(number: u8, bytes: usize) -> VerifiedBlock {
+        let bytes = vec![number; bytes];
+        StoredBlock::new(BlockId::of(Codec::Raw, &bytes), bytes).unwrap().verify().unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_car_ends_before_the_block_that_would_make_it_too_long() {
+        let root = BlockId::of(Codec::DagCbor, b"");
+        // Few large ones and many small ones: their number says nothing about their bytes.
+        let sizes: Vec<usize> = [vec![90_000; 9], vec![40; 200], vec![90_000; 9]].concat();
+        let mut left: Vec<VerifiedBlock> =
+            sizes.iter().enumerate().map(|(number, bytes)| block(number as u8, *bytes)).collect();
+        const MOST: u64 = 300_000;
+        let mut cars = Vec::new();
+        while !left.is_empty() {
+            let blocks: Blocks = Box::pin(stream::iter(left.clone()).map(Ok));
+            let taken: Vec<_> = up_to(MOST, &root, blocks).map(Result::unwrap).collect().await;
+            assert!(!taken.is_empty());
+            left.drain(..taken.len());
+            let sections = taken.iter().map(|b| prefix(&b.id(), b.bytes().len()).len() + b.bytes().len());
+            cars.push(header(&[root.cid()]).len() as u64 + sections.sum::<usize>() as u64);
+        }
+        assert!(cars.iter().all(|bytes| *bytes <= MOST), "{cars:?}");
+        assert!(cars[..cars.len() - 1].iter().all(|bytes| *bytes > MOST - 91_000), "{cars:?}");
+        assert_eq!(cars.len(), 6, "{cars:?}");
+    }
 }
