@@ -14,7 +14,7 @@ use serde_json::json;
 type Check = (&'static str, fn(&Guest));
 
 /// In order: the last ones end what others need.
-const CHECKS: [Check; 12] = [
+const CHECKS: [Check; 13] = [
     ("the console shows each stage and the address", the_console),
     ("redis is closed without its password", redis_is_closed),
     ("the client g8core 1.0.0 drives it, unmodified", the_old_client),
@@ -26,7 +26,8 @@ const CHECKS: [Check; 12] = [
     ("a vlan, and a bridge with NAT", networks),
     ("btrfs on the disk", btrfs),
     ("no module of the image is refused", no_trouble),
-    ("a killed manager comes back, and redis with it", a_killed_manager),
+    ("a killed manager comes back, redis with it, and a vlan as planned", a_killed_manager),
+    ("what is written at last is on a disk that stays mounted", a_mounted_disk),
 ];
 
 #[test]
@@ -47,6 +48,7 @@ fn a_machine_boots_from_the_image_and_does_what_a_node_does() {
     }
     assert!(failed.is_empty(), "{failed:#?}\n{}", guest.said());
     guest.power_off();
+    the_disk_is_whole(&place);
 }
 
 fn the_console(guest: &Guest) {
@@ -169,6 +171,22 @@ fn btrfs(guest: &Guest) {
     guest.call("disk.umount", json!({"source": "/var/disk"}));
 }
 
+/// Nobody syncs it: that is for the way down.
+fn a_mounted_disk(guest: &Guest) {
+    guest.call("disk.mount", json!({"source": "/dev/vda", "target": "/var/disk"}));
+    guest.bash("echo late > /var/disk/late; ln -s late /var/disk/link");
+}
+
+/// The way down left nothing behind in memory: the image has the last that was written, and no fault.
+fn the_disk_is_whole(place: &Place) {
+    let disk = place.join("disk");
+    process::tool("btrfs", ["check".into(), "--readonly".into(), disk.clone().into()]);
+    let restored = place.dir("restored");
+    process::tool("btrfs", ["restore".into(), "--symlinks".into(), disk.into(), restored.clone().into()]);
+    assert_eq!(std::fs::read_to_string(restored.join("late")).ok().as_deref(), Some("late\n"));
+    assert_eq!(std::fs::read_link(restored.join("link")).ok().as_deref(), Some(Path::new("late")));
+}
+
 fn no_trouble(guest: &Guest) {
     let log = guest.bash("dmesg");
     for word in ["BUG:", "Oops", "module verification failed", "Unknown symbol", "Call Trace"] {
@@ -179,11 +197,21 @@ fn no_trouble(guest: &Guest) {
 fn a_killed_manager(guest: &Guest) {
     let find = "for p in /proc/[0-9]*; do tr '\\0' ' ' < $p/cmdline 2>/dev/null | grep -q '^[^ ]*core0 run' && echo ${p#/proc/}; done; true";
     let before = guest.bash(find);
+    // The next one finds a plan for the network.
+    let plan = "[link.eth0]\naddress = \"dhcp\"\n[link.\"eth0.9\"]\nvlan = { on = \"eth0\", id = 9 }\naddress = \"10.9.9.9/24\"";
+    guest.bash(&format!(
+        "mount -o remount,bind,rw /; echo '{plan}' > /etc/g8os/net.toml; mount -o remount,bind,ro /"
+    ));
     guest.bash(&format!("kill -9 {before} & true"));
     wait::until("another manager runs", PATIENCE, || {
         let after = guest.bash(find);
         !after.is_empty() && after != before
     });
+    wait::until("the plan is carried out", PATIENCE, || {
+        let shown = guest.bash("ip -d addr show eth0.9 2>/dev/null || true");
+        shown.contains("vlan protocol 802.1Q id 9") && shown.contains("10.9.9.9/24")
+    });
+    guest.until_it_says("eth0 10.0.2.15/24 by 10.0.2.2, eth0.9 10.9.9.9/24");
     // It has gone through its stages, and what redis was told holds on.
     assert!(guest.bash("cat /run/core0/redis/redis.conf").contains("bind 127.0.0.1 -10.0.2.15"));
 }

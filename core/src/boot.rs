@@ -137,7 +137,8 @@ impl Boot {
                 console.is_done_already(stage.name);
             }
         }
-        Ok(Self { console, paths, network: network::start(), manager, listens_at: Mutex::default() })
+        let network = network::start(paths.net(), paths.run(), arguments.bootstrap);
+        Ok(Self { console, paths, network, manager, listens_at: Mutex::default() })
     }
 
     /// Runs the manager's stages, and then shows for ever what changes.
@@ -170,11 +171,25 @@ impl Boot {
     async fn network_is_up(&self) -> Result<String, StageError> {
         let mut network = self.network.clone();
         loop {
-            match &*network.borrow_and_update() {
+            let state = network.borrow_and_update().clone();
+            let addresses = state.addresses();
+            match state {
                 network::State::Up(up) => return Ok(up.to_string()),
-                network::State::Searching(why) => self.console.set("network", State::Waits(why.clone())),
+                network::State::Searching { why, .. } => self.console.set("network", State::Waits(why)),
             }
-            network.changed().await.map_err(|_| StageError::Stopped)?;
+            // Without a controller, somebody on the configured network can reach the node all the same.
+            let listens = async {
+                match self.redis_listens().await {
+                    Ok(result) if !addresses.is_empty() => self.console.set("redis", State::Done(result)),
+                    Ok(_) => {}
+                    Err(e) => self.console.set("redis", State::Waits(e.to_string())),
+                }
+                std::future::pending().await
+            };
+            tokio::select! {
+                changed = network.changed() => changed.map_err(|_| StageError::Stopped)?,
+                () = listens => {}
+            }
         }
     }
 
@@ -208,10 +223,7 @@ impl Boot {
     }
 
     fn addresses(&self) -> Vec<IpAddr> {
-        match &*self.network.borrow() {
-            network::State::Up(up) => vec![up.address.address],
-            network::State::Searching(_) => Vec::new(),
-        }
+        self.network.borrow().addresses()
     }
 
     /// Goes with the network, which comes and goes: the console says it, and redis listens where it can be reached.
@@ -222,7 +234,9 @@ impl Boot {
             let state = network.borrow_and_update().clone();
             match &state {
                 network::State::Up(up) => self.console.set("network", State::Done(up.to_string())),
-                network::State::Searching(why) => self.console.set("network", State::Waits(why.clone())),
+                network::State::Searching { why, .. } => {
+                    self.console.set("network", State::Waits(why.clone()));
+                }
             }
             let again = match self.redis_listens().await {
                 Ok(result) => {

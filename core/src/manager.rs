@@ -47,7 +47,7 @@ const LAST_MOMENT: Duration = Duration::from_millis(300);
 /// How long jobs may take to end after a polite signal, and again after the other one.
 const JOBS_STOP: Duration = Duration::from_millis(900);
 /// How long all containers may take to end, half of it politely, and their images to be unmounted.
-const CONTAINERS_STOP: Duration = Duration::from_millis(800);
+const CONTAINERS_STOP: Duration = Duration::from_millis(1800);
 const IMAGES_STOP: Duration = Duration::from_millis(1500);
 /// How long all services may take to end, whatever their units say: the whole stop is promised within five seconds.
 const SERVICES_STOP: Duration = Duration::from_millis(1500);
@@ -138,8 +138,11 @@ async fn work(
     let began = Instant::now();
     let machine = is_machine();
     let domains = Domains::new(&paths, &config).context("network.containers of the configuration")?;
-    domains.start(&BTreeSet::new()).await;
-    let containers = Containers::new(spawner.clone(), logs.clone(), paths.run().into());
+    // Those that turn out to be only half a container are taken apart, and their networks with them.
+    let alive: BTreeSet<_> = kept_containers.keys().filter_map(|id| id.parse().ok()).collect();
+    domains.start(&alive).await;
+    let containers =
+        Containers::new(spawner.clone(), logs.clone(), domains.networks.clone(), paths.run().into());
     let contained = containers.adopt(kept_containers).await;
     for (name, child) in contained {
         kept_jobs.entry(name).or_insert(child);

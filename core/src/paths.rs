@@ -36,6 +36,11 @@ impl Paths {
         self.config.join("core0.toml")
     }
 
+    /// How the network of a machine is set up.
+    pub fn net(&self) -> PathBuf {
+        self.config.join("net.toml")
+    }
+
     /// The units of services.
     pub fn services(&self) -> PathBuf {
         self.config.join("services")

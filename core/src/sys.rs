@@ -1,5 +1,6 @@
 //! Edges to the system: kernel interfaces and tools, one file each. They know no command and no domain.
 
+pub mod arp;
 pub mod block;
 pub mod btrfs;
 #[cfg(test)]

@@ -56,10 +56,13 @@ impl Apt {
         }
         fs::write(dir.join("status"), "").map_err(failed)?;
         fs::write(dir.join("parts/image.sources"), sources::deb822(&sources, release)).map_err(failed)?;
+        fs::write(dir.join("preferences"), sources::preferences(release)).map_err(failed)?;
         let at = |part: &str| dir.join(part).display().to_string();
         let set = [
             ("Dir::Etc::sourcelist", "/dev/null".to_owned()),
             ("Dir::Etc::sourceparts", at("parts")),
+            ("Dir::Etc::preferences", at("preferences")),
+            ("Dir::Etc::preferencesparts", "/dev/null".into()),
             ("Dir::State", at("")),
             ("Dir::State::lists", at("lists")),
             ("Dir::State::status", at("status")),

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::apt::AptError;
 use crate::assemble::{self, AssembleError, Programs};
 use crate::lock::{Lock, LockError};
-use crate::media::{MediaError, disk, iso, uki};
+use crate::media::{MediaError, disk, ipxe, iso, uki};
 use crate::modules::{self, ModulesError};
 use crate::pool::Pool;
 use crate::recipe::{Recipe, RecipeError};
@@ -17,6 +17,9 @@ use crate::resolve;
 use crate::store::{Store, StoreError};
 use crate::tree::Tree;
 use crate::{cpio, report};
+
+/// Folder for the parts that `initramfs serve` makes ISOs of, below the output folder.
+pub const PARTS: &str = "ipxe";
 
 /// What to build, and from what.
 #[derive(Clone, Debug)]
@@ -132,6 +135,7 @@ pub fn build(options: &Options) -> Result<Built, BuildError> {
     let made = media(&recipe, &pool, &vmlinuz, &initramfs, work.path())?;
     step.done("UKI, disk and ISO");
     let mut files = Vec::new();
+    parts(&recipe, &pool)?.copy(&options.output.join(PARTS))?;
     for (from, to) in [vmlinuz, initramfs].iter().chain(&made).zip(names.all()) {
         fs::rename(from, &to).map_err(|source| BuildError::Io { path: to.clone(), source })?;
         let length = fs::metadata(&to).map_err(|source| BuildError::Io { path: to.clone(), source })?.len();
@@ -186,6 +190,24 @@ fn pack(tree: &Tree, level: i32, to: &Path) -> Result<u64, BuildError> {
     write().map_err(|source| BuildError::Io { path: to.into(), source })
 }
 
+/// The parts of an ISO that fetches the rest.
+fn parts(recipe: &Recipe, pool: &Pool) -> Result<ipxe::Parts, BuildError> {
+    let media = &recipe.media;
+    Ok(ipxe::Parts {
+        bios: part(pool, &media.ipxe_bios)?,
+        efi: part(pool, &media.ipxe_efi)?,
+        isolinux: part(pool, &media.isolinux)?,
+        ldlinux: part(pool, &media.ldlinux)?,
+        boot_sector: part(pool, &media.boot_sector)?,
+    })
+}
+
+/// A file that media are made with.
+fn part(pool: &Pool, path: &str) -> Result<PathBuf, AssembleError> {
+    let found = pool.find(path).ok_or_else(|| AssembleError::Missing(path.into()));
+    found.map(|found| found.source.clone())
+}
+
 /// UKI, disk image and ISO, in this order.
 fn media(
     recipe: &Recipe,
@@ -194,10 +216,7 @@ fn media(
     initramfs: &Path,
     work: &Path,
 ) -> Result<[PathBuf; 3], BuildError> {
-    let part = |path: &str| {
-        let found = pool.find(path).ok_or_else(|| AssembleError::Missing(path.into()));
-        found.map(|found| found.source.clone())
-    };
+    let part = |path: &str| part(pool, path);
     let read = |path: &Path| fs::read(path).map_err(|source| BuildError::Io { path: path.into(), source });
     let arguments = &recipe.kernel.arguments;
     let [program, disk_image, iso_image] = ["uki", "disk", "iso.img"].map(|name| work.join(name));
@@ -222,20 +241,21 @@ fn copy(from: &Path, to: &Path) -> Result<(), BuildError> {
 }
 
 /// What the files are called.
-struct Names {
+pub struct Names {
     output: PathBuf,
     suffix: String,
 }
 
 impl Names {
-    fn of(recipe: &Path, output: &Path) -> Self {
+    /// Those of a recipe, in a folder.
+    pub fn of(recipe: &Path, output: &Path) -> Self {
         let stem = recipe.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
         let suffix = if stem == "node" { String::new() } else { format!("-{stem}") };
         Self { output: output.into(), suffix }
     }
 
     /// Kernel, initramfs, UKI, disk and ISO. The kernel is the same for all recipes.
-    fn all(&self) -> [PathBuf; 5] {
+    pub fn all(&self) -> [PathBuf; 5] {
         let suffix = &self.suffix;
         [
             "vmlinuz".to_owned(),

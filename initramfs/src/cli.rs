@@ -1,10 +1,12 @@
 //! The command line.
 
-use std::path::PathBuf;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::build::Options;
+use crate::build::{self, Names, Options};
+use crate::serve;
 use crate::store::{Store, StoreError};
 
 /// Builds the bootable images of a node.
@@ -23,6 +25,38 @@ pub enum Verb {
     Build(BuildArgs),
     /// Lock the versions that the mirror has today
     Lock(PlaceArgs),
+    /// Hand out over HTTP what was built: scripts for iPXE and ISOs with the number of a network, kernel and initramfs
+    Serve(ServeArgs),
+}
+
+/// `initramfs serve`
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    /// Where to listen. Whoever can reach it gets the images; they are no secret
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8086")]
+    pub listen: SocketAddr,
+    /// Where machines reach this server; scripts name it [default: http:// and where it listens]
+    #[arg(long, value_name = "URL")]
+    pub url: Option<String>,
+    /// Serve the image of the tests
+    #[arg(long)]
+    pub minimal: bool,
+    /// Folder of what was built
+    #[arg(long, value_name = "DIR", default_value = "target/image")]
+    pub images: PathBuf,
+    /// Arguments of the kernel, beside `zerotier=`
+    #[arg(long, value_name = "TEXT", default_value = "console=tty0 console=ttyS0 quiet panic=10")]
+    pub arguments: String,
+}
+
+impl ServeArgs {
+    /// What is to be served.
+    pub fn options(self) -> serve::Options {
+        let recipe = if self.minimal { "minimal.toml" } else { "node.toml" };
+        let [kernel, initramfs, ..] = Names::of(Path::new(recipe), &self.images).all();
+        let (listen, url, arguments) = (self.listen, self.url, self.arguments);
+        serve::Options { listen, url, kernel, initramfs, parts: self.images.join(build::PARTS), arguments }
+    }
 }
 
 /// `initramfs build`

@@ -8,6 +8,8 @@ use clap::Parser;
 use initramfs::build::{self, BuildError, Built};
 use initramfs::cli::{Cli, Verb};
 use initramfs::report::size;
+use initramfs::serve::{Options, Server};
+use tokio::signal::unix::{SignalKind, signal};
 
 fn main() -> ExitCode {
     match run(Cli::parse().verb) {
@@ -25,8 +27,27 @@ fn run(verb: Verb) -> anyhow::Result<()> {
             let built = build::build(&args.options().map_err(BuildError::from)?)?;
             print(&built).context("cannot print what was built")
         }
+        Verb::Serve(args) => serve(&args.options()),
         Verb::Lock(places) => Ok(build::lock(&places.options("node").map_err(BuildError::from)?)?),
     }
+}
+
+fn serve(options: &Options) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Runtime::new().context("cannot start the threads")?;
+    runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate()).context("cannot be told to end")?;
+        let mut interrupt = signal(SignalKind::interrupt()).context("cannot be told to end")?;
+        let server = Server::bind(options).await?;
+        writeln!(std::io::stdout(), "http://{}", server.address()).context("cannot say where it listens")?;
+        let end = async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        };
+        server.run(end).await;
+        Ok(())
+    })
 }
 
 fn print(built: &Built) -> std::io::Result<()> {

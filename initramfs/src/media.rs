@@ -4,6 +4,7 @@
 
 pub mod disk;
 pub mod fat;
+pub mod ipxe;
 pub mod iso;
 pub mod uki;
 

@@ -62,7 +62,7 @@ pub struct Kernel {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Media {
-    /// Packages that have it.
+    /// Packages that have it. One of another release has that behind it, as `ipxe/trixie`.
     pub packages: Vec<String>,
     /// The stub that makes a kernel an EFI program.
     pub stub: String,
@@ -72,12 +72,16 @@ pub struct Media {
     pub ldlinux: String,
     /// isolinux' boot sector, for a BIOS that boots the same image from a disk.
     pub boot_sector: String,
+    /// iPXE as a Linux kernel would be loaded, for a BIOS.
+    pub ipxe_bios: String,
+    /// iPXE as an EFI program. It looks for a script beside itself.
+    pub ipxe_efi: String,
 }
 
 impl Media {
     /// All files that are taken from its packages.
-    pub fn files(&self) -> [&str; 4] {
-        [&self.stub, &self.isolinux, &self.ldlinux, &self.boot_sector]
+    pub fn files(&self) -> [&str; 6] {
+        [&self.stub, &self.isolinux, &self.ldlinux, &self.boot_sector, &self.ipxe_bios, &self.ipxe_efi]
     }
 }
 

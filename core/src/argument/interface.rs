@@ -10,7 +10,7 @@ use super::{from_text, shown};
 const MAX: usize = 15;
 
 /// A name that a link can have, and that means nothing else to any tool: no blanks, no quotes, no leading dash.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct InterfaceName(String);
 
 impl FromStr for InterfaceName {

@@ -1,5 +1,7 @@
 //! What the kernel was told that is meant for us. Everything else is the kernel's, or somebody else's.
 
+use super::network::plan::Endpoint;
+
 /// Longest command line that is looked at; the kernel's own limit on x86 is 2 KiB.
 const MAX: usize = 64 << 10;
 
@@ -10,6 +12,8 @@ pub struct Arguments {
     pub debug: bool,
     /// `redis.sha256=HASH`: the SHA-256 of the administrator's password. With it, redis listens on the network.
     pub redis_sha256: Option<String>,
+    /// `bootstrap=URL`: where the node's bootstrap file is.
+    pub bootstrap: Option<Endpoint>,
     /// Arguments of ours that have no sense, and why.
     pub refused: Vec<String>,
 }
@@ -33,6 +37,10 @@ impl Arguments {
                         .refused
                         .push("redis.sha256= is no SHA-256: it has 64 hexadecimal digits".into());
                 }
+                Some(("bootstrap", url)) => match url.parse() {
+                    Ok(endpoint) => arguments.bootstrap = Some(endpoint),
+                    Err(e) => arguments.refused.push(format!("bootstrap=: {e}")),
+                },
                 None | Some(_) => {}
             }
         }
@@ -57,6 +65,14 @@ mod tests {
         assert!(arguments.debug && arguments.refused.is_empty());
         assert_eq!(arguments.redis_sha256, Some("ab".repeat(32)));
         assert_eq!(Arguments::parse("quiet debugger x.debug"), Arguments::default());
+    }
+
+    #[test]
+    fn a_bootstrap_url_that_is_none_is_told_and_not_taken() {
+        let arguments = Arguments::parse("bootstrap=https://boot.example.org/g8os");
+        assert_eq!(arguments.bootstrap.unwrap().to_string(), "https://boot.example.org:443");
+        let arguments = Arguments::parse("bootstrap=ftp://x");
+        assert!(arguments.bootstrap.is_none() && arguments.refused[0].contains("ftp://x"));
     }
 
     #[test]

@@ -20,7 +20,7 @@ use tokio::task::JoinHandle;
 
 pub use address::{Cidr, NoCidr};
 pub use changes::Changes;
-pub use link::{Change, Link};
+pub use link::{Change, Link, Vxlan};
 pub use route::Route;
 pub use veth::Veth;
 

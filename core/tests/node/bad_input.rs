@@ -1,5 +1,6 @@
 //! Processes that no kernel would start: one clear error of that one command, and the node works on.
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::{Value, json};
 
 use crate::harness::Node;
@@ -60,8 +61,11 @@ fn what_is_too_long_for_a_process_is_refused_with_how_long_it_may_be() {
 
 #[test]
 fn arguments_that_are_too_many_together_are_the_kernels_refusal_of_that_one_command() {
+    // execve(2) takes a quarter of the stack's limit of them, which all that is started here inherits.
+    let stack = Rlimit { current: Some(8 << 20), ..getrlimit(Resource::Stack) };
+    setrlimit(Resource::Stack, stack).unwrap();
     let node = Node::start();
-    // Each may be, but execve(2) takes a quarter of the stack's limit of them; this is what a command can hold at most.
+    // Each may be, and this is about what a command can hold.
     let many = vec!["x".repeat(1000); 2040];
     let (code, text) =
         refused(&node, json!({"name": "true", "args": many, "env": {"A": "y".repeat(40_000)}}));

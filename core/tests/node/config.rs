@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use redis::{Connection, ConnectionAddr, IntoConnectionInfo, RedisConnectionInfo};
 use serde_json::{Value, json};
@@ -97,7 +97,12 @@ impl System {
 impl Drop for System {
     fn drop(&mut self) {
         signal(self.manager.id() as i32, libc::SIGTERM);
-        until("the node ends", || !matches!(self.manager.try_wait(), Ok(None)));
+        let began = Instant::now();
+        while matches!(self.manager.try_wait(), Ok(None)) && began.elapsed() < PATIENCE {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        let _ = self.manager.kill();
+        let _ = self.manager.wait();
     }
 }
 

@@ -224,6 +224,22 @@ pub fn runs(pid: i32) -> bool {
     std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| !line.is_empty())
 }
 
+/// Runs a test on a thread in a new network namespace, where what it starts lives too: its links and rules go with it. The
+/// containers of two nodes would be on one bridge otherwise.
+pub fn with_own_network(test: impl FnOnce() + Send + 'static) {
+    let run = move || {
+        // SAFETY: a network namespace changes no memory and no descriptor of this thread.
+        unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNET) }
+            .expect("root makes network namespaces");
+        let up = Command::new("ip").args(["link", "set", "lo", "up"]).status().unwrap();
+        assert!(up.success());
+        test();
+    };
+    if let Err(panic) = std::thread::spawn(run).join() {
+        std::panic::resume_unwind(panic);
+    }
+}
+
 /// Runs a test on a thread in a new mount namespace, where what it starts lives too: its mounts go with it.
 pub fn with_own_mounts(test: impl FnOnce() + Send + 'static) {
     let run = move || {

@@ -2,6 +2,8 @@
 
 mod bad_input;
 mod config;
+mod container_images;
+mod container_networks;
 mod containers;
 mod cuts;
 mod dev;
@@ -17,6 +19,7 @@ mod lifecycle;
 mod logs;
 mod loud;
 mod old_client;
+mod place;
 mod power;
 mod redis_server;
 mod services;

@@ -47,14 +47,26 @@ pub fn of_machine(etc: &Path, release: &str) -> io::Result<Vec<Source>> {
     Ok(sources)
 }
 
-/// The text of a `.sources` file: these, and the backports of the archive that has the release itself.
+/// A release that single packages are taken from, where those of older ones do not do.
+pub const NEWER: &str = "trixie";
+
+/// The text of a file of preferences: from the newer release comes only what is asked for by its name.
+pub fn preferences(release: &str) -> String {
+    if release == NEWER {
+        return String::new();
+    }
+    format!("Package: *\nPin: release n={NEWER}\nPin-Priority: 100\n")
+}
+
+/// The text of a `.sources` file: these, and the backports and the newer release of the archive that has the release itself.
 pub fn deb822(sources: &[Source], release: &str) -> String {
-    let backports = format!("{release}-backports");
     let mut all = sources.to_vec();
-    let known = sources.iter().any(|source| source.suites.contains(&backports));
     let main = sources.iter().find(|source| source.suites.iter().any(|suite| suite == release));
-    if let (false, Some(main)) = (known, main) {
-        all.push(Source { suites: vec![backports], components: vec!["main".into()], ..main.clone() });
+    for suite in [format!("{release}-backports"), NEWER.to_owned()] {
+        let known = sources.iter().any(|source| source.suites.contains(&suite));
+        if let (false, Some(main)) = (known, main) {
+            all.push(Source { suites: vec![suite], components: vec!["main".into()], ..main.clone() });
+        }
     }
     let mut text = String::new();
     for source in all {

@@ -8,6 +8,8 @@ use crate::tool;
 
 /// Bytes of a sector.
 pub const SECTOR: u64 = 512;
+/// Sectors of the smallest FAT32 by the book; below, it is FAT12 or FAT16, which UEFI reads from removable media.
+const FAT32: u64 = 66_600;
 /// A number that Windows would take from the clock.
 const SERIAL: &str = "11223344";
 
@@ -22,10 +24,12 @@ impl<'a> Fat<'a> {
     pub fn format(file: &'a Path, offset_bytes: u64, sectors: u64) -> Result<Self, MediaError> {
         let fat = Self { file, offset_bytes };
         let length = sectors.to_string();
-        fat.run(
-            "mformat",
-            &["-F", "-c", "1", "-T", &length, "-h", "255", "-s", "63", "-N", SERIAL, "-v", "ESP", "::"],
-        )?;
+        let mut arguments = vec!["-T", &length, "-h", "255", "-s", "63", "-N", SERIAL, "-v", "ESP", "::"];
+        if sectors >= FAT32 {
+            arguments.extend(["-F", "-c", "1"]);
+            arguments.rotate_right(3);
+        }
+        fat.run("mformat", &arguments)?;
         Ok(fat)
     }
 

@@ -59,6 +59,11 @@ pub fn iso(parts: &Parts, work: &Path, to: &Path) -> Result<(), MediaError> {
     File::create(&efi).and_then(|file| file.set_len(length)).map_err(at(&efi))?;
     Fat::format(&efi, 0, length / SECTOR)?.copy(&parts.uki, BOOT_PROGRAM)?;
 
+    hybrid(&root, &parts.boot_sector, to)
+}
+
+/// Writes a folder as an ISO that has `isolinux/isolinux.bin` and `efi.img` in it.
+pub fn hybrid(root: &Path, boot_sector: &Path, to: &Path) -> Result<(), MediaError> {
     let mut command = Command::new("xorriso");
     command.env("SOURCE_DATE_EPOCH", EPOCH).env("TZ", "UTC");
     command.args(["-as", "mkisofs", "-quiet", "-R", "-J", "-V", "G8OS", "-o"]).arg(to);
@@ -66,9 +71,9 @@ pub fn iso(parts: &Parts, work: &Path, to: &Path) -> Result<(), MediaError> {
     // For a BIOS, from a CD and from a disk.
     command.args(["-b", "isolinux/isolinux.bin", "-c", "isolinux/boot.cat"]);
     command.args(["-no-emul-boot", "-boot-load-size", "4", "-boot-info-table", "-isohybrid-mbr"]);
-    command.arg(&parts.boot_sector);
+    command.arg(boot_sector);
     // For UEFI, likewise.
     command.args(["-eltorito-alt-boot", "-e", "efi.img", "-no-emul-boot", "-isohybrid-gpt-basdat"]);
-    tool::run(command.arg(&root))?;
+    tool::run(command.arg(root))?;
     Ok(())
 }

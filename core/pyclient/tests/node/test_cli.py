@@ -52,11 +52,11 @@ def service(g8: G8, address: str, name: str) -> Iterator[str]:
     file = Path(address) / "services" / f"{name}.toml"
     file.parent.mkdir(exist_ok=True)
     file.write_text(UNIT)
-    shows(g8("run", "service.reload"))
+    shows(g8("call", "service.reload"))
     until(lambda: len(g8("logs", name).stdout.splitlines()) == 2)
     yield name
     file.unlink()
-    shows(g8("run", "service.reload"))
+    shows(g8("call", "service.reload"))
 
 
 def shows(ran: Ran) -> str:
@@ -86,22 +86,22 @@ def test_ping(g8: G8, address: str) -> None:
 
 
 def test_ps_shows_jobs_and_not_its_own_question(g8: G8, address: str, name: str) -> None:
-    assert document(g8("ps", "--json")) == []
+    assert document(g8("jobs", "--json")) == []
     running = subprocess.Popen(
         argv("exec", "--", "sh", "-c", f"echo {name}; exec sleep 600"), env=environment(address), stdout=subprocess.PIPE
     )
     with running:
         assert running.stdout is not None and running.stdout.readline() == f"{name}\n".encode()
-        header, row = shows(g8("ps")).splitlines()
+        header, row = shows(g8("jobs")).splitlines()
         assert header.split() == ["ID", "PID", "AGE", "CPU%", "MEMORY", "COMMAND"]
         assert row.endswith(f"sh -c echo {name}; exec sleep 600") and row.split()[1].isdigit()
-        (job,) = document(g8("ps", "--json"))
+        (job,) = document(g8("jobs", "--json"))
         assert [str(job["pid"]), job["id"]] == [row.split()[1], row.split()[0]]
-        assert shows(g8("ps", "--no-headers")).count("\n") == 1
+        assert shows(g8("jobs", "--no-headers")).count("\n") == 1
         # Ctrl-C of exec ends what it runs.
         running.send_signal(signal.SIGINT)
         assert running.wait(60) == 130
-    until(lambda: document(g8("ps", "--json")) == [])
+    until(lambda: document(g8("jobs", "--json")) == [])
     assert not Path(f"/proc/{job['pid']}").exists()
 
 
@@ -123,7 +123,7 @@ def test_services(g8: G8, service: str) -> None:
     (row,) = [row.split() for row in rows if row.startswith(service)]
     status = document(g8("services", "--json"))[service]
     assert [row[1], row[3], row[4], row[5]] == ["ready", str(status["pid"]), "0", "-"]
-    shows(g8("run", "service.stop", f"name={service}"))
+    shows(g8("call", "service.stop", f"name={service}"))
     assert document(g8("services", "--json"))[service]["state"] == "stopped"
 
 
@@ -161,7 +161,7 @@ def test_logs_are_followed_until_interrupted_and_no_listener_is_left(
             said = {following.stdout.readline().split(": ")[1] for _ in range(2)}
             assert said == {"begun\n", "trouble\n"}, "what was before comes first"
             (listener,) = listeners() - before
-            shows(g8("run", "service.stop", f"name={service}"))
+            shows(g8("call", "service.stop", f"name={service}"))
             assert any(line.endswith(f"service {service}: told to end\n") for line in following.stdout), "it comes live"
             following.send_signal(ending)
             assert following.wait(60) == status
@@ -189,17 +189,22 @@ def test_exec_ends_as_its_program_and_keeps_its_streams_apart(g8: G8) -> None:
 
 
 def test_run_sends_any_command(g8: G8, tmp_path: Path, name: str) -> None:
-    assert shows(g8("run", "core.ping")).startswith("PONG ")
-    assert shows(g8("run", "filesystem.mkdir", f"path={tmp_path}/a b/c")) == ""
+    assert shows(g8("call", "core.ping")).startswith("PONG ")
+    assert shows(g8("call", "filesystem.mkdir", f"path={tmp_path}/a b/c")) == ""
     assert (tmp_path / "a b" / "c").is_dir()
-    assert shows(g8("run", "filesystem.list", f"path={tmp_path}")).splitlines()[0].split() == ["NAME", "SIZE", "MODE", "IS_DIR"]
-    (entry,) = document(g8("run", "filesystem.list", f"path={tmp_path}", "--json"))
+    assert shows(g8("call", "filesystem.list", f"path={tmp_path}")).splitlines()[0].split() == [
+        "NAME",
+        "SIZE",
+        "MODE",
+        "IS_DIR",
+    ]
+    (entry,) = document(g8("call", "filesystem.list", f"path={tmp_path}", "--json"))
     assert (entry["name"], entry["is_dir"]) == ("a b", True)
-    created = g8("run", "bridge.create", f"name={name}", "network.mode=static", "network.settings.cidr=10.75.0.1/24")
+    created = g8("call", "bridge.create", f"name={name}", "network.mode=static", "network.settings.cidr=10.75.0.1/24")
     assert shows(created) == f"{name}\n"
-    assert name in shows(g8("run", "bridge.list")).splitlines()
-    assert shows(g8("run", "bridge.delete", f"name={name}")) == ""
-    ran = g8("run", "bash", "script=echo out; echo err >&2; exit 3")
+    assert name in shows(g8("call", "bridge.list")).splitlines()
+    assert shows(g8("call", "bridge.delete", f"name={name}")) == ""
+    ran = g8("call", "bash", "script=echo out; echo err >&2; exit 3")
     assert (ran.returncode, ran.stdout) == (1, "out\n") and ran.stderr.startswith("err\n")
 
 
@@ -214,14 +219,14 @@ def test_what_goes_wrong_has_a_code_and_a_text_of_its_own(g8: G8, address: str, 
     forbidden = g8("exec", "--", "true", node=f"unix://read:{reader}@{address}/redis.sock")
     assert forbidden.returncode == 4 and "core.system" in forbidden.stderr
     for arguments, code, text in (
-        (("run", "no.such"), 3, "there is no command"),
+        (("call", "no.such"), 3, "there is no command"),
         (("logs", "nobody"), 3, "nobody"),
         (("logs", "-f", "nobody"), 3, "nobody"),
         (("logs", "--job", "nobody"), 3, "nobody"),
-        (("run", "service.stop", "name=nobody"), 3, "nobody"),
-        (("run", "filesystem.mkdir", "path=relative"), 1, "relative"),
-        (("run", "filesystem.mkdir"), 1, "path"),
-        (("run", "core.reboot"), 1, "no machine"),
+        (("call", "service.stop", "name=nobody"), 3, "nobody"),
+        (("call", "filesystem.mkdir", "path=relative"), 1, "relative"),
+        (("call", "filesystem.mkdir"), 1, "path"),
+        (("call", "core.reboot"), 1, "no machine"),
     ):
         ran = g8(*arguments)
         assert (ran.returncode, ran.stdout) == (code, "") and ran.stderr.startswith("g8: ") and text in ran.stderr, ran

@@ -3,11 +3,11 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::path::Path;
 
 /// Writes it.
-pub fn write(path: &Path, resolvers: &[Ipv4Addr], domains: &[String]) -> io::Result<()> {
+pub fn write(path: &Path, resolvers: &[IpAddr], domains: &[String]) -> io::Result<()> {
     let mut text = String::new();
     if !domains.is_empty() {
         writeln!(text, "search {}", domains.join(" ")).map_err(io::Error::other)?;
@@ -28,7 +28,7 @@ mod tests {
     fn it_is_replaced_as_a_whole() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("resolv.conf");
-        write(&path, &[[10, 0, 2, 3].into()], &["a.org".into(), "b.org".into()]).unwrap();
+        write(&path, &[IpAddr::from([10, 0, 2, 3])], &["a.org".into(), "b.org".into()]).unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "search a.org b.org\nnameserver 10.0.2.3\n");
         write(&path, &[], &[]).unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "");

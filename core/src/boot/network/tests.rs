@@ -1,141 +1,108 @@
-//! In network namespaces, against a real dnsmasq. The NICs are of kind veth, as their cables end in another namespace.
+//! In network namespaces, against real DHCP servers. The NICs are of kind veth, as their cables end in another namespace.
 
-use std::process::Stdio;
+mod far;
+mod last_resort;
+mod leases;
+mod planned;
 
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
-use tokio::process::Child;
+use std::path::Path;
+use std::time::Duration;
 
-use super::*;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::edge::Files;
+use super::keeper::Times;
+use super::nics::Nics;
+use super::search::{Search, Setup};
+use super::{State, Up};
 use crate::sys::namespace::in_new_network;
-use crate::sys::tool::{Tool, command};
+use far::{Far, sh};
 
 /// How long anything may take before it is a hang.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 
-/// What is at the other end of the cables: a namespace with a shell in it, which ends with this.
-struct Far {
-    shell: Child,
-    folder: tempfile::TempDir,
+/// A node whose files lie in a folder: a search that goes on until this is dropped, and what it says.
+struct Node {
+    search: JoinHandle<()>,
+    seen: watch::Receiver<State>,
 }
 
-impl Far {
-    async fn new() -> Self {
-        let mut shell = command("unshare")
-            .args(["--net", "sh", "-c", "echo here; exec sh"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(shell.stdout.take().unwrap()).read_line(&mut line).await.unwrap();
-        assert_eq!(line, "here\n");
-        Self { shell, folder: tempfile::tempdir().unwrap() }
-    }
-
-    /// A NIC whose cable ends here.
-    async fn cable(&self, nic: &str) {
-        let pid = self.shell.id().unwrap();
-        sh(&format!("ip link add {nic} type veth peer name far-{nic} netns {pid}")).await;
-    }
-
-    /// Has the shell do something.
-    async fn run(&mut self, line: &str) {
-        self.shell.stdin.as_mut().unwrap().write_all(format!("{line}\n").as_bytes()).await.unwrap();
-    }
-
-    /// Plugs a cable in.
-    async fn plug(&mut self, nic: &str) {
-        self.run(&format!("ip link set far-{nic} up; ip addr add 10.77.0.1/24 dev far-{nic}")).await;
-    }
-
-    /// Starts to give leases, instead of the shell.
-    async fn serve(&mut self, nic: &str) {
-        let leases = self.folder.path().join("leases");
-        self.run(&format!(
-            "exec dnsmasq --keep-in-foreground --port=0 --conf-file=/dev/null --interface=far-{nic} --bind-interfaces \
-             --dhcp-authoritative --no-ping --dhcp-range=10.77.0.50,10.77.0.60,255.255.255.0,1h --dhcp-option=3,10.77.0.1 \
-             --dhcp-option=6,10.77.0.1 --dhcp-option=15,example.org --dhcp-leasefile={} --pid-file= --user=root",
-            leases.display()
-        ))
-        .await;
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.search.abort();
     }
 }
 
-async fn sh(line: &str) -> String {
-    Tool::new("sh").args(["-c", line]).run().await.unwrap()
-}
-
-fn search(folder: &Path) -> (Search, watch::Receiver<State>) {
-    let (state, seen) = watch::channel(State::Searching("its turn".into()));
-    (Search { kind: "veth", resolver: folder.join("resolv.conf"), state }, seen)
-}
-
-/// Waits until the search says something, and searches meanwhile.
-async fn until(
-    search: &Search,
-    seen: &mut watch::Receiver<State>,
-    holds: impl FnMut(&State) -> bool,
-) -> State {
-    let seen = async { seen.wait_for(holds).await.unwrap().clone() };
-    tokio::select! {
-        state = tokio::time::timeout(PATIENCE, seen) => state.expect("it happens in time"),
-        () = search.for_ever() => unreachable!("it searches for ever"),
+impl Node {
+    /// One that searches as a machine does, but waits no longer than tests can.
+    async fn new(folder: &Path) -> Self {
+        Self::with(folder, |_| {}).await
     }
-}
 
-#[test]
-fn what_is_missing_is_said() {
-    in_new_network(|| async {
-        let folder = tempfile::tempdir().unwrap();
-        let (search, _seen) = search(folder.path());
-        let error = search.attempt().await.unwrap_err();
-        assert!(matches!(error, NetworkError::NoNic), "{error}");
-        let far = Far::new().await;
-        far.cable("eth0").await;
-        let error = search.attempt().await.unwrap_err();
-        assert!(matches!(&error, NetworkError::NoCarrier(nics) if nics == "eth0"), "{error}");
-    });
-}
+    async fn with(folder: &Path, change: impl FnOnce(&mut Setup)) -> Self {
+        super::loopback().await.unwrap();
+        let mut setup = Setup {
+            plan: folder.join("net.toml"),
+            kept: folder.join("kept.toml"),
+            files: Files { resolver: folder.join("resolv.conf"), addresses: folder.join("addresses") },
+            nics: Nics { kind: "veth", patience: Duration::from_secs(2) },
+            times: Times { lease: Duration::from_secs(5), cable: Duration::from_secs(3) },
+            ..Setup::default()
+        };
+        change(&mut setup);
+        let (state, seen) =
+            watch::channel(State::Searching { why: "its turn".into(), addresses: Vec::new() });
+        let mut search = Search::new(setup, state);
+        Self { search: tokio::spawn(async move { search.for_ever().await }), seen }
+    }
 
-#[test]
-fn the_one_nic_of_three_that_is_plugged_in_becomes_the_network() {
-    in_new_network(|| async {
-        let folder = tempfile::tempdir().unwrap();
-        let (search, mut seen) = search(folder.path());
-        let mut far = Far::new().await;
-        for nic in ["eth0", "eth1", "eth2"] {
-            far.cable(nic).await;
+    /// Ends it, as a manager is killed: nothing is taken back.
+    async fn kill(mut self) {
+        self.search.abort();
+        assert!((&mut self.search).await.unwrap_err().is_cancelled());
+    }
+
+    /// Waits until the search says something.
+    #[track_caller]
+    fn until(&mut self, holds: impl Fn(&State) -> bool) -> impl Future<Output = State> {
+        let caller = std::panic::Location::caller();
+        async move {
+            let mut said = Vec::new();
+            let seen = async {
+                loop {
+                    let state = self.seen.borrow_and_update().clone();
+                    said.push(state.clone());
+                    if holds(&state) {
+                        return state;
+                    }
+                    self.seen.changed().await.unwrap();
+                }
+            };
+            let found = tokio::time::timeout(PATIENCE, seen).await;
+            found.unwrap_or_else(|_| panic!("{caller}: it does not happen in time; it said {said:#?}"))
         }
-        far.plug("eth1").await;
-        far.serve("eth1").await;
-        let state = until(&search, &mut seen, |state| matches!(state, State::Up(_))).await;
-        let State::Up(up) = state else { unreachable!("that was waited for") };
-        assert_eq!((up.link.as_str(), up.address.prefix), ("eth1", 24));
-        assert_eq!(up.gateway, Some(IpAddr::from([10, 77, 0, 1])));
-        assert!(sh("ip -4 addr show eth1").await.contains(&up.address.to_string()));
-        assert!(sh("ip route").await.contains("default via 10.77.0.1 dev eth1"));
-        let resolver = std::fs::read_to_string(folder.path().join("resolv.conf")).unwrap();
-        assert_eq!(resolver, "search example.org\nnameserver 10.77.0.1\n");
-        assert_eq!(sh("ip -4 addr show eth0; ip -4 addr show eth2").await, "");
-        // A manager that was started anew finds all that there, and takes it for its own.
-        let (again, mut seen) = self::search(folder.path());
-        until(&again, &mut seen, |state| matches!(state, State::Up(_))).await;
-        assert_eq!(sh("ip -4 addr show eth1").await.matches("inet ").count(), 1);
-    });
-}
+    }
 
-#[test]
-fn a_server_and_a_cable_that_come_late_are_found() {
-    in_new_network(|| async {
-        let folder = tempfile::tempdir().unwrap();
-        let (search, mut seen) = search(folder.path());
-        let mut far = Far::new().await;
-        far.cable("eth0").await;
-        let says = |word: &'static str| move |state: &State| matches!(state, State::Searching(why) if why.contains(word));
-        until(&search, &mut seen, says("no carrier on eth0")).await;
-        far.plug("eth0").await;
-        until(&search, &mut seen, says("eth0: no lease")).await;
-        far.serve("eth0").await;
-        until(&search, &mut seen, |state| matches!(state, State::Up(_))).await;
-    });
+    /// Waits for a network.
+    #[track_caller]
+    fn until_up(&mut self) -> impl Future<Output = Up> {
+        let up = self.until(|state| matches!(state, State::Up(_)));
+        async move {
+            match up.await {
+                State::Up(up) => up,
+                State::Searching { .. } => unreachable!("that was waited for"),
+            }
+        }
+    }
+
+    /// Waits until it says what it waits for.
+    #[track_caller]
+    fn until_it_waits_for(&mut self, words: &str) -> impl Future<Output = State> {
+        self.until(move |state| matches!(state, State::Searching { why, .. } if why.contains(words)))
+    }
+
+    fn plan(folder: &Path, text: &str) {
+        std::fs::write(folder.join("net.toml"), text).unwrap();
+    }
 }

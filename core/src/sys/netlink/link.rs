@@ -1,12 +1,15 @@
 //! Links: listing, changing, bridges.
 
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt};
 use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, State};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::packet_core::NetlinkPayload;
-use rtnetlink::{LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, MulticastGroup};
+use rtnetlink::{
+    LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVlan, LinkVxlan, MulticastGroup,
+};
 use rustix::io::Errno;
 
 use super::{AT_ONCE, Error, Netlink, answer};
@@ -28,6 +31,8 @@ pub struct Link {
     pub mtu: u32,
     /// Something is plugged in.
     pub carrier: bool,
+    /// How often something was plugged in.
+    pub plugged: u32,
     /// State in the sense of RFC 2863.
     pub operstate: String,
     flags: LinkFlags,
@@ -43,6 +48,7 @@ impl Link {
             controller: None,
             mtu: 0,
             carrier: false,
+            plugged: 0,
             operstate: "unknown".to_owned(),
             flags: message.header.flags,
         };
@@ -53,6 +59,7 @@ impl Link {
                 LinkAttribute::Controller(index) => link.controller = Some(index),
                 LinkAttribute::Mtu(mtu) => link.mtu = mtu,
                 LinkAttribute::Carrier(carrier) => link.carrier = carrier == 1,
+                LinkAttribute::CarrierUpCount(count) => link.plugged = count,
                 LinkAttribute::OperState(state) => link.operstate = state_name(state).to_owned(),
                 LinkAttribute::LinkInfo(infos) => {
                     let kind = infos.iter().find_map(|info| match info {
@@ -109,6 +116,21 @@ fn state_name(state: State) -> &'static str {
         State::Up => "up",
         _ => "unknown",
     }
+}
+
+/// A VXLAN to be made.
+#[derive(Clone, Copy, Debug)]
+pub struct Vxlan<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Its number.
+    pub id: u32,
+    /// The link its packets leave by.
+    pub on: Option<&'a Link>,
+    /// The other end, or the group in which all ends are.
+    pub remote: Ipv4Addr,
+    /// The UDP port.
+    pub port: u16,
 }
 
 /// A change of a link.
@@ -182,6 +204,26 @@ impl Netlink {
         }
         answer(format!("make the bridge {name}"), self.handle.link().add(message.build()).execute()).await?;
         self.link(name).await
+    }
+
+    /// Makes a VLAN on a link.
+    pub async fn add_vlan(&self, name: &str, on: &Link, id: u16) -> Result<(), Error> {
+        let message = LinkVlan::new(name, on.index, id);
+        answer(format!("make the vlan {name}"), self.handle.link().add(message.build()).execute()).await
+    }
+
+    /// Makes a VXLAN, whose packets leave by a link or as the routes say.
+    pub async fn add_vxlan(&self, vxlan: &Vxlan<'_>) -> Result<(), Error> {
+        let mut message = LinkVxlan::new(vxlan.name, vxlan.id).port(vxlan.port);
+        message = match vxlan.remote {
+            group if group.is_multicast() => message.group(group),
+            remote => message.remote(remote),
+        };
+        if let Some(on) = vxlan.on {
+            message = message.dev(on.index);
+        }
+        let what = format!("make the vxlan {}", vxlan.name);
+        answer(what, self.handle.link().add(message.build()).execute()).await
     }
 
     /// Waits for a link to go, as one does with the network namespace of its other end. False when it is still there.

@@ -43,34 +43,54 @@ impl Netlink {
         destination: Option<Cidr>,
         gateway: Option<IpAddr>,
     ) -> Result<(), Error> {
-        let to = destination.map_or_else(|| "default".to_owned(), |d| d.to_string());
-        let what = format!("add the route to {to} by {}", link.name);
-        let ipv6 = destination.map(|d| d.address).or(gateway).is_some_and(|address| address.is_ipv6());
-        let mut message = RouteMessage::default();
-        message.header.address_family = if ipv6 { AddressFamily::Inet6 } else { AddressFamily::Inet };
-        message.header.table = RouteHeader::RT_TABLE_MAIN;
-        message.header.protocol = RouteProtocol::Static;
-        message.header.kind = RouteType::Unicast;
-        // IPv6 knows no scopes of routes.
-        message.header.scope =
-            if gateway.is_some() || ipv6 { RouteScope::Universe } else { RouteScope::Link };
-        message.attributes.push(RouteAttribute::Oif(link.index));
-        if let Some(cidr) = destination {
-            message.header.destination_prefix_length = cidr.prefix;
-            message.attributes.push(RouteAttribute::Destination(cidr.network().into()));
-        }
-        if let Some(gateway) = gateway {
-            message.attributes.push(RouteAttribute::Gateway(gateway.into()));
-        }
+        let what = format!("add the route to {} by {}", shown(destination), link.name);
+        let message = leads(link, destination, gateway);
         answer(what, self.handle.route().add(message).execute()).await
+    }
+
+    /// Adds a route by a router, in the place of another one that is as dear. The kernel takes the one with the least metric.
+    pub async fn set_route(
+        &self,
+        link: &Link,
+        destination: Option<Cidr>,
+        gateway: IpAddr,
+        metric: u32,
+    ) -> Result<(), Error> {
+        let what = format!("set the route to {} by {}", shown(destination), link.name);
+        let mut message = leads(link, destination, Some(gateway));
+        message.attributes.push(RouteAttribute::Priority(metric));
+        answer(what, self.handle.route().add(message).replace().execute()).await
     }
 
     /// Removes a route that was listed.
     pub async fn delete_route(&self, route: &Route) -> Result<(), Error> {
-        let to = route.destination.map_or_else(|| "default".to_owned(), |d| d.to_string());
         let request = self.handle.route().del(route.message.clone());
-        answer(format!("remove the route to {to}"), request.execute()).await
+        answer(format!("remove the route to {}", shown(route.destination)), request.execute()).await
     }
+}
+
+fn shown(destination: Option<Cidr>) -> String {
+    destination.map_or_else(|| "default".to_owned(), |destination| destination.to_string())
+}
+
+fn leads(link: &Link, destination: Option<Cidr>, gateway: Option<IpAddr>) -> RouteMessage {
+    let ipv6 = destination.map(|d| d.address).or(gateway).is_some_and(|address| address.is_ipv6());
+    let mut message = RouteMessage::default();
+    message.header.address_family = if ipv6 { AddressFamily::Inet6 } else { AddressFamily::Inet };
+    message.header.table = RouteHeader::RT_TABLE_MAIN;
+    message.header.protocol = RouteProtocol::Static;
+    message.header.kind = RouteType::Unicast;
+    // IPv6 knows no scopes of routes.
+    message.header.scope = if gateway.is_some() || ipv6 { RouteScope::Universe } else { RouteScope::Link };
+    message.attributes.push(RouteAttribute::Oif(link.index));
+    if let Some(cidr) = destination {
+        message.header.destination_prefix_length = cidr.prefix;
+        message.attributes.push(RouteAttribute::Destination(cidr.network().into()));
+    }
+    if let Some(gateway) = gateway {
+        message.attributes.push(RouteAttribute::Gateway(gateway.into()));
+    }
+    message
 }
 
 fn route(message: RouteMessage) -> Option<Route> {

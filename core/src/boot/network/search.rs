@@ -1,0 +1,424 @@
+//! The search for a network: does what the machine says, one step after the other, and tells what it waits for.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::edge::{Edge, Files, wanted};
+use super::keeper::{self, Note, Said, Times};
+use super::last_resort::{self, CONTROLLER, Claim};
+use super::machine::{Action, Candidate, Event, Machine, Way, Where};
+use super::nics::Nics;
+use super::plan::{Address, Endpoint, Plan};
+use super::{NetworkError, State, Up, reach};
+use crate::sys::netlink::{self, Link, Netlink};
+
+/// Notes of keepers that wait to be read; a keeper that has more to say waits.
+const NOTES: usize = 16;
+/// A pause is never shorter: links that change all the time would end each.
+const SHORTEST: Duration = Duration::from_secs(1);
+/// How often the controller of last resort is looked for, once it was found, and how often in vain before it is given up.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
+const MISSES: u32 = 3;
+/// Where the controller of last resort listens when none is configured.
+const LAST_RESORT_PORT: u16 = 443;
+
+/// Where things are, and how long they may take.
+pub struct Setup {
+    /// `net.toml`.
+    pub plan: PathBuf,
+    /// The last one that made sense.
+    pub kept: PathBuf,
+    /// What is written.
+    pub files: Files,
+    /// Where the node gets its bootstrap file from.
+    pub bootstrap: Option<Endpoint>,
+    /// What NICs are.
+    pub nics: Nics,
+    /// How long leases and cables may take.
+    pub times: Times,
+    /// Where numbers of last resort come from.
+    pub number: Box<dyn FnMut() -> u8 + Send + Sync>,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            plan: PathBuf::new(),
+            kept: PathBuf::new(),
+            files: Files { resolver: PathBuf::new(), addresses: PathBuf::new() },
+            bootstrap: None,
+            nics: Nics { kind: "", patience: Duration::from_secs(5) },
+            times: Times { lease: Duration::from_secs(10), cable: Duration::from_secs(10) },
+            number: Box::new(last_resort::random_number),
+        }
+    }
+}
+
+/// A search for a network.
+pub struct Search {
+    setup: Setup,
+    state: watch::Sender<State>,
+    edge: Edge,
+    notes: mpsc::Receiver<Note>,
+    plan: Plan,
+    /// What is wrong with the plan, or with what it wants.
+    trouble: Option<String>,
+    /// Why this search has found nothing yet.
+    reasons: Vec<String>,
+    controller: Option<String>,
+    /// There is a network, whatever is looked at again.
+    holds: bool,
+}
+
+impl Search {
+    /// One that has not begun.
+    pub fn new(setup: Setup, state: watch::Sender<State>) -> Self {
+        let (sender, notes) = mpsc::channel(NOTES);
+        let edge = Edge::new(setup.files.clone(), setup.times, sender);
+        let (plan, trouble, reasons, controller) = (Plan::default(), None, Vec::new(), None);
+        Self { setup, state, edge, notes, plan, trouble, reasons, controller, holds: false }
+    }
+
+    /// Searches, keeps what it found until it is lost, and searches again.
+    pub async fn for_ever(&mut self) {
+        let mut machine = Machine::new();
+        loop {
+            let event = self.perform(machine.action().clone()).await;
+            machine.next(event);
+        }
+    }
+
+    async fn perform(&mut self, action: Action) -> Event {
+        let done = match &action {
+            Action::Configure => {
+                self.reasons.clear();
+                match self.configure().await {
+                    Ok(event) => return event,
+                    Err(e) => Err(e.to_string()),
+                }
+            }
+            Action::Check(place) => self.check(*place).await,
+            Action::Try(Way::Dhcp, nic) => self.lease(nic).await.map_err(|e| format!("{nic}: {e}")),
+            Action::Try(Way::LastResort, nic) => self.claim(nic).await.map_err(|e| format!("{nic}: {e}")),
+            Action::Restore(nic) => self.restore(nic).await.map_err(|e| format!("{nic}: {e}")),
+            Action::Rest(pause) => {
+                self.rest(*pause).await;
+                Ok(())
+            }
+            Action::Hold(held) => {
+                self.holds = true;
+                let lasted = self.hold(held.as_ref()).await;
+                self.holds = false;
+                return Event::Lost(lasted);
+            }
+        };
+        match done {
+            Ok(()) => Event::Succeeded,
+            Err(why) => {
+                tracing::info!("{action:?}: {why}");
+                self.reasons.push(why);
+                Event::Failed
+            }
+        }
+    }
+
+    /// Sets all links up as configured.
+    async fn configure(&mut self) -> Result<Event, NetworkError> {
+        self.waits("its links");
+        let mut trouble: Vec<String> = self.read_plan().into_iter().collect();
+        trouble.extend(self.edge.make(&self.plan).await);
+        let plugged = self.setup.nics.plugged().await;
+        let plugged = plugged.inspect_err(|e| self.reasons.push(e.to_string())).unwrap_or_default();
+        let fronts = self.setup.nics.fronts(&self.plan, &plugged).await?;
+        let links = Netlink::open().await?.links().await?;
+        self.edge.forget_all_but(&links).await;
+        let mut asked = Vec::new();
+        for link in &links {
+            match self.edge.configure(&self.plan, link).await {
+                Ok(keeper) => asked.extend(keeper.map(|keeper| (keeper, link.name.clone()))),
+                Err(e) => trouble.push(e.to_string()),
+            }
+        }
+        self.trouble = Some(trouble.join("; ")).filter(|text| !text.is_empty());
+        asked.retain(|(_, name)| links.iter().any(|link| link.name == *name && link.carrier));
+        self.wait_for_leases(asked).await;
+        self.resolve();
+        let candidates = fronts.iter().map(|link| Candidate {
+            nic: link.name.clone(),
+            was_asked: wanted(&self.plan, link).is_some_and(|(_, w)| w.address == Some(Address::Dhcp)),
+        });
+        Ok(Event::Configured { candidates: candidates.collect(), addressed: !self.edge.set().is_empty() })
+    }
+
+    /// Reads the plan. One that makes no sense changes nothing: the last one that did is kept, also beyond the end of this
+    /// process.
+    fn read_plan(&mut self) -> Option<String> {
+        match Plan::load(&self.setup.plan) {
+            Ok(Some((plan, text))) => {
+                self.plan = plan;
+                let new = self.setup.kept.with_extension("new");
+                let kept = fs::write(&new, text).and_then(|()| fs::rename(&new, &self.setup.kept));
+                kept.err().map(|e| format!("cannot keep net.toml in {}: {e}", self.setup.kept.display()))
+            }
+            Ok(None) => {
+                self.plan = Plan::default();
+                None
+            }
+            Err(e) => {
+                // It made sense when it was kept.
+                if let Ok(Some((plan, _))) = Plan::load(&self.setup.kept) {
+                    self.plan = plan;
+                }
+                Some(format!("{e} (the last one that made sense holds)"))
+            }
+        }
+    }
+
+    /// Waits until servers have answered, one way or the other.
+    async fn wait_for_leases(&mut self, mut asked: Vec<(u64, String)>) {
+        let deadline = Instant::now() + self.setup.times.lease + SHORTEST;
+        while !asked.is_empty() {
+            let names: Vec<&str> = asked.iter().map(|(_, name)| name.as_str()).collect();
+            self.waits(&format!("a lease on {}", names.join(", ")));
+            let Ok(Some(note)) = timeout_at(deadline, self.notes.recv()).await else { return };
+            let keeper = note.keeper;
+            self.take_note(note).await;
+            asked.retain(|(other, _)| *other != keeper);
+        }
+    }
+
+    /// Looks for a controller, or without any for a route to everywhere and the bootstrap file's server.
+    async fn check(&mut self, place: Where) -> Result<(), String> {
+        self.resolve();
+        self.controller = None;
+        let endpoints = match place {
+            Where::Configured => self.plan.controllers.clone(),
+            Where::LastResort => self.controllers_of_last_resort(),
+        };
+        if !endpoints.is_empty() {
+            let names: Vec<String> = endpoints.iter().map(Endpoint::to_string).collect();
+            self.waits(&format!("a controller: {}", names.join(", ")));
+            let found = reach::any(&endpoints).await.map_err(|why| format!("no controller: {why}"))?;
+            self.controller = Some(found.to_string());
+            return Ok(());
+        }
+        self.waits("a route to everywhere");
+        let leads_out = async {
+            let netlink = Netlink::open().await?;
+            let (routes, links) = (netlink.routes().await?, netlink.links().await?);
+            let works = |index| links.iter().any(|link: &Link| link.index == index && link.carrier);
+            Ok(routes.iter().any(|route| route.destination.is_none() && works(route.link)))
+        };
+        let leads_out: Result<bool, netlink::Error> = leads_out.await;
+        if !leads_out.map_err(|e| e.to_string())? {
+            return Err("no default route".into());
+        }
+        match &self.setup.bootstrap {
+            Some(bootstrap) => {
+                self.waits(&format!("the server of the bootstrap file, {bootstrap}"));
+                let found = reach::any(std::slice::from_ref(bootstrap)).await;
+                found.map(drop).map_err(|why| format!("no bootstrap file: {why}"))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// The controllers' schemes and ports, at the one address.
+    fn controllers_of_last_resort(&self) -> Vec<Endpoint> {
+        let mut known: Vec<(String, u16)> =
+            self.plan.controllers.iter().map(|c| (c.url().scheme().to_owned(), c.port())).collect();
+        known.sort();
+        known.dedup();
+        if known.is_empty() {
+            known.push(("https".into(), LAST_RESORT_PORT));
+        }
+        known.iter().map(|(scheme, port)| at_last_resort(scheme, *port)).collect()
+    }
+
+    /// Gives a NIC a lease.
+    async fn lease(&mut self, nic: &str) -> Result<(), String> {
+        let link = self.link(nic).await?;
+        let keeper = self.edge.try_lease(&link).await.map_err(|e| e.to_string())?;
+        self.waits(&format!("a lease on {nic}"));
+        let deadline = Instant::now() + 2 * self.setup.times.lease;
+        loop {
+            let note = match timeout_at(deadline, self.notes.recv()).await {
+                Ok(Some(note)) => note,
+                Ok(None) | Err(_) => return Err("no lease".into()),
+            };
+            match note.said {
+                Said::Over(why) if note.keeper == keeper => return Err(why),
+                Said::Leased(setting) if note.keeper == keeper => {
+                    return self.edge.leased(keeper, setting).await.map(drop).map_err(|e| e.to_string());
+                }
+                Said::Over(_) | Said::Leased(_) => self.take_note(note).await,
+            }
+        }
+    }
+
+    /// Gives a NIC an address of last resort.
+    async fn claim(&mut self, nic: &str) -> Result<(), String> {
+        let link = self.link(nic).await?;
+        self.edge.clear(nic).await.map_err(|e| e.to_string())?;
+        self.waits(&format!("an address of last resort on {nic} that nobody else has"));
+        let claim = Claim::new(&link, &mut self.setup.number).await.map_err(|e| e.to_string())?;
+        self.edge.try_claim(&link, claim).await.map_err(|e| e.to_string())
+    }
+
+    /// Puts a NIC back as configured.
+    async fn restore(&mut self, nic: &str) -> Result<(), String> {
+        self.edge.clear(nic).await.map_err(|e| e.to_string())?;
+        let link = self.link(nic).await?;
+        self.edge.configure(&self.plan, &link).await.map(drop).map_err(|e| e.to_string())
+    }
+
+    /// Waits a while, or until a link changes or a server gives a lease.
+    async fn rest(&mut self, pause: Duration) {
+        self.resolve();
+        self.reasons.dedup();
+        let why = if self.reasons.is_empty() {
+            "a network: the last one is lost".into()
+        } else {
+            self.reasons.join("; ")
+        };
+        self.waits(&format!("{why}; again in {} s", pause.as_secs()));
+        let until = Instant::now() + pause;
+        // From now on. Where links cannot be watched, the pause alone decides.
+        let changes = netlink::Changes::open();
+        let change = async {
+            match changes {
+                Ok(mut changes) => changes.next().await,
+                Err(_) => std::future::pending().await,
+            }
+        };
+        sleep(SHORTEST.min(pause)).await;
+        let mut change = std::pin::pin!(timeout_at(until, change));
+        loop {
+            tokio::select! {
+                _ = &mut change => return,
+                Some(note) = self.notes.recv() => {
+                    let leased = matches!(note.said, Said::Leased(_));
+                    self.take_note(note).await;
+                    if leased {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Keeps the network until it is lost, and returns how long it lasted.
+    async fn hold(&mut self, tried: Option<&(Way, String)>) -> Duration {
+        let began = Instant::now();
+        self.edge.tidy().await;
+        self.reasons.clear();
+        self.is_up();
+        let is_last_resort = matches!(tried, Some((Way::LastResort, _)));
+        let mut misses = 0;
+        let times = self.setup.times;
+        let mut cables: FuturesUnordered<_> =
+            self.edge.unwatched().into_iter().map(|link| keeper::pulled(link, times)).collect();
+        loop {
+            let why = tokio::select! {
+                Some(note) = self.notes.recv() => {
+                    let name = self.edge.name_of(note.keeper);
+                    let is_tried = tried.is_some_and(|(_, nic)| Some(nic) == name.as_ref());
+                    let why = match &note.said {
+                        Said::Over(why) => Some((is_tried, why.clone())),
+                        // Whether it leads to the same network is not known.
+                        Said::Leased(_) => Some((false, "a new lease".into())),
+                    };
+                    self.take_note(note).await;
+                    name.zip(why).map(|(name, (decides, why))| (decides, format!("{name}: {why}")))
+                }
+                Some(link) = cables.next() => {
+                    let why = (false, format!("{}: no carrier", link.name));
+                    cables.push(keeper::pulled(link, times));
+                    Some(why)
+                }
+                () = sleep(LOOK_AGAIN), if is_last_resort => {
+                    let found = reach::any(&self.controllers_of_last_resort()).await;
+                    misses = if found.is_ok() { 0 } else { misses + 1 };
+                    (misses >= MISSES).then(|| (true, format!("the controller at {CONTROLLER} is gone")))
+                }
+            };
+            if let Some((decides, why)) = why {
+                tracing::warn!("{why}");
+                // What is left may do as well.
+                if decides || self.check(Where::Configured).await.is_err() {
+                    self.reasons.push(why);
+                    return began.elapsed();
+                }
+            }
+            self.is_up();
+        }
+    }
+
+    /// What a keeper says becomes so.
+    async fn take_note(&mut self, note: Note) {
+        match note.said {
+            Said::Leased(setting) => {
+                if let Err(e) = self.edge.leased(note.keeper, setting).await {
+                    self.trouble = Some(e.to_string());
+                }
+            }
+            Said::Over(why) => {
+                if let Some(name) = self.edge.over(note.keeper).await {
+                    tracing::info!("{name}: {why}");
+                    self.reasons.push(format!("{name}: {why}"));
+                }
+            }
+        }
+        self.resolve();
+    }
+
+    async fn link(&self, name: &str) -> Result<Link, String> {
+        let found = async { Netlink::open().await?.link(name).await };
+        found.await.map_err(|e| e.to_string())
+    }
+
+    fn resolve(&mut self) {
+        if let Err(e) = self.edge.resolve_by(&self.plan) {
+            self.trouble = Some(e.to_string());
+        }
+    }
+
+    fn waits(&self, what: &str) {
+        if self.holds {
+            return;
+        }
+        let why = match &self.trouble {
+            Some(trouble) => format!("{what}; {trouble}"),
+            None => what.to_owned(),
+        };
+        let addresses = self.edge.set().into_iter().map(|(_, setting)| setting.address.address).collect();
+        self.tell(State::Searching { why, addresses });
+    }
+
+    fn tell(&self, state: State) {
+        self.state.send_if_modified(|told| {
+            let before = std::mem::replace(told, state);
+            before != *told
+        });
+    }
+
+    fn is_up(&self) {
+        let set = self.edge.set();
+        self.tell(State::Up(Up {
+            links: set.iter().map(|(link, setting)| (link.name.clone(), setting.address)).collect(),
+            gateway: set.first().and_then(|(_, setting)| setting.gateway()),
+            controller: self.controller.clone(),
+            trouble: self.trouble.clone(),
+        }));
+    }
+}
+
+fn at_last_resort(scheme: &str, port: u16) -> Endpoint {
+    format!("{scheme}://{CONTROLLER}:{port}").parse().expect("scheme and port are those of a URL")
+}
