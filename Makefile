@@ -75,7 +75,7 @@ bench: setup ## Compare with nydus, EROFS, squashfs, tar, ext4 (root); ARGS=--qu
 	$(call step,build,3000,cargo build --release --locked -p flist-tools -p benchmarks)
 	$(call step,IPFS nodes,2200,.ci/setup ipfs)
 	$(call step,build the rival,3000,cargo build --release --locked --manifest-path benches/peers/Cargo.toml --target-dir target/peers)
-	$(call step,a node,3000,cargo bench --locked -p core0 --bench node --bench network)
+	$(call step,a node,3000,cargo bench --locked -p core0 --bench node --bench network --bench containers)
 	@G8_NYDUS_PEER=$(CURDIR)/target/peers/release/nydus-peer target/release/compare $(ARGS)
 
 soak: setup ## Mounts, readers and failures of every kind at once for ten minutes (root); ARGS="--minutes N --seed N"

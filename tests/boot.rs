@@ -14,7 +14,7 @@ use serde_json::json;
 type Check = (&'static str, fn(&Guest));
 
 /// In order: the last ones end what others need.
-const CHECKS: [Check; 12] = [
+const CHECKS: [Check; 13] = [
     ("the console shows each stage and the address", the_console),
     ("redis is closed without its password", redis_is_closed),
     ("the client g8core 1.0.0 drives it, unmodified", the_old_client),
@@ -27,6 +27,7 @@ const CHECKS: [Check; 12] = [
     ("btrfs on the disk", btrfs),
     ("no module of the image is refused", no_trouble),
     ("a killed manager comes back, redis with it, and a vlan as planned", a_killed_manager),
+    ("what is written at last is on a disk that stays mounted", a_mounted_disk),
 ];
 
 #[test]
@@ -47,6 +48,7 @@ fn a_machine_boots_from_the_image_and_does_what_a_node_does() {
     }
     assert!(failed.is_empty(), "{failed:#?}\n{}", guest.said());
     guest.power_off();
+    the_disk_is_whole(&place);
 }
 
 fn the_console(guest: &Guest) {
@@ -167,6 +169,22 @@ fn btrfs(guest: &Guest) {
     guest.call("btrfs.subvol_create", json!({"path": "/var/disk/sub"}));
     guest.bash("echo text > /var/disk/sub/file; sync; grep -q '/var/disk btrfs' /proc/mounts");
     guest.call("disk.umount", json!({"source": "/var/disk"}));
+}
+
+/// Nobody syncs it: that is for the way down.
+fn a_mounted_disk(guest: &Guest) {
+    guest.call("disk.mount", json!({"source": "/dev/vda", "target": "/var/disk"}));
+    guest.bash("echo late > /var/disk/late; ln -s late /var/disk/link");
+}
+
+/// The way down left nothing behind in memory: the image has the last that was written, and no fault.
+fn the_disk_is_whole(place: &Place) {
+    let disk = place.join("disk");
+    process::tool("btrfs", ["check".into(), "--readonly".into(), disk.clone().into()]);
+    let restored = place.dir("restored");
+    process::tool("btrfs", ["restore".into(), "--symlinks".into(), disk.into(), restored.clone().into()]);
+    assert_eq!(std::fs::read_to_string(restored.join("late")).ok().as_deref(), Some("late\n"));
+    assert_eq!(std::fs::read_link(restored.join("link")).ok().as_deref(), Some(Path::new("late")));
 }
 
 fn no_trouble(guest: &Guest) {

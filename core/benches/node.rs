@@ -1,7 +1,9 @@
 //! A node beside what it is built on, in one run: redis alone, a plain BLPOP loop as the predecessor had, and core0.
 //!
-//! `cargo bench -p core0`, as root. Every client sends a command and waits for its result, in one pipeline.
+//! `cargo bench -p core0 --bench node`, as root. Every client sends a command and waits for its result, in one pipeline. What was
+//! measured is printed with what it should be, and kept in `benches/results/`, by date.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -19,6 +21,28 @@ const SPAN: Duration = Duration::from_secs(4);
 const ROUNDS: usize = 3;
 /// Short processes.
 const PROCESSES: usize = 3000;
+
+/// Names of what is measured: many clients, how long one of them waits, one client, how long that waits.
+const REDIS: [&str; 4] = [
+    "redis, one LPUSH, 50 clients, a second",
+    "redis, one LPUSH, 50 clients, p50, us",
+    "redis, one LPUSH, 1 client, a second",
+    "redis, one LPUSH, 1 client, p50, us",
+];
+const PLAIN: [&str; 4] = [
+    "plain BLPOP loop, ping, 50 clients, a second",
+    "plain BLPOP loop, ping, 50 clients, p50, us",
+    "plain BLPOP loop, ping, 1 client, a second",
+    "plain BLPOP loop, ping, 1 client, p50, us",
+];
+const PING: [&str; 4] = [
+    "core0, core.ping, 50 clients, a second",
+    "core0, core.ping, 50 clients, p50, us",
+    "core0, core.ping, 1 client, a second",
+    "core0, core.ping, 1 client, p50, us",
+];
+const PROCESSES_A_SECOND: &str = "core0, short processes, a second";
+const IDLE: &str = "manager idle, resident, KiB";
 
 struct Node {
     manager: Child,
@@ -171,37 +195,122 @@ fn alone() -> f64 {
     (PROCESSES / 4) as f64 / began.elapsed().as_secs_f64()
 }
 
-fn resident(pid: u32) -> String {
+/// KiB in memory.
+fn resident(pid: u32) -> f64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or("unknown").trim().into()
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
+    line.split_whitespace().next().and_then(|kib| kib.parse().ok()).expect("a process has memory")
+}
+
+/// All that was measured, by what it is: one value a round.
+#[derive(Default)]
+struct Measured(BTreeMap<&'static str, Vec<f64>>);
+
+impl Measured {
+    fn add(&mut self, what: &'static str, value: f64) {
+        self.0.entry(what).or_default().push(value);
+    }
+
+    /// Of many clients and of one.
+    fn add_both(&mut self, [many, many_p50, one, one_p50]: [&'static str; 4], rows: [(f64, Duration); 2]) {
+        let us = |time: Duration| time.as_secs_f64() * 1e6;
+        let [(rate, p50), (rate_of_one, p50_of_one)] = rows;
+        for (what, value) in
+            [(many, rate), (many_p50, us(p50)), (one, rate_of_one), (one_p50, us(p50_of_one))]
+        {
+            self.add(what, value);
+        }
+    }
+
+    /// The median of the rounds.
+    fn median(&self, what: &str) -> f64 {
+        let mut values = self.0[what].clone();
+        values.sort_by(f64::total_cmp);
+        values[values.len() / 2]
+    }
+
+    /// The median of what one is to the other in each round: they are neighbours in time.
+    fn ratio(&self, what: &str, of: &str) -> f64 {
+        let mut ratios: Vec<f64> = self.0[what].iter().zip(&self.0[of]).map(|(a, b)| a / b).collect();
+        ratios.sort_by(f64::total_cmp);
+        ratios[ratios.len() / 2]
+    }
+}
+
+/// What is to be reached: a name, at least or at most how much, and how much it is.
+fn figures(measured: &Measured) -> [(&'static str, &'static str, f64, f64); 5] {
+    let ratio = |what, of| measured.ratio(what, of);
+    [
+        ("core.ping, 50 clients, a second", ">=", 15_000.0, measured.median(PING[0])),
+        ("core.ping, 50 clients, x the plain loop", ">=", 2.5, ratio(PING[0], PLAIN[0])),
+        ("core.ping, 1 client, p50, x a push to redis and a pop", "<=", 2.0, ratio(PING[3], REDIS[3]) / 2.0),
+        (
+            "short processes with output, none lost, a second",
+            ">=",
+            1500.0,
+            measured.median(PROCESSES_A_SECOND),
+        ),
+        ("the manager idle, resident, MiB", "<=", 30.0, measured.median(IDLE) / 1024.0),
+    ]
+}
+
+/// Prints what was measured and what of it is as it should be, and keeps both, by date.
+fn tell(measured: &Measured) {
+    println!("\n{:<52} {:>10}  of each round", "", "median");
+    for (what, values) in &measured.0 {
+        let rounds: Vec<String> = values.iter().map(|value| format!("{value:.0}")).collect();
+        println!("{what:<52} {:>10.0}  {}", measured.median(what), rounds.join(" "));
+    }
+    println!("\n{:<56} {:>12} {:>10}  verdict", "figure", "aim", "value");
+    let mut kept = Vec::new();
+    for (what, than, aim, value) in figures(measured) {
+        let met = if than == ">=" { value >= aim } else { value <= aim };
+        let verdict = if met { "met" } else { "missed" };
+        println!("{what:<56} {:>12} {value:>10.2}  {verdict}", format!("{than} {aim}"));
+        kept.push(json!({"what": what, "aim": format!("{than} {aim}"), "value": value, "met": met}));
+    }
+    let text = |program: &str, args: &[&str]| {
+        let output = Command::new(program).args(args).output().expect("it is there");
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    };
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let facts = json!({
+        "commit": text("git", &["-C", &root.display().to_string(), "describe", "--always", "--dirty", "--abbrev=12"]),
+        "kernel": text("uname", &["-r"]),
+        "processors": std::thread::available_parallelism().map_or(0, usize::from),
+        "redis": text("redis-server", &["--version"]),
+        "rounds": ROUNDS,
+        "when": text("date", &["-u", "+%FT%TZ"]),
+    });
+    let document = json!({"facts": facts, "figures": kept, "measured": measured.0});
+    let file =
+        root.join("benches/results").join(format!("{}-node.json", text("date", &["-u", "+%F-%H%M%S"])));
+    std::fs::write(&file, format!("{document:#}\n")).expect("results can be kept");
+    println!("\nkept in {}", file.display());
 }
 
 fn main() {
+    let mut measured = Measured::default();
     let dir = tempfile::tempdir().expect("a folder");
     let node = Node::start(dir.path());
     std::thread::sleep(Duration::from_secs(1));
-    println!("manager idle, resident: {}", resident(node.manager.id()));
+    measured.add(IDLE, resident(node.manager.id()));
     let stop = Arc::new(AtomicBool::new(false));
     let (connection, stopped) = (node.connect(), stop.clone());
     let plain = std::thread::spawn(move || plain_loop(connection, &stopped));
-    println!("{:<28} {:>10} {:>12} {:>10} {:>12}", "", "50 clients", "p50", "1 client", "p50");
     for _ in 0..ROUNDS {
-        let rows: [(&str, [(f64, Duration); 2]); 3] = [
-            ("redis-benchmark, one LPUSH", [redis_alone(&node, 50), redis_alone(&node, 1)]),
-            ("plain BLPOP loop, ping", [clients(&node, "bench:plain", 50), clients(&node, "bench:plain", 1)]),
-            ("core0, core.ping", [clients(&node, "core:default", 50), clients(&node, "core:default", 1)]),
-        ];
-        for (name, [(many, many_p50), (one, one_p50)]) in rows {
-            println!("{name:<28} {many:>8.0}/s {many_p50:>12.1?} {one:>8.0}/s {one_p50:>12.1?}");
-        }
+        measured.add_both(REDIS, [redis_alone(&node, 50), redis_alone(&node, 1)]);
+        measured.add_both(PLAIN, [clients(&node, "bench:plain", 50), clients(&node, "bench:plain", 1)]);
+        measured.add_both(PING, [clients(&node, "core:default", 50), clients(&node, "core:default", 1)]);
     }
     for _ in 0..ROUNDS {
-        println!("fork, exec, wait, one by one: {:.0}/s", alone());
+        measured.add("fork, exec, wait, one by one, a second", alone());
         // Ids are remembered: each round is a node of its own.
         let dir = tempfile::tempdir().expect("a folder");
-        println!("short processes: {:.0}/s", processes(&Node::start(dir.path())));
+        measured.add(PROCESSES_A_SECOND, processes(&Node::start(dir.path())));
     }
-    println!("manager afterwards, resident: {}", resident(node.manager.id()));
+    measured.add("manager afterwards, resident, KiB", resident(node.manager.id()));
     stop.store(true, Ordering::Relaxed);
     plain.join().expect("the plain loop");
+    tell(&measured);
 }

@@ -169,9 +169,13 @@ fn decode<C: DeserializeOwned>(name: &str, mut arguments: Value) -> Result<C, Co
     if !arguments.is_object() {
         return Err(CommandError::bad_request(format!("{name}: the arguments are no object")));
     }
-    // The complaint repeats what it complains about, which may be two megabytes.
-    serde_json::from_value(arguments)
-        .map_err(|e| CommandError::bad_request(format!("{name}: {:.400}", e.to_string())))
+    serde_path_to_error::deserialize(arguments).map_err(|e| {
+        // `.` is all of them: what is missing names itself.
+        let place = Some(e.path().to_string()).filter(|place| place != ".");
+        let place = place.map_or_else(String::new, |place| format!("{place:.100}: "));
+        // The complaint repeats what it complains about, which may be two megabytes.
+        CommandError::bad_request(format!("{name}: {place}{:.400}", e.inner().to_string()))
+    })
 }
 
 /// Runs what waits for disks or for the kernel on a thread for that. A caller that goes away does not end it.
@@ -259,7 +263,11 @@ mod tests {
         for (given, said) in [
             (json!({}), "test: missing field `path`"),
             (json!({"path": null}), "test: missing field `path`"),
-            (json!({"path": 7}), "test: invalid type: integer `7`, expected a string"),
+            (json!({"path": 7}), "test: path: invalid type: integer `7`, expected a string"),
+            (
+                json!({"path": "/x", "settings": {"a": 1}}),
+                "test: settings.a: invalid type: integer `1`, expected a string",
+            ),
             (json!([1]), "test: the arguments are no object"),
         ] {
             let error = decode::<Arguments>("test", given).unwrap_err();

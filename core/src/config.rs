@@ -1,20 +1,27 @@
 //! How a node is set up: `core0.toml`, all of it optional.
+//!
+//! What cannot be is refused while the file is read, so that the error says in which line it stands.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::argument::Network;
+use crate::boot::arguments::is_hash;
 use crate::command::Role;
+use crate::domain::container_net::default_bridge;
 use crate::domain::nft::InputPolicy;
 use crate::sys::netlink::Cidr;
+use crate::wire::is_name;
 
 /// `core0.toml`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Who may use the node beside the administrator, by name.
+    #[serde(deserialize_with = "users")]
     pub users: BTreeMap<String, User>,
     /// Bounds of what callers can make the node do.
     pub limits: Limits,
@@ -34,7 +41,7 @@ pub struct Redis {
     pub port: u16,
     /// SHA-256 of a password of the administrator, in hexadecimal digits. A machine that has it can be reached from its
     /// network. It is not shown.
-    #[serde(skip_serializing)]
+    #[serde(skip_serializing, deserialize_with = "hash")]
     pub password_sha256: Option<String>,
 }
 
@@ -43,6 +50,7 @@ pub struct Redis {
 #[serde(default, deny_unknown_fields)]
 pub struct NetworkConfig {
     /// The node's address on the default bridge, and its network: another one where the node has neighbours in it.
+    #[serde(deserialize_with = "for_containers")]
     pub containers: Network,
 }
 
@@ -76,10 +84,13 @@ pub struct User {
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
     /// Most processes of jobs at once; more wait.
+    #[serde(deserialize_with = "some")]
     pub processes: usize,
     /// Most commands that are accepted and not answered; more are refused with 503.
+    #[serde(deserialize_with = "some")]
     pub accepted: usize,
     /// Most bytes of such commands together; those of administrators may take half as many beyond that.
+    #[serde(deserialize_with = "some")]
     pub accepted_bytes: usize,
 }
 
@@ -122,6 +133,53 @@ impl Config {
     }
 }
 
+/// Names of users: redis has `default` and `core0` already.
+fn users<'de, D: Deserializer<'de>>(source: D) -> Result<BTreeMap<String, User>, D::Error> {
+    #[derive(PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+    #[serde(try_from = "String")]
+    struct Name(String);
+
+    impl TryFrom<String> for Name {
+        type Error = String;
+
+        fn try_from(name: String) -> Result<Self, String> {
+            match is_name(&name) && name != "default" && name != "core0" {
+                true => Ok(Self(name)),
+                false => Err(format!(
+                    "{name:?} cannot be a user: names are letters, digits, '-', '_' and '.', and default and core0 are taken"
+                )),
+            }
+        }
+    }
+
+    let users = BTreeMap::<Name, User>::deserialize(source)?;
+    Ok(users.into_iter().map(|(Name(name), user)| (name, user)).collect())
+}
+
+/// redis knows hashes in small letters alone.
+fn hash<'de, D: Deserializer<'de>>(source: D) -> Result<Option<String>, D::Error> {
+    match Option::<String>::deserialize(source)? {
+        Some(text) if !is_hash(&text) => {
+            Err(D::Error::custom("password_sha256 is no SHA-256: it has 64 hexadecimal digits"))
+        }
+        text => Ok(text.map(|text| text.to_ascii_lowercase())),
+    }
+}
+
+fn for_containers<'de, D: Deserializer<'de>>(source: D) -> Result<Network, D::Error> {
+    let network = Network::deserialize(source)?;
+    default_bridge(network.0).map_err(D::Error::custom)?;
+    Ok(network)
+}
+
+/// A bound of nothing would be a node that does nothing.
+fn some<'de, D: Deserializer<'de>>(source: D) -> Result<usize, D::Error> {
+    match u32::deserialize(source)? {
+        0 => Err(D::Error::custom("a bound is at least 1")),
+        some => Ok(some as usize),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -131,5 +189,11 @@ mod tests {
         assert_eq!(toml::from_str::<Config>("").unwrap(), Config::default());
         let error = toml::from_str::<Config>("[limit]\nprocesses = 3").unwrap_err();
         assert!(error.to_string().contains("limit"), "{error}");
+    }
+
+    #[test]
+    fn the_hash_of_a_password_is_as_redis_reads_it() {
+        let text = format!("[redis]\npassword_sha256 = '{}'", "AB".repeat(32));
+        assert_eq!(toml::from_str::<Config>(&text).unwrap().redis.password_sha256, Some("ab".repeat(32)));
     }
 }

@@ -19,7 +19,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
-use crate::boot::arguments::{Arguments, is_hash};
+use crate::boot::arguments::Arguments;
 use crate::boot::{Boot, Up};
 use crate::config::{self, Config};
 use crate::context::{Caller, Node};
@@ -36,7 +36,6 @@ use crate::redis::Link;
 use crate::redis::server::Server;
 use crate::service::{self, Services};
 use crate::spawner::{Child, Spawner};
-use crate::wire::is_name;
 use keeper::Keeper;
 
 /// How long a stop takes at most.
@@ -48,7 +47,7 @@ const LAST_MOMENT: Duration = Duration::from_millis(300);
 /// How long jobs may take to end after a polite signal, and again after the other one.
 const JOBS_STOP: Duration = Duration::from_millis(900);
 /// How long all containers may take to end, half of it politely, and their images to be unmounted.
-const CONTAINERS_STOP: Duration = Duration::from_millis(800);
+const CONTAINERS_STOP: Duration = Duration::from_millis(1800);
 const IMAGES_STOP: Duration = Duration::from_millis(1500);
 /// How long all services may take to end, whatever their units say: the whole stop is promised within five seconds.
 const SERVICES_STOP: Duration = Duration::from_millis(1500);
@@ -139,8 +138,11 @@ async fn work(
     let began = Instant::now();
     let machine = is_machine();
     let domains = Domains::new(&paths, &config).context("network.containers of the configuration")?;
-    domains.start(&BTreeSet::new()).await;
-    let containers = Containers::new(spawner.clone(), logs.clone(), paths.run().into());
+    // Those that turn out to be only half a container are taken apart, and their networks with them.
+    let alive: BTreeSet<_> = kept_containers.keys().filter_map(|id| id.parse().ok()).collect();
+    domains.start(&alive).await;
+    let containers =
+        Containers::new(spawner.clone(), logs.clone(), domains.networks.clone(), paths.run().into());
     let contained = containers.adopt(kept_containers).await;
     for (name, child) in contained {
         kept_jobs.entry(name).or_insert(child);
@@ -307,23 +309,11 @@ fn own(dir: &Path) -> anyhow::Result<()> {
 
 fn load(paths: &Paths, config: Option<PathBuf>) -> anyhow::Result<Config> {
     let usual = paths.config();
-    let config = match config {
+    Ok(match config {
         Some(path) => Config::load(&path)?,
         None if usual.exists() => Config::load(&usual)?,
         None => Config::default(),
-    };
-    if config.redis.password_sha256.as_ref().is_some_and(|hash| !is_hash(hash)) {
-        bail!("redis.password_sha256 is no SHA-256: it has 64 hexadecimal digits");
-    }
-    for name in config.users.keys() {
-        // redis has users `default` and `core0` already.
-        if !is_name(name) || name == "default" || name == "core0" {
-            bail!(
-                "{name:?} cannot be a user: names are letters, digits, '-', '_' and '.', and default and core0 are taken"
-            );
-        }
-    }
-    Ok(config)
+    })
 }
 
 /// What the spawner kept, by what it is: jobs, services, tests of services, which nobody waits for any more, and containers.

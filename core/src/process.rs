@@ -81,6 +81,10 @@ pub struct Inside {
 
 /// Most arguments and variables of a process, each.
 const COUNT: usize = 4096;
+/// Longest of them: `MAX_ARG_STRLEN` without its NUL (execve(2)). Of a variable, with its name and `=`.
+const LENGTH: usize = (128 << 10) - 1;
+/// Longest path: `PATH_MAX` without its NUL (path_resolution(7)).
+const PATH_LENGTH: usize = 4095;
 
 impl Process {
     /// What is wrong with it, before anything is started.
@@ -94,6 +98,20 @@ impl Process {
         }
         if strings().chain([&self.dir]).any(|s| s.contains('\0')) {
             return Some("an argument, a variable or the folder has a NUL in it".into());
+        }
+        let variables = self.env.iter().map(|(name, value)| name.len() + 1 + value.len());
+        if let Some(length) =
+            self.argv.iter().map(String::len).chain(variables).find(|&length| length > LENGTH)
+        {
+            return Some(format!(
+                "an argument or a variable has {length} bytes, the kernel passes {LENGTH}: use the standard input"
+            ));
+        }
+        if self.dir.len() > PATH_LENGTH {
+            return Some(format!(
+                "the folder has {} bytes, a path has at most {PATH_LENGTH}",
+                self.dir.len()
+            ));
         }
         if self.terminal.is_some_and(|size| !size.is_sound()) {
             return Some(format!("a terminal has 1 to {SIDE} rows and columns"));

@@ -2,17 +2,19 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use redis::{RedisResult, Script};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::log::Record;
 use crate::redis::Link;
 use crate::wire::{STREAM_LENGTH, STREAM_LIFE, State};
 
-/// Records that wait for redis.
+/// Records that wait for redis, and bytes of their texts.
 const WAITING: usize = 8192;
+const WAITING_BYTES: usize = 4 << 20;
 /// Most records of one round trip.
 const BATCH: usize = 256;
 /// Most bytes of text that a stream keeps, about, and those of one entry: what is longer is cut.
@@ -26,6 +28,18 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// How often the ends of streams are offered to a redis that does not take them: for a minute at least.
 const ENDS: usize = 600;
 
+/// Ends streams: for each key its state. Also in a redis that is full, as readers wait for it. A key that somebody made
+/// something else of is ours again.
+const END: &str = r"#!lua flags=allow-oom
+for i, key in ipairs(KEYS) do
+  local reply = redis.pcall('XADD', key, '*', 'end', ARGV[i + 1])
+  if type(reply) == 'table' and reply.err then
+    redis.call('DEL', key)
+    redis.call('XADD', key, '*', 'end', ARGV[i + 1])
+  end
+  redis.call('EXPIRE', key, ARGV[1])
+end";
+
 #[derive(Debug)]
 enum Item {
     Record { stream: Arc<str>, record: Record },
@@ -37,6 +51,8 @@ enum Item {
 #[derive(Clone, Debug)]
 pub struct Publisher {
     items: mpsc::Sender<Item>,
+    /// Of what waits.
+    bytes: Arc<AtomicUsize>,
     dropped: Arc<AtomicU64>,
 }
 
@@ -44,21 +60,26 @@ pub struct Publisher {
 #[derive(Debug)]
 pub struct Outlet {
     items: mpsc::Receiver<Item>,
+    bytes: Arc<AtomicUsize>,
     dropped: Arc<AtomicU64>,
 }
 
 /// Both ends.
 pub fn channel() -> (Publisher, Outlet) {
     let (sender, items) = mpsc::channel(WAITING);
-    let dropped = Arc::new(AtomicU64::new(0));
-    (Publisher { items: sender, dropped: dropped.clone() }, Outlet { items, dropped })
+    let (bytes, dropped): (Arc<AtomicUsize>, Arc<AtomicU64>) = Default::default();
+    let publisher = Publisher { items: sender, bytes: bytes.clone(), dropped: dropped.clone() };
+    (publisher, Outlet { items, bytes, dropped })
 }
 
 impl Publisher {
     /// Adds a record to a stream, unless too many wait.
     pub fn publish(&self, stream: &str, record: &Record) {
         let item = Item::Record { stream: stream.into(), record: record.clone() };
-        if self.items.try_send(item).is_err() {
+        let bytes = item.bytes();
+        let waiting = self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        if waiting + bytes > WAITING_BYTES || self.items.try_send(item).is_err() {
+            self.bytes.fetch_sub(bytes, Ordering::Relaxed);
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -81,15 +102,24 @@ impl Publisher {
 impl Outlet {
     /// Writes until the senders are gone.
     pub async fn run(mut self, mut link: Link) {
+        let end = Script::new(END);
         let mut batch = Vec::with_capacity(BATCH);
         while self.items.recv_many(&mut batch, BATCH).await > 0 {
-            let mut flushed = Vec::new();
-            for item in batch.extract_if(.., |item| matches!(item, Item::Flush { .. })) {
-                flushed.extend(item.done());
+            // Records that were on their way when redis went, or was full, are lost: a stream is not a result.
+            if let Err(e) = write(&mut link, &batch).await {
+                tracing::warn!("live output was lost: {e}");
             }
-            write(&mut link, &mut batch).await;
-            // Who waited may have given up.
-            for done in flushed {
+            let ends: Vec<(Arc<str>, State)> = batch.iter().filter_map(Item::end).collect();
+            for failures in 0..ENDS {
+                let Err(e) = write_ends(&mut link, &end, &ends).await else { break };
+                if failures == 0 {
+                    tracing::warn!("the ends of {} streams wait for redis: {e}", ends.len());
+                }
+                tokio::time::sleep(PAUSE).await;
+            }
+            self.bytes.fetch_sub(batch.iter().map(Item::bytes).sum(), Ordering::Relaxed);
+            for done in batch.drain(..).filter_map(Item::done) {
+                // Who waited may have given up.
                 let _ = done.send(());
             }
             let lost = self.dropped.swap(0, Ordering::Relaxed);
@@ -107,33 +137,38 @@ impl Item {
             Item::Record { .. } | Item::End { .. } => None,
         }
     }
-}
 
-/// Writes a batch, and leaves it empty. Records that were on their way when redis went are lost: a stream is not a result.
-/// Ends are not, as readers wait for them.
-async fn write(link: &mut Link, batch: &mut Vec<Item>) {
-    for failures in 0..ENDS {
-        if batch.is_empty() {
-            return;
+    /// Of its text, which is cut only when it is written.
+    fn bytes(&self) -> usize {
+        match self {
+            Item::Record { record, .. } => record.text.len(),
+            Item::End { .. } | Item::Flush { .. } => 0,
         }
-        let Err(e) = link.query::<()>(&pipeline(batch)).await else {
-            batch.clear();
-            return;
-        };
-        if failures == 0 {
-            tracing::warn!("live output was lost: {e}");
-        }
-        batch.retain(|item| matches!(item, Item::End { .. }));
-        // A key that somebody made something else of fails again, and all others were written.
-        if e.code() == Some("WRONGTYPE") {
-            break;
-        }
-        tokio::time::sleep(PAUSE).await;
     }
-    batch.clear();
+
+    fn end(&self) -> Option<(Arc<str>, State)> {
+        match self {
+            Item::End { stream, state } => Some((stream.clone(), *state)),
+            Item::Record { .. } | Item::Flush { .. } => None,
+        }
+    }
 }
 
-fn pipeline(batch: &[Item]) -> redis::Pipeline {
+/// Writes the ends of a batch, which come after its records: nothing follows the end of a stream.
+async fn write_ends(link: &mut Link, script: &Script, ends: &[(Arc<str>, State)]) -> RedisResult<()> {
+    if ends.is_empty() {
+        return Ok(());
+    }
+    let mut call = script.prepare_invoke();
+    call.arg(STREAM_LIFE.as_secs());
+    for (stream, state) in ends {
+        call.key(&**stream).arg(state.name());
+    }
+    link.invoke(&call).await
+}
+
+/// Writes the records of a batch.
+async fn write(link: &mut Link, batch: &[Item]) -> RedisResult<()> {
     let mut pipeline = redis::pipe();
     let mut live = BTreeSet::new();
     for item in batch {
@@ -147,16 +182,34 @@ fn pipeline(batch: &[Item]) -> redis::Pipeline {
                 pipeline.arg("source").arg(&*record.source).arg("text").arg(text).ignore();
                 live.insert(stream);
             }
-            Item::End { stream, state } => {
-                pipeline.cmd("XADD").arg(&**stream).arg("*").arg("end").arg(state.name()).ignore();
-                pipeline.cmd("EXPIRE").arg(&**stream).arg(STREAM_LIFE.as_secs()).ignore();
-                live.remove(stream);
-            }
-            Item::Flush { .. } => {}
+            Item::End { .. } | Item::Flush { .. } => {}
         }
     }
     for stream in live {
         pipeline.cmd("EXPIRE").arg(&**stream).arg(LIVE_LIFE.as_secs()).ignore();
     }
-    pipeline
+    if pipeline.is_empty() {
+        return Ok(());
+    }
+    link.query(&pipeline).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_waits_for_redis_is_bounded_by_number_and_bytes_and_the_rest_is_counted() {
+        for (size, most) in [(1, WAITING), (TEXT_MAX, WAITING_BYTES / TEXT_MAX)] {
+            let (publisher, mut outlet) = channel();
+            let (time, source, text) = (0, "job x".into(), "x".repeat(size).into());
+            let record = Record { time, source, level: 1, text, place: None };
+            (0..WAITING + 5).for_each(|_| publisher.publish("stream:x", &record));
+            assert_eq!(publisher.dropped.load(Ordering::Relaxed), (WAITING + 5 - most) as u64);
+            assert_eq!(publisher.bytes.load(Ordering::Relaxed), most * size);
+            let mut waiting = Vec::new();
+            outlet.items.recv_many(&mut waiting, WAITING).await;
+            assert_eq!(waiting.len(), most);
+        }
+    }
 }

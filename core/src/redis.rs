@@ -5,7 +5,7 @@ mod users;
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use redis::aio::MultiplexedConnection;
 use redis::{
@@ -17,6 +17,9 @@ use redis::{
 const CONNECT: Duration = Duration::from_secs(2);
 /// How long a reply may take. Commands that block on purpose do so for less.
 const REPLY: Duration = Duration::from_secs(15);
+
+/// How long a connection may be unused and is trusted: redis cuts off who is silent for longer than `IDLE` of [`server`].
+const FRESH: Duration = Duration::from_secs(60);
 
 /// How core0 itself gets in.
 #[derive(Clone)]
@@ -38,6 +41,7 @@ impl std::fmt::Debug for Access {
 pub struct Link {
     client: Client,
     connection: Option<MultiplexedConnection>,
+    used: Instant,
 }
 
 impl Link {
@@ -46,7 +50,7 @@ impl Link {
         let login = RedisConnectionInfo::default().set_username("core0").set_password(&access.password);
         let address = ConnectionAddr::Unix(access.socket.clone());
         let client = Client::open(address.into_connection_info()?.set_redis_settings(login))?;
-        Ok(Self { client, connection: None })
+        Ok(Self { client, connection: None, used: Instant::now() })
     }
 
     /// Sends a pipeline.
@@ -62,7 +66,8 @@ impl Link {
     }
 
     async fn connection(&mut self) -> RedisResult<&mut MultiplexedConnection> {
-        let connection = match self.connection.take() {
+        let fresh = self.used.elapsed() < FRESH;
+        let connection = match self.connection.take().filter(|_| fresh) {
             Some(connection) => connection,
             None => {
                 let config = AsyncConnectionConfig::new()
@@ -75,6 +80,7 @@ impl Link {
                 connection
             }
         };
+        self.used = Instant::now();
         Ok(self.connection.insert(connection))
     }
 

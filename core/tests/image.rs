@@ -9,8 +9,8 @@ use std::sync::atomic::AtomicBool;
 use g8_fs::pack::{PackOptions, Progress, pack};
 use g8_fs::source::DirStore;
 
-const APPLETS: &str =
-    "cat echo env false grep hostname id ls mkdir mount ps readlink sh sleep stat touch true";
+const APPLETS: &str = "cat echo env false grep hostname httpd id ip kill ls mkdir mount nc nslookup ping ps readlink sh sleep \
+     stat touch true udhcpc";
 
 /// Packs it into a store below `folder`: the address, and the store.
 pub fn pack_busybox(folder: &Path) -> (String, PathBuf) {
@@ -27,9 +27,13 @@ pub fn pack_busybox(folder: &Path) -> (String, PathBuf) {
     fs::set_permissions(tree.join("bin/bash"), fs::Permissions::from_mode(0o755)).unwrap();
     fs::write(tree.join("etc/passwd"), "root:x:0:0::/root:/bin/sh\nweb:x:33:33::/srv:/bin/sh\n").unwrap();
     fs::write(tree.join("etc/plain"), "no program").unwrap();
-    let path = folder.join("store");
-    let store = DirStore::create(&path).unwrap();
-    let (options, cancel) = (PackOptions::default(), AtomicBool::new(false));
-    let packed = pack(&tree, &options, &store, &Progress::default(), &cancel).unwrap();
-    (packed.cid.to_string(), path)
+    let store = folder.join("store");
+    (pack_with(&tree, &store, &PackOptions::default()), store)
+}
+
+/// Packs a tree into a store: the address.
+pub fn pack_with(tree: &Path, store: &Path, options: &PackOptions) -> String {
+    let store = DirStore::create(store).unwrap();
+    let cancel = AtomicBool::new(false);
+    pack(tree, options, &store, &Progress::default(), &cancel).unwrap().cid.to_string()
 }

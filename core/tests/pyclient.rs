@@ -125,6 +125,6 @@ fn g8_is_a_program() {
     assert_eq!(g8(&["exec", "--", "echo", "from", "afar"]).unwrap(), "from afar\n");
     assert!(g8(&["exec", "--", "sh", "-c", "exit 42"]).unwrap_err().contains("exit status: 42"));
     assert!(g8(&["info"]).unwrap().contains("KERNEL"));
-    assert!(g8(&["ps"]).unwrap().starts_with("ID "));
-    assert!(g8(&["run", "no.such"]).unwrap_err().contains("exit status: 3"));
+    assert!(g8(&["jobs"]).unwrap().starts_with("ID "));
+    assert!(g8(&["call", "no.such"]).unwrap_err().contains("exit status: 3"));
 }

@@ -60,7 +60,7 @@ impl Bar {
                 bar.set_position(now.done);
                 bar.set_message(now.message);
                 if is_last {
-                    bar.tick();
+                    bar.force_draw();
                     break;
                 }
                 thread::park_timeout(Duration::from_millis(100));

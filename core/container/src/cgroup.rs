@@ -18,6 +18,8 @@ const PARENT: &str = "g8os";
 const ROOTS: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
 /// The period in which a processor's time is counted, in us.
 const CPU_PERIOD_US: u64 = 100_000;
+/// How often, with 5 ms between, a cgroup is removed whose processes were killed.
+const REMOVALS: u32 = 100;
 
 /// What a container may use at most; what is absent has no bound.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -94,7 +96,7 @@ impl Cgroup {
         }
         let path = parent.join(name);
         // One of this name is left of a container whose maker was killed: nobody else has the name.
-        remove(&path);
+        remove(&path)?;
         fs::create_dir(&path)?;
         let directory = File::open(&path)?.into();
         let cgroup = Cgroup { path, directory };
@@ -111,20 +113,29 @@ impl Cgroup {
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        remove(&self.path);
+        // It can stay behind only while the kernel still takes apart what was killed; the next of this name removes it.
+        let _ = remove(&self.path);
     }
 }
 
-/// Kills what is left in a cgroup and removes it. It can stay behind only while the kernel still takes apart what was
-/// killed; the next of this name removes it.
-fn remove(path: &Path) {
-    for _ in 0..100 {
+/// Removes the cgroup that a killed maker of a container left, with all that runs in it. One that is not there is no error.
+pub fn remove_cgroup(name: &str) -> io::Result<()> {
+    let mut roots = ROOTS.iter().map(Path::new).filter(|root| root.join("cgroup.controllers").exists());
+    roots.try_for_each(|root| remove(&root.join(PARENT).join(name)))
+}
+
+/// Kills what is left in a cgroup and removes it.
+fn remove(path: &Path) -> io::Result<()> {
+    let mut tries = 0;
+    loop {
         match fs::remove_dir(path) {
-            Err(e) if e.kind() == io::ErrorKind::ResourceBusy => {
-                let _ = fs::write(path.join("cgroup.kill"), "1");
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(e) if e.kind() == io::ErrorKind::ResourceBusy && tries < REMOVALS => {
+                fs::write(path.join("cgroup.kill"), "1")?;
                 syscall::pause_ms(5);
+                tries += 1;
             }
-            _ => return,
+            removed => return removed,
         }
     }
 }
@@ -132,6 +143,22 @@ fn remove(path: &Path) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_cgroup_that_was_left_is_removed_with_what_runs_in_it() {
+        let root = ROOTS.iter().map(Path::new).find(|root| root.join("cgroup.controllers").exists());
+        let parent = root.expect("cgroup version 2 is mounted").join(PARENT);
+        let name = format!("test-{}", std::process::id());
+        fs::create_dir_all(parent.join(&name)).unwrap();
+        let mut left = std::process::Command::new("sleep").arg("600").spawn().unwrap();
+        fs::write(parent.join(&name).join("cgroup.procs"), left.id().to_string()).unwrap();
+        // It can be removed when the process is reaped.
+        let reaped = std::thread::spawn(move || left.wait().unwrap());
+        remove_cgroup(&name).unwrap();
+        assert!(!parent.join(&name).exists());
+        assert!(!reaped.join().unwrap().success());
+        remove_cgroup(&name).unwrap();
+    }
 
     #[test]
     fn limits_become_the_files_of_their_controllers() {

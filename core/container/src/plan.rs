@@ -13,7 +13,7 @@ use rustix::thread::CapabilitySet;
 use super::filter::{self, Filters};
 use super::syscall::Pointers;
 use super::terminal::Terminal;
-use super::volumes::{COUNT_MAX, Place};
+use super::volumes::{FILES_MAX, Place, VOLUMES_MAX};
 use super::{Command, ContainerError, Network, Spec, Upper, User, ids, privileges};
 
 /// Where commands are looked for when the environment has no `PATH`, as docker has it.
@@ -61,8 +61,8 @@ impl<'a> Plan<'a> {
         if spec.hostname.is_empty() || spec.hostname.len() > HOSTNAME_MAX_BYTES {
             return Err(ContainerError::Invalid("a host name has 1 to 64 bytes"));
         }
-        if spec.volumes.len() > COUNT_MAX || spec.files.len() > COUNT_MAX {
-            return Err(ContainerError::Invalid("more than 64 volumes or files"));
+        if spec.volumes.len() > VOLUMES_MAX || spec.files.len() > FILES_MAX {
+            return Err(ContainerError::Invalid("more than 64 volumes or 72 files"));
         }
         let bytes = match spec.upper {
             // A tmpfs takes 0 as "no limit".

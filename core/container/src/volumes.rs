@@ -11,15 +11,19 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, ftruncate, mkdirat, openat, openat2};
+use rustix::fs::{
+    AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, fstat, ftruncate, mkdirat, openat, openat2, unlinkat,
+};
 use rustix::io::{Errno, Result};
 use rustix::mount::{MountAttrFlags, OpenTreeFlags, open_tree};
 
 use crate::mount::{self, NO_DEVICES, NO_SETUID, READ_ONLY};
 use crate::{ContainerError, Volume, syscall};
 
-/// Most volumes and most files of a container.
-pub(crate) const COUNT_MAX: usize = 64;
+/// Most volumes of a container.
+pub(crate) const VOLUMES_MAX: usize = 64;
+/// Most files of one: the caller has some of its own, beside those that somebody asks it for.
+pub(crate) const FILES_MAX: usize = 72;
 
 /// A path inside, with the names of the directories that lead to it.
 pub(crate) struct Place {
@@ -121,11 +125,19 @@ pub(crate) fn attach(root: &OwnedFd, place: &Place, volume: impl AsFd) -> Result
 
 /// In init: writes a file, in place of what it held.
 pub(crate) fn write(root: &OwnedFd, place: &Place, content: &[u8]) -> Result<()> {
-    place.parent(root)?;
+    let parent = place.parent(root)?;
     // Nonblocking, as a FIFO of the image would keep us waiting for ever; truncated only when it is a file.
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    let file = openat2(root, place.path.as_c_str(), flags, Mode::from_raw_mode(0o644), resolve)?;
+    let open = || openat2(root, place.path.as_c_str(), flags, Mode::from_raw_mode(0o644), resolve);
+    let file = match open() {
+        // A link that leads nowhere, as /etc/resolv.conf does in images of a running system: the file comes in its place.
+        Err(Errno::NOENT | Errno::LOOP) => {
+            unlinkat(&parent, place.name.as_c_str(), AtFlags::empty())?;
+            open()?
+        }
+        opened => opened?,
+    };
     if FileType::from_raw_mode(fstat(&file)?.st_mode) != FileType::RegularFile {
         return Err(Errno::INVAL);
     }

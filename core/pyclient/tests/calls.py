@@ -143,7 +143,7 @@ CALLS: list[tuple[Send, str, dict[str, Any]]] = [
     (
         lambda cl: cl.flist.mount("bafy", "/mnt", ["dir:/store"]),
         "flist.mount",
-        {"ref": "bafy", "mountpoint": "/mnt", "from": ["dir:/store"], "mode": "auto", "suid": False, "dev": False},
+        {"ref": "bafy", "mountpoint": "/mnt", "from": ["dir:/store"], "mode": None, "suid": False, "dev": False},
     ),
     (
         lambda cl: cl.container.create("bafy", {"/data": "/srv"}, storage="http://h", entrypoint=["sh"], config={"/a": "b"}),

@@ -10,9 +10,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::container_net::NetworkShown;
 use super::{Code, Command, CommandError, Role};
 use crate::context::Context;
-use crate::domain::container::{Container, ContainerError, Id, ImageError, Wanted};
+use crate::domain::container::{Container, ContainerError, Containers, Id, ImageError, Wanted};
+use crate::domain::container_net::NetworkArguments;
 use crate::job::Usage;
 use crate::log::now_ms;
 use crate::queue::Note;
@@ -30,22 +32,28 @@ impl From<ContainerError> for CommandError {
             let error = CommandError::from(error);
             return CommandError::new(error.code(), format!("flist {flist}")).because(error.report());
         }
+        if let ContainerError::Network(error) = error {
+            return error.into();
+        }
         let code = match &error {
             ContainerError::Wanted(_) | ContainerError::User(_) => Code::BadRequest,
             ContainerError::TooMany | ContainerError::Interrupted => Code::Unavailable,
             ContainerError::Unknown(_) => Code::NotFound,
             ContainerError::Image(_, ImageError::Moved) => Code::Unavailable,
             ContainerError::Image(..) => Code::Internal,
-            ContainerError::Volume { .. } => Code::Precondition,
+            ContainerError::Volume { .. } | ContainerError::Architecture { .. } => Code::Precondition,
             ContainerError::Entrypoint(SpawnError::Failed { source, .. }) => match source.kind() {
                 NotFound => Code::NotFound,
                 PermissionDenied => Code::Precondition,
+                // A file without a format that the kernel knows, as a program of another architecture.
+                _ if source.raw_os_error() == Some(libc::ENOEXEC) => Code::Precondition,
                 _ => Code::Internal,
             },
             ContainerError::Build(SpawnError::Failed { .. }) => Code::Precondition,
             ContainerError::Build(SpawnError::Gone)
             | ContainerError::Entrypoint(SpawnError::Gone)
             | ContainerError::Silent(_)
+            | ContainerError::Network(_)
             | ContainerError::Record(..) => Code::Internal,
         };
         let message = error.to_string();
@@ -79,18 +87,9 @@ pub struct Create {
     /// Where it is shown what: the place inside of each absolute path of the host, or flist (`{"/srv/data": "/data"}`).
     #[serde(default)]
     mount: BTreeMap<String, PathBuf>,
-    /// Share the network of the host; otherwise it has its own, with nothing but a loopback yet.
-    #[serde(default)]
-    host_network: bool,
-    /// Reserved: `bridge` and `zerotier` are not to be had yet.
-    #[serde(default)]
-    network: Map<String, Value>,
-    /// Reserved: there are none yet.
-    #[serde(default)]
-    nics: Vec<Value>,
-    /// Reserved: ports of the node are not led into containers yet.
-    #[serde(default)]
-    port: Map<String, Value>,
+    /// Its network; one NIC on the default bridge unless it is told.
+    #[serde(flatten)]
+    network: NetworkArguments,
     /// Its host name; `core-ID` when empty.
     #[serde(default)]
     hostname: String,
@@ -104,7 +103,7 @@ pub struct Create {
     /// What `corex.find` finds it by.
     #[serde(default)]
     tags: Vec<String>,
-    /// Variables of all that runs in it.
+    /// Variables of all that runs in it, over those of the image.
     #[serde(default)]
     env: BTreeMap<String, String>,
     /// No fence: its root is the host's, with all rights.
@@ -113,13 +112,15 @@ pub struct Create {
     /// What it may use.
     #[serde(default)]
     limits: LimitArguments,
-    /// Program and arguments that it lives for. Without any it waits for commands until it is terminated.
+    /// Program and arguments that it lives for; those of the image when not given. Without any, as with `[]`, it waits for
+    /// commands until it is terminated.
     #[serde(default)]
-    entrypoint: Vec<String>,
-    /// Whom the entrypoint runs as: `user[:group]`, names or numbers of the image; root when empty.
+    entrypoint: Option<Vec<String>>,
+    /// Whom the entrypoint runs as: `user[:group]`, names or numbers of the image; root, or the image's own user for the
+    /// image's own program, when empty.
     #[serde(default)]
     user: String,
-    /// Where the entrypoint starts; `/` when empty.
+    /// Where the entrypoint starts; as the image says, or `/`, when empty.
     #[serde(default)]
     workdir: String,
     /// Contents of files that are written first, by their places inside.
@@ -165,17 +166,13 @@ impl LimitArguments {
 
 impl Create {
     fn wanted(self, arguments: Value) -> Result<Wanted, CommandError> {
-        if !self.network.is_empty() || !self.nics.is_empty() || !self.port.is_empty() {
-            return Err(CommandError::not_acceptable(
-                "this node gives containers no bridges, NICs or ports yet: use host_network, or none",
-            ));
-        }
+        let network = self.network.plan()?;
         let sources = self.sources().map(Into::into).collect();
         Ok(Wanted {
             root: self.root,
             sources,
             mounts: self.mount.into_iter().collect(),
-            host_network: self.host_network,
+            network,
             hostname: Some(self.hostname).filter(|name| !name.is_empty()),
             name: self.name,
             tags: self.tags,
@@ -218,7 +215,10 @@ impl Create {
         serde_json::json!({
             "root": self.root,
             "mount": self.mount,
-            "host_network": self.host_network,
+            "host_network": self.network.host_network,
+            "network": self.network.network,
+            "nics": self.network.nics,
+            "port": self.network.port,
             "hostname": self.hostname,
             "storage": sources.join(","),
             "name": self.name,
@@ -252,10 +252,12 @@ pub struct Described {
     pid: i32,
     /// When it was made, in ms since 1970.
     starttime: u64,
+    /// Its NICs and ports, unless it has the network of the node.
+    network: Option<NetworkShown>,
 }
 
 impl Listed {
-    fn new(container: &Container) -> Self {
+    fn new(container: &Container, containers: &Containers) -> Self {
         let age = now_ms().saturating_sub(container.started_ms);
         Self {
             usage: Usage::of_tree(container.pid).since(age),
@@ -264,12 +266,23 @@ impl Listed {
                 root: container.root.clone(),
                 pid: container.pid,
                 starttime: container.started_ms,
+                network: containers.network(container.id).map(NetworkShown::from),
             },
         }
     }
 
-    fn all(containers: Vec<Arc<Container>>) -> BTreeMap<String, Self> {
-        containers.iter().map(|container| (container.id.to_string(), Self::new(container))).collect()
+    /// Some of a node. All of /proc is looked through: not on a thread that others need.
+    async fn all(context: &Context, shown: Vec<Arc<Container>>) -> Result<Vec<(Id, Self)>, CommandError> {
+        let containers = context.node.containers.clone();
+        let look =
+            move || shown.iter().map(|container| (container.id, Self::new(container, &containers))).collect();
+        tokio::task::spawn_blocking(look)
+            .await
+            .map_err(|_| CommandError::internal("the look at /proc panicked"))
+    }
+
+    fn by_number(all: Vec<(Id, Self)>) -> BTreeMap<String, Self> {
+        all.into_iter().map(|(id, listed)| (id.to_string(), listed)).collect()
     }
 }
 
@@ -285,7 +298,7 @@ impl Command for List {
     type Output = BTreeMap<String, Listed>;
 
     async fn run(self, context: &Context) -> Result<Self::Output, CommandError> {
-        Ok(Listed::all(context.node.containers.list()))
+        Ok(Listed::by_number(Listed::all(context, context.node.containers.list()).await?))
     }
 }
 
@@ -329,7 +342,9 @@ impl Command for Get {
             Query::Id(id) => containers.get(id)?,
             Query::Name(name) => containers.find(&name)?,
         };
-        Ok(Found { id: container.id, listed: Listed::new(&container) })
+        let mut all = Listed::all(context, vec![container]).await?;
+        let (id, listed) = all.remove(0);
+        Ok(Found { id, listed })
     }
 }
 
@@ -351,7 +366,7 @@ impl Command for Find {
     async fn run(self, context: &Context) -> Result<Self::Output, CommandError> {
         let mut containers = context.node.containers.list();
         containers.retain(|container| self.tags.iter().all(|tag| container.wanted.tags.contains(tag)));
-        Ok(Listed::all(containers))
+        Ok(Listed::by_number(Listed::all(context, containers).await?))
     }
 }
 

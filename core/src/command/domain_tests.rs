@@ -45,21 +45,21 @@ fn missing_arguments_are_named() {
 #[test]
 fn mistyped_arguments_are_named() {
     let said = refused::<filesystem::Open>(json!({"file": 7}));
-    assert_eq!(said, ": invalid type: integer `7`, expected a string");
+    assert_eq!(said, ": file: invalid type: integer `7`, expected a string");
     let said = refused::<filesystem::Chmod>(json!({"path": "/x", "mode": "0755"}));
-    assert_eq!(said, ": invalid type: string \"0755\", expected u32");
+    assert_eq!(said, ": mode: invalid type: string \"0755\", expected u32");
     let said = refused::<filesystem::Chmod>(json!({"path": "/x", "mode": -1}));
-    assert!(said.contains("`-1`, expected u32"), "{said}");
+    assert!(said.contains(": mode: invalid value: integer `-1`, expected u32"), "{said}");
     let said = refused::<nft::OpenPort>(json!({"port": 65_536}));
-    assert!(said.contains("`65536`, expected u16"), "{said}");
+    assert!(said.contains(": port: invalid value: integer `65536`, expected u16"), "{said}");
     let said = refused::<disk::MkTable>(json!({"disk": "sda", "table_type": "ntfs"}));
-    assert!(said.contains("unknown variant `ntfs`, expected one of"), "{said}");
+    assert!(said.contains(": table_type: unknown variant `ntfs`, expected one of"), "{said}");
     let said = refused::<btrfs::Create>(json!({"devices": ["sda"], "data": "raid7"}));
-    assert!(said.contains("unknown variant `raid7`"), "{said}");
+    assert!(said.contains(": data: unknown variant `raid7`"), "{said}");
     let said = refused::<bridge::Create>(json!({"name": "br0", "network": {"nat": "yes"}}));
-    assert!(said.contains("expected a boolean"), "{said}");
+    assert!(said.starts_with(": network.nat: invalid type"), "{said}");
     let said = refused::<disk::RmPart>(json!({"disk": "sda", "number": "1"}));
-    assert!(said.contains("expected u32"), "{said}");
+    assert!(said.starts_with(": number: invalid type"), "{said}");
     refused::<filesystem::Chmod>(json!({"path": "/x", "mode": "7".repeat(1 << 20)}));
     refused::<info::Cpu>(json!([]));
     refused::<info::Cpu>(json!("x"));
@@ -76,7 +76,7 @@ fn paths_are_absolute_and_have_no_nul() {
     }
     assert_eq!(
         refused::<filesystem::List>(json!({"path": "x"})),
-        ": path \"x\" is not absolute: it must start with /"
+        ": path: path \"x\" is not absolute: it must start with /"
     );
     let long = format!("/{}", "x".repeat(1 << 20));
     let said = refused::<filesystem::Exists>(json!({"path": long}));

@@ -1,7 +1,9 @@
 //! `core.*`: the node itself.
 
+use std::time::Duration;
+
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Command, CommandError, Role};
 use crate::context::Context;
@@ -25,20 +27,36 @@ impl Command for Ping {
     }
 }
 
+/// How long the spawner may take to say what it has done.
+const SPAWNER: Duration = Duration::from_secs(2);
+
+/// What the manager uses, and what the node has dealt with.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct NodeState {
+    /// What the manager itself uses.
+    #[serde(flatten)]
+    usage: Usage,
+    /// How many processes were reaped that jobs and services had left behind; absent when the spawner is busy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    orphans: Option<u64>,
+}
+
 /// `core.state`
 #[derive(Debug, Deserialize, JsonSchema)]
 pub struct State {}
 
 impl Command for State {
     const NAME: &'static str = "core.state";
-    const SUMMARY: &'static str = "Says what the manager itself uses.";
+    const SUMMARY: &'static str =
+        "Says what the manager itself uses, and how many processes were reaped that others left behind.";
     const ROLE: Role = Role::Read;
     const IDEMPOTENT: bool = true;
-    type Output = Usage;
+    type Output = NodeState;
 
-    async fn run(self, context: &Context) -> Result<Usage, CommandError> {
+    async fn run(self, context: &Context) -> Result<NodeState, CommandError> {
         let age = context.node.began.elapsed().as_millis() as u64;
-        Ok(Usage::of(std::process::id() as i32).since(age))
+        let orphans = context.node.jobs.orphans(SPAWNER).await;
+        Ok(NodeState { usage: Usage::of(std::process::id() as i32).since(age), orphans })
     }
 }
 
@@ -65,7 +83,8 @@ pub struct Reboot {}
 
 impl Command for Reboot {
     const NAME: &'static str = "core.reboot";
-    const SUMMARY: &'static str = "Ends everything in order and starts the machine again.";
+    const SUMMARY: &'static str =
+        "Ends everything in order and starts the machine again, a second after the answer.";
     const ROLE: Role = Role::Admin;
     const IDEMPOTENT: bool = false;
     type Output = ();
@@ -81,7 +100,8 @@ pub struct PowerOff {}
 
 impl Command for PowerOff {
     const NAME: &'static str = "core.poweroff";
-    const SUMMARY: &'static str = "Ends everything in order and switches the machine off.";
+    const SUMMARY: &'static str =
+        "Ends everything in order and switches the machine off, a second after the answer.";
     const ROLE: Role = Role::Admin;
     const IDEMPOTENT: bool = false;
     type Output = ();
@@ -91,15 +111,29 @@ impl Command for PowerOff {
     }
 }
 
-/// PID 1 does it; the answer is written before, as the manager is asked to end first.
+/// How long the client has to read the answer: redis ends with all else.
+const LAST_ANSWER: Duration = Duration::from_secs(1);
+
+/// PID 1 does it: it asks the manager to end first.
 fn tell_init(context: &Context, signal: i32) -> Result<(), CommandError> {
     if !context.node.machine {
         let message = "this node is no machine: core0 runs below something else than `core0 init`";
         return Err(CommandError::not_acceptable(message));
     }
-    // SAFETY: no pointers; PID 1 is `core0 init`, as `machine` says.
-    match unsafe { libc::kill(1, signal) } {
-        0 => Ok(()),
-        _ => Err(CommandError::internal("PID 1 cannot be told").because(std::io::Error::last_os_error())),
-    }
+    let tell = |signal| {
+        // SAFETY: no pointers; PID 1 is `core0 init`, as `machine` says.
+        match unsafe { libc::kill(1, signal) } {
+            0 => Ok(()),
+            _ => Err(std::io::Error::last_os_error()),
+        }
+    };
+    // Signal 0 only asks whether it could be told.
+    tell(0).map_err(|error| CommandError::internal("PID 1 cannot be told").because(error))?;
+    tokio::spawn(async move {
+        tokio::time::sleep(LAST_ANSWER).await;
+        if let Err(error) = tell(signal) {
+            tracing::error!("PID 1 cannot be told: {error}");
+        }
+    });
+    Ok(())
 }

@@ -12,6 +12,7 @@
 //! container that it was mounted for. When the daemon that serves it is killed, what a container has not read yet is an
 //! error to it.
 
+mod etc;
 mod image;
 mod life;
 mod record;
@@ -33,6 +34,7 @@ pub use wanted::Wanted;
 
 use self::image::Images;
 use self::record::Records;
+use crate::domain::container_net::{Attached, NetworkError, Networks};
 use crate::job::Adopted;
 use crate::log::Logs;
 use crate::spawner::{Child, Exit, Handle, SpawnError, Spawner};
@@ -62,6 +64,16 @@ pub enum ContainerError {
     /// Its flist, or one of those that it shows.
     #[error("flist {0}")]
     Image(String, #[source] ImageError),
+    /// Its programs are another machine's.
+    #[error("the programs of flist {flist} are for {arch}, and this node is {here}: none of them runs here")]
+    Architecture {
+        /// The flist.
+        flist: String,
+        /// What it is for.
+        arch: String,
+        /// What this is.
+        here: &'static str,
+    },
     /// What of the host it shall show is not there.
     #[error("{path} cannot be shown in the container")]
     Volume {
@@ -74,6 +86,9 @@ pub enum ContainerError {
     /// Whom the image does not know.
     #[error(transparent)]
     User(#[from] g8_container::UserError),
+    /// Its network.
+    #[error("the network of the container")]
+    Network(#[from] NetworkError),
     /// The kernel refused a step.
     #[error("the container is not built")]
     Build(#[source] SpawnError),
@@ -128,6 +143,7 @@ pub struct Containers {
     spawner: Spawner,
     logs: Arc<Logs>,
     images: Images,
+    networks: Arc<Networks>,
     records: Records,
     places: Mutex<Places>,
 }
@@ -140,11 +156,12 @@ struct Places {
 
 impl Containers {
     /// None yet. Images are mounted below `folder`, records lie there.
-    pub fn new(spawner: Spawner, logs: Arc<Logs>, folder: PathBuf) -> Arc<Self> {
+    pub fn new(spawner: Spawner, logs: Arc<Logs>, networks: Arc<Networks>, folder: PathBuf) -> Arc<Self> {
         Arc::new(Self {
             spawner,
             logs,
             images: Images::new(folder.join("flists")),
+            networks,
             records: Records::new(folder.join("containers")),
             places: Mutex::default(),
         })
@@ -198,6 +215,11 @@ impl Containers {
         found.ok_or_else(|| ContainerError::Unknown(format!("{query:.64?}")))
     }
 
+    /// The network of a container that has one of its own.
+    pub fn network(&self, id: Id) -> Option<Attached> {
+        self.networks.get(id)
+    }
+
     /// Ends a container, and does not wait for it.
     pub fn terminate(&self, id: Id) -> Result<(), ContainerError> {
         let container = self.get(id)?;
@@ -221,6 +243,10 @@ impl Containers {
         for (name, child) in held {
             tracing::warn!("nobody knows container {name} any more: it is ended");
             child.handle().signal(libc::SIGKILL).await;
+            drop(child);
+            if let Ok(id) = name.parse() {
+                self.release_network(id).await;
+            }
         }
         jobs
     }

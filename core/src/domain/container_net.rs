@@ -288,7 +288,7 @@ fn named(record: &Record) -> String {
 }
 
 /// A bridge whose network is hidden behind the node, with DNS and DHCP.
-fn default_bridge(network: Cidr) -> Result<bridge::Plan, BridgeError> {
+pub fn default_bridge(network: Cidr) -> Result<bridge::Plan, BridgeError> {
     let refused =
         || BridgeError::Plan(format!("{network} is no IPv4 network for containers, as 172.18.0.1/16"));
     let mask = network.mask().filter(|_| (8..=28).contains(&network.prefix)).ok_or_else(refused)?;

@@ -10,6 +10,7 @@ use g8_fs::log_quota::LogQuota;
 use parking_lot::Mutex;
 
 use super::outcome::{Outcome, encode};
+use super::run::First;
 use super::table::Control;
 use super::{Job, Jobs};
 use crate::command::{self, CommandError, Entry, Role, Run};
@@ -72,7 +73,7 @@ impl Jobs {
     pub async fn accept(node: &Arc<Node>, sender: &Sender, ticket: Ticket, raw: &[u8]) {
         let jobs = &node.jobs;
         match jobs.judge(sender, &ticket, raw) {
-            Ok(job) => jobs.begin(node, job, None).await,
+            Ok(job) => jobs.begin(node, job, First::Run).await,
             Err(Some(refusal)) => jobs.refuse(sender, ticket, refusal).await,
             Err(None) => jobs.tell(Note::Drop { ticket }).await,
         }
@@ -116,13 +117,14 @@ impl Jobs {
     }
 
     /// Takes a command that an earlier manager had accepted. Its process may still run; without one it is interrupted,
-    /// unless it may run again and `first_time` says that it has not done so.
+    /// unless it may run again and `first_time` says that it has not done so. One that recurs goes on after a pause.
     pub async fn resume(node: &Arc<Node>, sender: &Sender, ticket: Ticket, raw: &[u8], again: Again<'_>) {
         let jobs = &node.jobs;
         match jobs.judge(sender, &ticket, raw) {
             Ok(job) => match again.adopted.remove(job.keys.name()) {
-                Some(child) => jobs.begin(node, job, Some(child)).await,
-                None if job.entry.idempotent && again.first_time => jobs.begin(node, job, None).await,
+                Some(child) => jobs.begin(node, job, First::Follow(child)).await,
+                None if job.envelope.recurring_period.is_some() => jobs.begin(node, job, First::Pause).await,
+                None if job.entry.idempotent && again.first_time => jobs.begin(node, job, First::Run).await,
                 None => {
                     jobs.remove(&job);
                     jobs.remembered.lock().put(job.keys.name().into());
@@ -239,13 +241,13 @@ impl Jobs {
         Ok(entry)
     }
 
-    async fn begin(&self, node: &Arc<Node>, job: Arc<Job>, child: Option<Child>) {
+    async fn begin(&self, node: &Arc<Node>, job: Arc<Job>, first: First) {
         if job.is_process() {
             self.tell_begun(&job).await;
         }
         let user = job.caller.user.as_str();
         let turn = job.envelope.queue.as_ref().map(|queue| self.serial.enter(&format!("{user}:{queue}")));
-        tokio::spawn(Self::carry_out(node.clone(), job, turn, child));
+        tokio::spawn(Self::carry_out(node.clone(), job, turn, first));
     }
 
     async fn refuse(&self, sender: &Sender, ticket: Ticket, refusal: Refusal) {

@@ -185,8 +185,8 @@ impl<'a> Output<'a> {
         Terminal { begun: Vec::new(), shown: String::new() }
     }
 
-    /// Says what the processes of the job use.
-    pub async fn tell(&mut self, usage: &Usage) {
+    /// Says what the processes of the job used at a time.
+    pub async fn tell(&mut self, time: u64, usage: &Usage) {
         let Usage { cpu_time, rss, read, written, .. } = usage;
         let values = [
             ("job.cpu", cpu_time * 100.0, Aggregation::Difference),
@@ -197,10 +197,10 @@ impl<'a> Output<'a> {
         for (key, value, aggregation) in values {
             let tags = [("id".to_string(), self.job.keys.name().to_string())].into();
             let metric = Metric { key: key.into(), value, aggregation, tags };
-            let (time, source, level) = (now_ms(), self.source.clone(), level::METRIC);
+            let (source, level) = (self.source.clone(), level::METRIC);
             let text = metric.to_string().into();
             self.records.push(Record { time, source, level, text, place: None });
-            self.jobs.gather(self.job, &self.source, metric);
+            self.jobs.gather(self.job, &self.source, time, metric);
         }
         let room = self.jobs.parts.logs.room().await;
         self.log(room);
@@ -236,7 +236,7 @@ impl<'a> Output<'a> {
             if message.level == level::METRIC
                 && let Some(metric) = Metric::parse(&message.text)
             {
-                self.jobs.gather(self.job, &self.source, metric);
+                self.jobs.gather(self.job, &self.source, now_ms(), metric);
             }
             let (time, source, level) = (now_ms(), self.source.clone(), message.level);
             let place = Some([Place::Out, Place::Err][which](message.end));

@@ -5,6 +5,7 @@ use std::pin::pin;
 
 use tokio::time::{Duration, Instant, sleep_until};
 
+use super::looks::Watch;
 use super::outcome::Outcome;
 use super::output::Output;
 use super::{Job, Jobs, Usage};
@@ -72,16 +73,18 @@ impl Jobs {
         let left = job.envelope.max_time.map_or(NEVER, |max| max.saturating_sub(age));
         let mut deadline = pin!(sleep_until(Instant::now() + left));
         let mut late = false;
-        let mut used = pin!(usage_after(job, child.pid));
+        // In a container it has a number that is somebody else's out here.
+        let watched = job.envelope.stats_interval.filter(|_| job.envelope.container.is_none());
+        let mut used = pin!(look(watched.map(|pause| self.looks.watch(child.pid, pause))));
         let exit = loop {
             tokio::select! {
                 exit = child.wait() => break exit,
                 () = output.pass(), if output.is_open() => {}
-                usage = &mut used => {
-                    if usage.processes > 0 {
-                        output.tell(&usage).await;
+                (watch, seen) = &mut used => {
+                    if let Some((time, usage)) = seen {
+                        output.tell(time, &usage).await;
                     }
-                    used.set(usage_after(job, child.pid));
+                    used.set(look(watch));
                 }
                 () = &mut deadline, if !late => {
                     late = true;
@@ -116,12 +119,9 @@ impl Jobs {
     }
 }
 
-/// What the processes of a job use, after the time between two looks; never, when nobody wants to know.
-async fn usage_after(job: &Job, pid: i32) -> Usage {
-    // In a container it has a number that is somebody else's out here.
-    let wanted = job.envelope.stats_interval.filter(|_| job.envelope.container.is_none());
-    let Some(pause) = wanted else { return std::future::pending().await };
-    tokio::time::sleep(pause).await;
-    let look = tokio::task::spawn_blocking(move || Usage::of_groups(&[pid]).remove(&pid));
-    look.await.ok().flatten().unwrap_or_default()
+/// The next look of a watch; never, when nobody wants to know.
+async fn look(watch: Option<Watch<'_>>) -> (Option<Watch<'_>>, Option<(u64, Usage)>) {
+    let Some(mut watch) = watch else { return std::future::pending().await };
+    let seen = watch.next().await;
+    (Some(watch), seen)
 }

@@ -23,12 +23,23 @@ const SOON: Duration = Duration::from_millis(20);
 /// How long a process that failed waits to be started again.
 const RESTART: Duration = Duration::from_secs(1);
 
+/// What a job does first.
+#[derive(Debug)]
+pub enum First {
+    /// It runs.
+    Run,
+    /// It follows the process that an earlier manager had started.
+    Follow(Child),
+    /// It waits for its next run. What its last one came to died with an earlier manager.
+    Pause,
+}
+
 impl Jobs {
     /// Carries a job out and answers it, whatever happens on the way.
-    pub(super) async fn carry_out(node: Arc<Node>, job: Arc<Job>, turn: Option<Turn>, child: Option<Child>) {
+    pub(super) async fn carry_out(node: Arc<Node>, job: Arc<Job>, turn: Option<Turn>, first: First) {
         let jobs = &node.jobs;
         let begun = tokio::time::Instant::now();
-        let runs = AssertUnwindSafe(jobs.runs(&node, &job, turn, child)).catch_unwind();
+        let runs = AssertUnwindSafe(jobs.runs(&node, &job, turn, first)).catch_unwind();
         let (outcome, child) = runs.await.unwrap_or_else(|_| {
             let error = CommandError::internal(format!("{} panicked: see the log", job.entry.name));
             (Outcome::error(&error), None)
@@ -63,7 +74,7 @@ impl Jobs {
         node: &Arc<Node>,
         job: &Job,
         turn: Option<Turn>,
-        child: Option<Child>,
+        first: First,
     ) -> (Outcome, Option<Child>) {
         let told = || Outcome::told(State::Killed, &CommandError::unavailable("killed before it ran"));
         let killed = || (told(), None);
@@ -81,7 +92,17 @@ impl Jobs {
                 () = job.control.killed() => return killed(),
             },
         };
-        let mut child = child;
+        let mut child = match first {
+            First::Run => None,
+            First::Follow(child) => Some(child),
+            First::Pause => {
+                tokio::select! {
+                    () = tokio::time::sleep(job.envelope.recurring_period.unwrap_or_default()) => None,
+                    () = job.control.killed() => return killed(),
+                    () = job.control.stopped() => return (Outcome::bare(State::Success, 0), None),
+                }
+            }
+        };
         let mut restarts = 0;
         loop {
             let (outcome, ended) = match child.take() {

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore, mpsc};
 
+use super::looks::Looks;
 use super::remembered::Remembered;
 use super::serial::Serial;
 use super::spool::Glass;
@@ -17,7 +18,7 @@ use super::terminal;
 use crate::command::{CommandError, Entry, Role, Run};
 use crate::config::Limits;
 use crate::context::Caller;
-use crate::log::{Logs, Record, Room, Tap, now_ms};
+use crate::log::{Logs, Record, Room, Tap};
 use crate::process::{Metric, level};
 use crate::publish::Publisher;
 use crate::queue::{Note, Ticket};
@@ -60,6 +61,7 @@ pub struct Jobs {
     pub(super) terminals: Semaphore,
     glass: Mutex<Option<Glass>>,
     statistics: Mutex<Statistics>,
+    pub(super) looks: Looks,
     /// One permit for all: taken when the last job is gone.
     ended: Notify,
 }
@@ -95,7 +97,7 @@ pub(super) struct Asked {
     /// The process that runs now.
     pub(super) process: Option<(Handle, i32)>,
     /// Its terminal; input is passed on as long as this is here.
-    pub(super) input: Option<mpsc::Sender<terminal::Entry>>,
+    pub(super) input: Option<terminal::Input>,
     /// It shall end.
     pub(super) killed: bool,
     /// It shall not run again.
@@ -155,8 +157,14 @@ impl Jobs {
             terminals: Semaphore::new(TERMINALS),
             glass: Mutex::default(),
             statistics: Mutex::default(),
+            looks: Looks::new(),
             ended: Notify::new(),
         }
+    }
+
+    /// How many processes were reaped that others had left behind, when the spawner says so in time.
+    pub async fn orphans(&self, limit: std::time::Duration) -> Option<u64> {
+        self.parts.spawner.orphans(limit).await
     }
 
     /// How many are not answered yet.
@@ -215,9 +223,12 @@ impl Jobs {
                 "too much is typed at once, or no terminal is of this size",
             ));
         }
-        let input = self.get(caller, id)?.control.asked.lock().input.clone();
+        let job = self.get(caller, id)?;
+        let asked = job.control.asked.lock();
+        let input = asked.input.as_ref();
         let input = input.ok_or_else(|| CommandError::precondition(format!("job {id} has no terminal")))?;
         input
+            .entries
             .try_send(entry)
             .map_err(|_| CommandError::unavailable(format!("job {id} does not read its terminal")))
     }
@@ -282,8 +293,7 @@ impl Jobs {
     }
 
     /// Adds a statistic of a job; spans that it finds to be over go to their streams.
-    pub(super) fn gather(&self, job: &Job, source: &Arc<str>, metric: Metric) {
-        let time = now_ms();
+    pub(super) fn gather(&self, job: &Job, source: &Arc<str>, time: u64, metric: Metric) {
         for over in self.statistics.lock().put(&job.caller.user, metric, time) {
             // Numbers, and texts that were one line.
             let text = serde_json::to_string(&over).unwrap_or_default().into();

@@ -12,7 +12,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::process::{Size, watch};
 use crate::redis::{Access, Link, one};
@@ -40,19 +40,33 @@ pub enum Entry {
     },
 }
 
-/// Passes input on for as long as the result lives, or its clones.
-pub fn feed(access: &Access, key: String, terminal: OwnedFd) -> io::Result<mpsc::Sender<Entry>> {
-    let (input, mut typed) = mpsc::channel(WAITING);
+/// The way to a terminal, for as long as this lives.
+#[derive(Debug)]
+pub struct Input {
+    /// What is done to it.
+    pub entries: mpsc::Sender<Entry>,
+    _ends: oneshot::Sender<()>,
+}
+
+/// Passes input on for as long as the result lives.
+pub fn feed(access: &Access, key: String, terminal: OwnedFd) -> io::Result<Input> {
+    let (entries, mut typed) = mpsc::channel(WAITING);
+    let (ends, ended) = oneshot::channel();
     let mut link = Link::new(access).map_err(io::Error::other)?;
     let terminal = watch(terminal)?;
     tokio::spawn(async move {
-        pass(&mut link, &key, &terminal, &mut typed).await;
+        // Also in the middle of what a program did not read while it lived, and now nobody does.
+        tokio::select! {
+            () = pass(&mut link, &key, &terminal, &mut typed) => {}
+            _ = ended => {}
+        }
+        drop(terminal);
         // What nobody reads any more.
         if let Err(e) = link.query::<()>(&one("DEL", &[&key])).await {
             tracing::warn!("{key} stays: {e}");
         }
     });
-    Ok(input)
+    Ok(Input { entries, _ends: ends })
 }
 
 /// Until the terminal is gone, or nobody is left who types.
@@ -113,9 +127,14 @@ async fn act(terminal: &AsyncFd<OwnedFd>, entry: Entry) -> io::Result<()> {
 
 async fn write(terminal: &AsyncFd<OwnedFd>, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
-        let write = |fd: &OwnedFd| Ok::<_, io::Error>(rustix::io::write(fd, bytes)?);
-        let count = terminal.async_io(Interest::WRITABLE, write).await?;
-        bytes = &bytes[count..];
+        let mut guard = terminal.ready(Interest::WRITABLE).await?;
+        // Once nobody has it any more it says so again and again, and takes nothing: who tries for ever keeps a processor busy.
+        let nobody = guard.ready().is_write_closed();
+        match guard.try_io(|fd| Ok(rustix::io::write(fd, bytes)?)) {
+            Ok(count) => bytes = &bytes[count?..],
+            Err(_would_block) if nobody => return Err(io::ErrorKind::BrokenPipe.into()),
+            Err(_would_block) => {}
+        }
     }
     Ok(())
 }

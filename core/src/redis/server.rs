@@ -28,6 +28,10 @@ const LOOPBACK: &str = "127.0.0.1";
 /// Most bytes of that for connections. The greediest are cut off, and core0's own never are.
 const CONNECTIONS: &str = "64mb";
 
+/// Seconds after which redis cuts off who is silent, whether it ever spoke or not: 2000 such ones would be all that it takes. Who
+/// waits for a result or a stream is not silent, and clients connect again.
+const IDLE: u32 = 900;
+
 /// What has to be known of a server that is set up.
 #[derive(Clone)]
 pub struct Server {
@@ -194,7 +198,7 @@ fn configuration(paths: &Paths, port: u16, for_others: bool) -> String {
          stop-writes-on-bgsave-error no\nmaxmemory {MEMORY}\nmaxmemory-policy volatile-ttl\nmaxclients 2000\n\
          maxmemory-clients {CONNECTIONS}\n\
          proto-max-bulk-len 4mb\nclient-query-buffer-limit 16mb\n\
-         client-output-buffer-limit normal 64mb 32mb 60\ntcp-keepalive 60\ntimeout 0\n",
+         client-output-buffer-limit normal 64mb 32mb 60\ntcp-keepalive 60\ntimeout {IDLE}\n",
         socket = quoted(&paths.redis_socket()),
         acl = quoted(&dir.join("users.acl")),
         dir = quoted(&dir),

@@ -29,6 +29,13 @@ pub enum ServiceState {
     Skipped,
 }
 
+/// As in JSON.
+impl std::fmt::Display for ServiceState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.serialize(f)
+    }
+}
+
 impl ServiceState {
     /// Whether those that come after it may start.
     pub fn lets_others_start(self) -> bool {

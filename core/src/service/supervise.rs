@@ -30,26 +30,35 @@ pub struct Service {
     /// What it is; a new one counts from the next start on.
     pub unit: Mutex<Unit>,
     /// What it comes after.
-    pub after: Mutex<Vec<watch::Receiver<Status>>>,
+    pub after: Mutex<Vec<Other>>,
     /// Whether it shall run.
     pub wanted: watch::Sender<bool>,
     /// What it is doing.
     pub status: watch::Sender<Status>,
 }
 
+/// A service that another one comes after.
+#[derive(Clone, Debug)]
+pub struct Other {
+    /// Its name.
+    pub name: String,
+    /// What it is doing.
+    pub status: watch::Receiver<Status>,
+}
+
 /// How a run of a service ended.
 enum End {
     /// By itself.
     Exit(Option<Exit>),
-    /// It could not be started.
-    NotStarted(String),
+    /// It could not be started, or it was not ready in time.
+    Failed(String),
     /// It was told to.
     Told,
 }
 
 impl Service {
     /// One that is waiting.
-    pub fn new(name: &str, unit: Unit, after: Vec<watch::Receiver<Status>>) -> Arc<Self> {
+    pub fn new(name: &str, unit: Unit, after: Vec<Other>) -> Arc<Self> {
         let status = watch::Sender::new(Status::new(ServiceState::Waiting, ""));
         let (unit, after, wanted) = (Mutex::new(unit), Mutex::new(after), watch::Sender::new(true));
         Arc::new(Self { name: name.into(), unit, after, wanted, status })
@@ -91,7 +100,7 @@ impl Service {
             let began = Instant::now();
             let unit = self.unit.lock().clone();
             let end = self.run(&parts, &unit, kept.take(), &mut wanted).await;
-            if began.elapsed() > WELL {
+            if began.elapsed() > WELL && !matches!(end, End::Failed(_)) {
                 (pause, failures) = (PAUSE, 0);
             }
             let (well, reason) = match &end {
@@ -100,7 +109,7 @@ impl Service {
                 End::Exit(Some(Exit::Code(code))) => (false, format!("exit code {code}")),
                 End::Exit(Some(Exit::Signal(signal))) => (false, format!("signal {signal}")),
                 End::Exit(None) => (false, "the spawner died".into()),
-                End::NotStarted(reason) => (false, reason.clone()),
+                End::Failed(reason) => (false, reason.clone()),
             };
             if unit.one_shot && well {
                 self.enter(ServiceState::Done, 0, "");
@@ -145,21 +154,45 @@ impl Service {
 
     /// Waits for what it comes after; false when it is not wanted any more.
     async fn wait_for_others(&self, wanted: &mut watch::Receiver<bool>) -> bool {
-        let after = self.after.lock().clone();
-        if after.iter().all(|other| other.borrow().state.lets_others_start()) {
-            return true;
-        }
-        self.enter(ServiceState::Waiting, 0, "");
-        let all = async {
-            for other in &after {
-                // A sender that is gone is a service that was removed.
-                let _ = other.clone().wait_for(|status| status.state.lets_others_start()).await;
+        let mut after = self.after.lock().clone();
+        for other in &mut after {
+            loop {
+                let why = {
+                    let status = other.status.borrow_and_update();
+                    if status.state.lets_others_start() {
+                        break;
+                    }
+                    // One that waits itself says for whom.
+                    let reason = match status.state {
+                        ServiceState::Waiting => String::new(),
+                        _ if status.reason.is_empty() => String::new(),
+                        _ => format!(": {}", status.reason),
+                    };
+                    format!("it comes after {}, which is {}{reason}", other.name, status.state)
+                };
+                self.wait(why);
+                tokio::select! {
+                    changed = other.status.changed() => if changed.is_err() {
+                        // A sender that is gone is a service that was removed.
+                        break;
+                    },
+                    () = not_wanted(wanted) => return false,
+                }
             }
-        };
-        tokio::select! {
-            () = all => true,
-            () = not_wanted(wanted) => false,
         }
+        true
+    }
+
+    /// It is waiting, and this is why now.
+    fn wait(&self, why: String) {
+        if self.status.borrow().state != ServiceState::Waiting {
+            return self.enter(ServiceState::Waiting, 0, why);
+        }
+        self.status.send_if_modified(|status| {
+            let is_new = status.reason != why;
+            status.reason = why;
+            is_new
+        });
     }
 
     async fn run(
@@ -174,13 +207,13 @@ impl Service {
         let ready = if was_kept { None } else { unit.ready.as_ref() };
         let watch = match Watch::new(ready, &socket) {
             Ok(watch) => watch,
-            Err(e) => return End::NotStarted(format!("cannot make {}: {e}", socket.display())),
+            Err(e) => return End::Failed(format!("cannot make {}: {e}", socket.display())),
         };
         let mut child = match kept {
             Some(child) => child,
             None => match self.start(parts, unit, socket).await {
                 Ok(child) => child,
-                Err(reason) => return End::NotStarted(reason),
+                Err(reason) => return End::Failed(reason),
             },
         };
         if let Err(e) = self.listen(parts, unit, &mut child, &watch) {
@@ -189,13 +222,18 @@ impl Service {
         self.enter(ServiceState::Starting, child.pid, "");
         let mut is_ready = unit.one_shot;
         let health = self.health(parts, unit);
-        tokio::pin!(health);
+        let late = sleep(unit.ready_timeout());
+        tokio::pin!(health, late);
         loop {
             tokio::select! {
                 exit = child.wait() => return End::Exit(exit),
                 () = watch.ready(), if !is_ready => {
                     is_ready = true;
                     self.enter(ServiceState::Ready, child.pid, "");
+                }
+                () = &mut late, if !is_ready => {
+                    stop(&mut child, unit).await;
+                    return End::Failed(format!("it was not ready within {} s", unit.ready_timeout));
                 }
                 () = &mut health, if is_ready && unit.health.is_some() => {
                     tracing::error!("service {} is not well: it is ended", self.name);

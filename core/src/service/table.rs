@@ -6,12 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::watch;
 
 use super::condition;
 use super::graph::{self, BUILT_IN, Order};
 use super::status::{ServiceState, Status};
-use super::supervise::Service;
+use super::supervise::{Other, Service};
 use super::unit::{Unit, UnitError, read_all};
 use crate::command::CommandError;
 use crate::log::{Logs, Record, Tap};
@@ -113,11 +112,11 @@ impl Services {
             return;
         }
         // A service that was skipped has no task: nobody waits for it.
-        let after: Vec<watch::Receiver<Status>> = unit
+        let after: Vec<Other> = unit
             .after
             .iter()
             .filter_map(|other| table.running.get(other))
-            .map(|service| service.status.subscribe())
+            .map(|service| Other { name: service.name.clone(), status: service.status.subscribe() })
             .collect();
         if let Some(service) = table.running.get(name) {
             *service.unit.lock() = unit;

@@ -45,6 +45,9 @@ pub struct Unit {
     /// When it is ready; without this, when it runs.
     #[serde(default)]
     pub ready: Option<Ready>,
+    /// Seconds that it may take to be ready; then it is ended, as one that failed.
+    #[serde(default = "ready_timeout")]
+    pub ready_timeout: f64,
     /// Whether it is well.
     #[serde(default)]
     pub health: Option<Health>,
@@ -107,6 +110,10 @@ fn stop_timeout() -> f64 {
     2.0
 }
 
+fn ready_timeout() -> f64 {
+    90.0
+}
+
 fn failures() -> u32 {
     3
 }
@@ -143,7 +150,8 @@ impl Unit {
 
     fn fault(&self) -> Option<String> {
         let health = self.health.as_ref();
-        let times = [Some(self.stop_timeout), self.recurring, health.map(|health| health.period)];
+        let period = health.map(|health| health.period);
+        let times = [Some(self.stop_timeout), Some(self.ready_timeout), self.recurring, period];
         let programs = [Some(self.process()), health.map(|health| health.process(self))];
         if let Some(time) = times.into_iter().flatten().find(|time| !(*time > 0.0 && *time <= SECONDS_MAX)) {
             return Some(format!("{time} is not between 0 and {SECONDS_MAX} seconds"));
@@ -169,6 +177,11 @@ impl Unit {
     /// When it is started again.
     pub fn restart(&self) -> Restart {
         self.restart.unwrap_or(if self.one_shot { Restart::Never } else { Restart::Always })
+    }
+
+    /// How long it may take to be ready.
+    pub fn ready_timeout(&self) -> Duration {
+        Duration::from_secs_f64(self.ready_timeout)
     }
 
     /// How long it may take to end.
@@ -240,6 +253,7 @@ mod tests {
             ("exec = ['x']\nexce = 1", "exce"),
             ("exec = ['x']\nstop_timeout = -1.0", "between 0"),
             ("exec = ['x']\nstop_timeout = nan", "between 0"),
+            ("exec = ['x']\nready_timeout = 0.0", "between 0"),
             ("exec = ['x']\nrecurring = 5.0", "one_shot"),
             ("exec = ['x']\nstop_signal = 99", "no signal"),
             ("exec = ['x']\ncondition = 'and(a'", "condition"),

@@ -1,25 +1,24 @@
 //! The manager's end of the spawner: starts it when there is none, asks it for processes, hears of their ends.
+//! [`link`] is the connection that carries it.
+
+mod link;
 
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
-use std::pin::pin;
-use std::process::Stdio;
+use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use rustix::fs::{MemfdFlags, memfd_create};
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with, sockopt};
-use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
-use tokio::io::unix::AsyncFd;
+use rustix::process::{Signal, pidfd_send_signal};
 use tokio::sync::{mpsc, oneshot};
 
-use super::protocol::{Event, Exit, Request, TAG_MAX, fits, receive, send};
-use crate::process::{Process, watch};
+use super::protocol::{Event, Exit, Request, TAG_MAX, fits};
+use crate::process::Process;
+use link::Link;
 
 /// Requests that wait to be sent; who asks for more waits.
 const REQUESTS: usize = 1024;
@@ -185,8 +184,8 @@ pub struct Spawner {
     requests: mpsc::Sender<Message>,
     next_slot: Arc<AtomicU64>,
     waiting: Waiting,
-    /// Who asked whether it is well.
-    pings: Arc<parking_lot::Mutex<Vec<oneshot::Sender<()>>>>,
+    /// Who asked whether it is well. The answer says how many orphans it has reaped.
+    pings: Arc<parking_lot::Mutex<Vec<oneshot::Sender<u64>>>>,
     /// The process behind the connection.
     process: Arc<parking_lot::Mutex<Option<Peer>>>,
 }
@@ -203,8 +202,7 @@ impl Spawner {
     pub async fn connect(socket: &Path, log: &Path) -> io::Result<(Self, Vec<(String, Child)>)> {
         let (requests, queue) = mpsc::channel(REQUESTS);
         let spawner = Self::over(requests);
-        let fd = open(socket, log).await?;
-        let mut link = Link { place: Some((socket.into(), log.into())), fd };
+        let mut link = Link::open(socket, log).await?;
         let held = link.meet(&spawner).await?;
         tokio::spawn(link.run(spawner.clone(), queue));
         tokio::spawn(spawner.clone().watch());
@@ -251,6 +249,11 @@ impl Spawner {
 
     /// Whether it answers in time.
     pub async fn answers(&self, limit: Duration) -> bool {
+        self.orphans(limit).await.is_some()
+    }
+
+    /// How many processes it has reaped that its children had left behind, if it answers in time.
+    pub async fn orphans(&self, limit: Duration) -> Option<u64> {
         let (ping, pong) = oneshot::channel();
         {
             let mut pings = self.pings.lock();
@@ -258,10 +261,10 @@ impl Spawner {
             pings.push(ping);
         }
         let answered = async {
-            let asked = self.requests.send(Message::of(Request::Ping)).await.is_ok();
-            asked && pong.await.is_ok()
+            self.requests.send(Message::of(Request::Ping)).await.ok()?;
+            pong.await.ok()
         };
-        tokio::time::timeout(limit, answered).await == Ok(true)
+        tokio::time::timeout(limit, answered).await.ok().flatten()
     }
 
     /// Kills it, and with it all that it started.
@@ -278,12 +281,9 @@ impl Spawner {
     pub async fn inside(socket: OwnedFd) -> io::Result<(Self, Vec<(String, Child)>)> {
         let (requests, queue) = mpsc::channel(REQUESTS);
         let spawner = Self::over(requests);
-        let mut link = Link { place: None, fd: watch(socket)? };
-        let hello = async {
-            link.send(&spawner, &Request::Hello, &[]).await?;
-            link.hear_held(&spawner).await
-        };
-        let held = tokio::time::timeout(START, hello).await.map_err(|_| io::ErrorKind::TimedOut)??;
+        let link = Link::over(socket)?;
+        let held = tokio::time::timeout(START, link.hear_held(&spawner)).await;
+        let held = held.map_err(|_| io::ErrorKind::TimedOut)??;
         tokio::spawn(link.run(spawner.clone(), queue));
         Ok((spawner, held))
     }
@@ -372,225 +372,15 @@ impl Spawner {
                     let _ = pending.exited.send(exit);
                 }
             }
-            Event::Pong => {
+            Event::Pong { orphans } => {
                 for ping in self.pings.lock().drain(..) {
                     // Who asked may have given up.
-                    let _ = ping.send(());
+                    let _ = ping.send(orphans);
                 }
             }
             Event::Held { .. } | Event::Ready { .. } => {}
         }
     }
-}
-
-/// The connection.
-struct Link {
-    /// Where another one can be started, with its log; none inside of a container.
-    place: Option<(PathBuf, PathBuf)>,
-    fd: AsyncFd<OwnedFd>,
-}
-
-impl Link {
-    /// Takes over what a spawner kept. One that hangs is killed, and another started.
-    async fn meet(&mut self, spawner: &Spawner) -> io::Result<Vec<(String, Child)>> {
-        *spawner.process.lock() = self.process()?;
-        {
-            let mut held = pin!(self.hear_held(spawner));
-            let began = tokio::time::Instant::now();
-            while began.elapsed() < START || (spawner.waits() && began.elapsed() < PATIENCE) {
-                if let Ok(held) = tokio::time::timeout(START, &mut held).await {
-                    return held;
-                }
-            }
-        }
-        tracing::error!("the spawner does not answer: it is killed, and all jobs and services with it");
-        spawner.kill();
-        spawner.waiting.lock().clear();
-        tokio::time::timeout(START, self.gone()).await.map_err(io::Error::other)??;
-        let Some((socket, log)) = &self.place else { return Err(io::ErrorKind::NotConnected.into()) };
-        self.fd = open(socket, log).await?;
-        *spawner.process.lock() = self.process()?;
-        tokio::time::timeout(START, self.hear_held(spawner)).await.map_err(io::Error::other)?
-    }
-
-    async fn hear_held(&mut self, spawner: &Spawner) -> io::Result<Vec<(String, Child)>> {
-        let mut held = Vec::new();
-        loop {
-            match self.receive().await? {
-                (Event::Held { slot, tag, pid, started_ms, exit, kept }, fds) => {
-                    let (sender, receiver) = oneshot::channel();
-                    let mut fds = fds;
-                    let rest = fds.split_off(fds.len().min(2));
-                    let mut child = Child::new(slot, pid, started_ms, fds.try_into().ok(), receiver, spawner);
-                    child.kept = kept.then(|| rest.try_into().ok()).flatten();
-                    child.had_ended = exit.is_some();
-                    match exit {
-                        Some(exit) => drop(sender.send(exit)),
-                        None => {
-                            let pending = Pending { started: None, exited: sender };
-                            spawner.waiting.lock().insert(slot, pending);
-                        }
-                    }
-                    held.push((tag, child));
-                }
-                (Event::Ready { next_slot }, _) => {
-                    spawner.next_slot.fetch_max(next_slot, Ordering::Relaxed);
-                    return Ok(held);
-                }
-                (event, fds) => spawner.hear(event, fds),
-            }
-        }
-    }
-
-    /// Carries requests and events until the manager ends. A spawner that died is replaced; its processes died with it.
-    async fn run(mut self, spawner: Spawner, mut queue: mpsc::Receiver<Message>) {
-        loop {
-            let finished = self.carry(&spawner, &mut queue).await;
-            spawner.waiting.lock().clear();
-            spawner.pings.lock().clear();
-            if self.place.is_none() {
-                // The container ends, or has ended.
-                return;
-            }
-            if finished {
-                if let Err(e) = self.gone().await {
-                    tracing::warn!("cannot wait for the end of the spawner: {e}");
-                }
-                return;
-            }
-            tracing::error!("the spawner died, and all jobs and services with it: starting another");
-            loop {
-                match self.reopen(&spawner).await {
-                    Ok(()) => break,
-                    Err(e) => tracing::error!("cannot start the spawner, next try in a second: {e}"),
-                }
-                tokio::time::sleep(Duration::from_secs(1)).await;
-            }
-        }
-    }
-
-    /// Its connection ends a moment before it does.
-    async fn gone(&self) -> io::Result<()> {
-        match self.process()? {
-            Some(peer) => watch(peer.pidfd)?.readable().await.map(drop),
-            None => Ok(()),
-        }
-    }
-
-    /// The process at the other end, unless it is gone.
-    fn process(&self) -> io::Result<Option<Peer>> {
-        let pid = sockopt::socket_peercred(&self.fd)?.pid;
-        match pidfd_open(pid, PidfdFlags::NONBLOCK) {
-            Ok(pidfd) => Ok(Some(Peer { pid: pid.as_raw_pid(), pidfd })),
-            Err(rustix::io::Errno::SRCH) => Ok(None),
-            Err(e) => Err(e.into()),
-        }
-    }
-
-    async fn reopen(&mut self, spawner: &Spawner) -> io::Result<()> {
-        let Some((socket, log)) = &self.place else { return Err(io::ErrorKind::NotConnected.into()) };
-        self.fd = open(socket, log).await?;
-        self.meet(spawner).await.map(drop)
-    }
-
-    /// True when the spawner was told to finish, or nobody is left to ask it.
-    async fn carry(&mut self, spawner: &Spawner, queue: &mut mpsc::Receiver<Message>) -> bool {
-        let mut finishing = false;
-        loop {
-            tokio::select! {
-                received = self.receive() => match received {
-                    Ok((event, fds)) => spawner.hear(event, fds),
-                    Err(_) => return finishing,
-                },
-                message = queue.recv(), if !finishing => {
-                    let Some(Message { request, fds, sent }) = message else { return true };
-                    if matches!(request, Request::Spawn { slot, .. } | Request::Contain { slot, .. } if !spawner.waiting.lock().contains_key(&slot)) {
-                        // Its sender was told that the spawner before this one is gone.
-                        continue;
-                    }
-                    finishing = matches!(request, Request::Finish);
-                    if self.send(spawner, &request, &fds).await.is_err() {
-                        return finishing;
-                    }
-                    if let Some(sent) = sent {
-                        // Who asked may not wait any more.
-                        let _ = sent.send(());
-                    }
-                }
-            }
-        }
-    }
-
-    async fn receive(&self) -> io::Result<(Event, Vec<OwnedFd>)> {
-        loop {
-            let mut ready = self.fd.readable().await?;
-            match ready.try_io(|fd| receive(fd.as_fd())) {
-                Ok(received) => return received?.ok_or(io::ErrorKind::UnexpectedEof.into()),
-                Err(_would_block) => {}
-            }
-        }
-    }
-
-    /// Sends a request, and hears events meanwhile: two that wait for each other would wait for ever.
-    async fn send(&self, spawner: &Spawner, request: &Request, fds: &[OwnedFd]) -> io::Result<()> {
-        let fds: Vec<BorrowedFd<'_>> = fds.iter().map(|fd| fd.as_fd()).collect();
-        loop {
-            tokio::select! {
-                biased;
-                ready = self.fd.writable() => match ready?.try_io(|fd| send(fd.as_fd(), request, &fds)) {
-                    Ok(sent) => return sent,
-                    Err(_would_block) => {}
-                },
-                received = self.receive() => {
-                    let (event, fds) = received?;
-                    spawner.hear(event, fds);
-                }
-            }
-        }
-    }
-}
-
-/// Connects, and starts a spawner first if nobody listens.
-async fn open(socket: &Path, log: &Path) -> io::Result<AsyncFd<OwnedFd>> {
-    if let Ok(fd) = attempt(socket) {
-        return watch(fd);
-    }
-    let mut file = File::options();
-    file.create(true).append(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
-    let log = file.open(log)?;
-    let mut child = tokio::process::Command::new(std::env::current_exe()?)
-        .arg("spawner")
-        .arg("--socket")
-        .arg(socket)
-        .current_dir("/")
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(log)
-        .process_group(0)
-        .spawn()?;
-    let started = tokio::time::Instant::now();
-    loop {
-        match attempt(socket) {
-            Ok(fd) => {
-                // It outlives this manager; while it does not, it must not stay as a zombie.
-                tokio::spawn(async move { child.wait().await });
-                return watch(fd);
-            }
-            Err(e) if started.elapsed() > START => return Err(e),
-            Err(_) => {}
-        }
-        if let Some(status) = child.try_wait()? {
-            return Err(io::Error::other(format!("the spawner ended at once, {status}: see its log")));
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-}
-
-fn attempt(socket: &Path) -> io::Result<OwnedFd> {
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let fd = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
-    connect(&fd, &SocketAddrUnix::new(socket)?)?;
-    Ok(fd)
 }
 
 fn in_memory(bytes: &[u8]) -> io::Result<OwnedFd> {

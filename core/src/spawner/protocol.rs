@@ -69,8 +69,11 @@ pub enum Request {
         /// Its number.
         slot: u64,
     },
-    /// Tell all that is held: a new manager is there, on the same socket. Only inside of containers.
-    Hello,
+    /// Tell all that is held: a new manager is there.
+    Hello {
+        /// What the answer is known by: one for another manager may lie in the socket.
+        hello: u64,
+    },
     /// The manager has seen the end of a process.
     Forget {
         /// Its number.
@@ -85,6 +88,8 @@ pub enum Request {
 pub enum Event {
     /// A process from an earlier manager's time, with both reading ends, and what was read.
     Held {
+        /// The hello that this answers.
+        hello: u64,
         /// Its number.
         slot: u64,
         /// Its name.
@@ -99,9 +104,14 @@ pub enum Event {
         kept: bool,
     },
     /// It is well.
-    Pong,
+    Pong {
+        /// How many processes it has reaped that others had left behind.
+        orphans: u64,
+    },
     /// All held processes are told.
     Ready {
+        /// The hello that this answers.
+        hello: u64,
         /// Numbers from here on are free.
         next_slot: u64,
     },

@@ -24,6 +24,9 @@ use super::protocol::{Event, Request, TAG_MAX, receive, send};
 use children::Children;
 use signals::{Signals, Wake};
 
+/// Most requests of a manager that died: more than a socket holds.
+const LEFT_MAX: usize = 4096;
+
 /// Runs until it is told to finish, or until no manager came for `grace`.
 ///
 /// Fails when another spawner has the socket.
@@ -143,15 +146,20 @@ impl Server {
         Ok(true)
     }
 
-    /// A new manager replaces the old one, which is dead or about to be: only one holds the node's lock.
+    /// A new manager replaces the old one, which is dead: only one holds the node's lock. What that one had sent is done
+    /// first, as it may count on it; but not its order to end everything, which the new one knows nothing of.
     fn accept(&mut self) {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let Some(listener) = &self.listener else { return };
         let Ok(manager) = accept_with(listener, flags) else { return };
         let own = rustix::process::geteuid();
         if sockopt::socket_peercred(&manager).is_ok_and(|peer| peer.uid == own) {
+            for _ in 0..LEFT_MAX {
+                let left = self.manager.as_ref().map(|manager| receive::<Request>(manager.as_fd()));
+                let Some(Ok(Some((request, fds)))) = left else { break };
+                self.carry_out(request, fds);
+            }
             self.outbox.clear();
-            self.children.tell_held(&mut self.outbox);
             self.manager = Some(manager);
         }
     }
@@ -187,15 +195,15 @@ impl Server {
                 self.outbox.push_back(Event::Failed { slot, step, errno: libc::ENAMETOOLONG });
             }
             Request::Go { slot } => self.children.go(slot),
-            Request::Hello => {
+            Request::Hello { hello } => {
                 self.outbox.clear();
-                self.children.tell_held(&mut self.outbox);
+                self.children.tell_held(hello, &mut self.outbox);
             }
             Request::Signal { slot, signal } => self.children.signal(slot, signal),
             Request::Forget { slot } => self.children.forget(slot),
             Request::Keep { slot } => self.children.keep(slot, fds),
             // At most one for each that was asked.
-            Request::Ping => self.outbox.push_back(Event::Pong),
+            Request::Ping => self.outbox.push_back(Event::Pong { orphans: self.children.orphans }),
             Request::Finish => {}
         }
     }

@@ -5,286 +5,247 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::harness::{Node, runs, until};
-use crate::image::pack_busybox;
-
-/// A node with an flist of a small root filesystem in a store of its own.
-struct Place {
-    node: Node,
-    cid: String,
-    storage: String,
-}
-
-impl Place {
-    fn new() -> Self {
-        let node = Node::start();
-        let (cid, store) = pack_busybox(&node.dir);
-        let storage = format!("dir:{}", store.display());
-        Self { node, cid, storage }
-    }
-
-    fn create(&self, more: Value) -> Value {
-        let mut arguments = json!({"root": self.cid, "storage": self.storage});
-        arguments.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        self.node.call("corex.create", arguments)
-    }
-
-    fn created(&self, more: Value) -> u64 {
-        data(&self.create(more)).as_u64().unwrap()
-    }
-
-    /// The code of a refusal and what it says.
-    fn refused(&self, more: Value) -> (u64, String) {
-        let result = self.create(more);
-        assert_eq!(result["state"], "ERROR", "{result}");
-        (result["code"].as_u64().unwrap(), result["data"].as_str().unwrap().to_owned())
-    }
-
-    /// Begins a command in a container, and gives the id of its result.
-    fn begin(&self, container: u64, command: &str, arguments: Value) -> String {
-        let inner = json!({"command": command, "arguments": arguments});
-        let result = self.node.call("corex.dispatch", json!({"container": container, "command": inner}));
-        data(&result).as_str().unwrap().to_owned()
-    }
-
-    fn run(&self, container: u64, command: &str, arguments: Value) -> Value {
-        self.node.result(&self.begin(container, command, arguments))
-    }
-
-    /// What a script prints in a container.
-    fn sh(&self, container: u64, script: &str) -> String {
-        let result = self.run(container, "core.system", json!({"name": "sh", "args": ["-c", script]}));
-        result["streams"][0].as_str().unwrap().to_owned()
-    }
-
-    fn terminate(&self, container: u64) {
-        data(&self.node.call("corex.terminate", json!({"container": container})));
-    }
-
-    fn list(&self) -> Value {
-        data(&self.node.call("corex.list", json!({})))
-    }
-
-    /// No mount and no record is there that was not there before.
-    #[track_caller]
-    fn until_nothing_is_left(&self) {
-        let dir = self.node.dir.display().to_string();
-        until("the records are gone", || names(&self.node.dir.join("containers")).is_empty());
-        until("the mounts are gone", || {
-            let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
-            !mounts.lines().any(|line| line.contains(&dir)) && names(&self.node.dir.join("flists")).is_empty()
-        });
-    }
-}
-
-fn data(result: &Value) -> Value {
-    assert_eq!(result["state"], "SUCCESS", "{result}");
-    serde_json::from_str(result["data"].as_str().unwrap()).unwrap()
-}
-
-fn names(folder: &Path) -> Vec<String> {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
-}
+use crate::harness::{runs, until, with_own_network};
+use crate::place::{Place, data, names};
 
 #[test]
 fn a_container_is_made_commanded_listed_and_taken_apart() {
-    let place = Place::new();
-    let shown = place.node.dir.join("shown");
-    fs::create_dir(&shown).unwrap();
-    fs::write(shown.join("file"), "shown").unwrap();
-    // As g8core sends it: what is not asked for is null.
-    let id = place.created(json!({
-        "storage": format!("{},http://me:verysecret@127.0.0.1:9", place.storage),
-        "name": "first", "tags": ["a", "b"], "env": {"MARK": "environment"}, "hostname": "inside",
-        "config": {"/etc/app/conf": "configured"}, "mount": {shown.to_str().unwrap(): "/data"},
-        "network": {"zerotier": null, "bridge": null}, "port": null, "host_network": false,
-    }));
+    with_own_network(|| {
+        let place = Place::new();
+        let shown = place.node.dir.join("shown");
+        fs::create_dir(&shown).unwrap();
+        fs::write(shown.join("file"), "shown").unwrap();
+        // As g8core sends it: what is not asked for is null.
+        let id = place.created(json!({
+            "storage": format!("{},http://me:verysecret@127.0.0.1:9", place.storage),
+            "name": "first", "tags": ["a", "b"], "env": {"MARK": "environment"}, "hostname": "inside",
+            "config": {"/etc/app/conf": "configured"}, "mount": {shown.to_str().unwrap(): "/data"},
+            "network": {"zerotier": null, "bridge": null}, "port": null, "host_network": false,
+        }));
 
-    // Commands inside, with their results where those of the node's are.
-    assert_eq!(
-        place.sh(id, "hostname; echo $MARK; cat /etc/app/conf /data/file; id -u"),
-        "inside\nenvironment\nconfiguredshown0\n"
-    );
-    let result = place.run(id, "bash", json!({"script": "echo out; echo err >&2; exit 7"}));
-    assert_eq!((&result["code"], &result["container"]), (&json!(1007), &json!(id)), "{result}");
-    assert_eq!(result["streams"], json!(["out\n", "err\n"]));
-    let result = place.run(id, "core.system", json!({"name": "cat", "stdin": "input", "env": {"A": "b"}}));
-    assert_eq!(result["streams"][0], "input\n");
-    assert!(data(&place.run(id, "core.ping", json!({}))).as_str().unwrap().starts_with("PONG"));
-    let result = place.run(id, "core.system", json!({"name": "no-such-program"}));
-    assert_eq!((&result["state"], &result["code"]), (&json!("ERROR"), &json!(404)), "{result}");
-    let result = place.run(id, "disk.list", json!({}));
-    assert_eq!(result["code"], 406, "{result}");
+        // Commands inside, with their results where those of the node's are.
+        assert_eq!(
+            place.sh(id, "hostname; echo $MARK; cat /etc/app/conf /data/file; id -u"),
+            "inside\nenvironment\nconfiguredshown0\n"
+        );
+        let result = place.run(id, "bash", json!({"script": "echo out; echo err >&2; exit 7"}));
+        assert_eq!((&result["code"], &result["container"]), (&json!(1007), &json!(id)), "{result}");
+        assert_eq!(result["streams"], json!(["out\n", "err\n"]));
+        let result =
+            place.run(id, "core.system", json!({"name": "cat", "stdin": "input", "env": {"A": "b"}}));
+        assert_eq!(result["streams"][0], "input\n");
+        assert!(data(&place.run(id, "core.ping", json!({}))).as_str().unwrap().starts_with("PONG"));
+        let result = place.run(id, "core.system", json!({"name": "no-such-program"}));
+        assert_eq!((&result["state"], &result["code"]), (&json!("ERROR"), &json!(404)), "{result}");
+        let result = place.run(id, "disk.list", json!({}));
+        assert_eq!(result["code"], 406, "{result}");
 
-    // Its processes: its init, and what asks.
-    let said = place.sh(id, "cat /proc/1/cmdline; echo; cat /proc/1/comm; ls -d /proc/[0-9]*; readlink /proc/1/exe || echo hidden");
-    assert!(said.starts_with("container-init") && said.ends_with("hidden\n"), "{said}");
-    assert!(!said.contains(place.node.dir.to_str().unwrap()), "{said}");
+        // Its processes: its init, and what asks.
+        let said = place.sh(id, "cat /proc/1/cmdline; echo; cat /proc/1/comm; ls -d /proc/[0-9]*; readlink /proc/1/exe || echo hidden");
+        assert!(said.starts_with("container-init") && said.ends_with("hidden\n"), "{said}");
+        assert!(!said.contains(place.node.dir.to_str().unwrap()), "{said}");
 
-    let list = place.list();
-    let listed = &list[id.to_string()]["container"];
-    assert_eq!(
-        (&listed["arguments"]["root"], &listed["arguments"]["name"]),
-        (&json!(place.cid), &json!("first"))
-    );
-    assert_eq!(
-        listed["arguments"]["storage"],
-        format!("{},http://127.0.0.1:9", place.storage),
-        "no password"
-    );
-    assert_eq!(listed["arguments"]["config"], json!(["/etc/app/conf"]), "contents may be secrets");
-    let pid = listed["pid"].as_i64().unwrap() as i32;
-    assert!(runs(pid) && list[id.to_string()]["rss"].as_u64().unwrap() > 0);
-    for query in [json!(id), json!(id.to_string()), json!("first")] {
-        assert_eq!(data(&place.node.call("corex.get", json!({"query": query})))["id"], id);
-    }
-    let found =
-        |tags: Value| data(&place.node.call("corex.find", json!({"tags": tags}))).as_object().unwrap().len();
-    assert_eq!((found(json!(["b"])), found(json!(["a", "c"])), found(json!([]))), (1, 0, 1));
+        let list = place.list();
+        let listed = &list[id.to_string()]["container"];
+        assert_eq!(
+            (&listed["arguments"]["root"], &listed["arguments"]["name"]),
+            (&json!(place.cid), &json!("first"))
+        );
+        assert_eq!(
+            listed["arguments"]["storage"],
+            format!("{},http://127.0.0.1:9", place.storage),
+            "no password"
+        );
+        assert_eq!(listed["arguments"]["config"], json!(["/etc/app/conf"]), "contents may be secrets");
+        let pid = listed["pid"].as_i64().unwrap() as i32;
+        assert!(runs(pid) && list[id.to_string()]["rss"].as_u64().unwrap() > 0);
+        for query in [json!(id), json!(id.to_string()), json!("first")] {
+            assert_eq!(data(&place.node.call("corex.get", json!({"query": query})))["id"], id);
+        }
+        let found = |tags: Value| {
+            data(&place.node.call("corex.find", json!({"tags": tags}))).as_object().unwrap().len()
+        };
+        assert_eq!((found(json!(["b"])), found(json!(["a", "c"])), found(json!([]))), (1, 0, 1));
 
-    // A second one shares the image.
-    let second = place.created(json!({}));
-    assert_ne!(second, id);
-    assert_eq!(names(&place.node.dir.join("flists")).len(), 1);
-    assert_eq!(place.sh(second, "hostname; ls /data || true"), format!("core-{second}\n"));
+        // A second one shares the image.
+        let second = place.created(json!({}));
+        assert_ne!(second, id);
+        assert_eq!(names(&place.node.dir.join("flists")).len(), 1);
+        assert_eq!(place.sh(second, "hostname; ls /data || true"), format!("core-{second}\n"));
 
-    // Ending one ends what runs in it, and says so.
-    let sleeping = place.begin(id, "core.system", json!({"name": "sleep", "args": ["600"]}));
-    let inner = json!({
-        "id": "recurring", "command": "core.system", "arguments": {"name": "true"}, "recurring_period": 0.05,
+        // Ending one ends what runs in it, and says so.
+        let sleeping = place.begin(id, "core.system", json!({"name": "sleep", "args": ["600"]}));
+        let inner = json!({
+            "id": "recurring", "command": "core.system", "arguments": {"name": "true"}, "recurring_period": 0.05,
+        });
+        let recurring = data(&place.node.call("corex.dispatch", json!({"container": id, "command": inner})));
+        let recurring = recurring.as_str().unwrap().to_owned();
+        place.terminate(id);
+        let result = place.node.result(&sleeping);
+        assert_eq!(result["state"], "ERROR", "{result}");
+        // Also what would run for ever.
+        assert_eq!(place.node.result(&recurring)["container"], id);
+        until("it is gone", || !runs(pid));
+        assert_eq!(place.node.call("corex.terminate", json!({"container": id}))["code"], 404);
+        let inner = json!({"command": "core.ping", "arguments": {}});
+        assert_eq!(
+            place.node.call("corex.dispatch", json!({"container": id, "command": inner}))["code"],
+            404
+        );
+        assert_eq!(place.sh(second, "echo still here"), "still here\n");
+        place.terminate(second);
+        place.until_nothing_is_left();
+        assert_eq!(fs::read_to_string(shown.join("file")).unwrap(), "shown");
     });
-    let recurring = data(&place.node.call("corex.dispatch", json!({"container": id, "command": inner})));
-    let recurring = recurring.as_str().unwrap().to_owned();
-    place.terminate(id);
-    let result = place.node.result(&sleeping);
-    assert_eq!(result["state"], "ERROR", "{result}");
-    // Also what would run for ever.
-    assert_eq!(place.node.result(&recurring)["container"], id);
-    until("it is gone", || !runs(pid));
-    assert_eq!(place.node.call("corex.terminate", json!({"container": id}))["code"], 404);
-    let inner = json!({"command": "core.ping", "arguments": {}});
-    assert_eq!(place.node.call("corex.dispatch", json!({"container": id, "command": inner}))["code"], 404);
-    assert_eq!(place.sh(second, "echo still here"), "still here\n");
-    place.terminate(second);
-    place.until_nothing_is_left();
-    assert_eq!(fs::read_to_string(shown.join("file")).unwrap(), "shown");
 }
 
 #[test]
 fn an_entrypoint_is_what_a_container_lives_for() {
-    let place = Place::new();
-    let script = "id -u; pwd; echo $HOME; while [ ! -e /tmp/go ]; do sleep 0.05; done; exit 3";
-    let id = place.created(json!({"entrypoint": ["sh", "-c", script], "user": "web", "workdir": "/tmp"}));
-    place.sh(id, "touch /tmp/go");
-    until("it ends with its entrypoint", || place.list()[id.to_string()].is_null());
-    let log = || {
-        let files = fs::read_dir(place.node.dir.join("log")).unwrap().flatten();
-        files.filter_map(|file| fs::read_to_string(file.path()).ok()).collect::<String>()
-    };
-    let source = format!("container {id}");
-    until("its output is in the log", || {
-        let log = log();
-        let lines = log.lines().filter(|line| line.contains(&source)).count();
-        lines >= 3 && log.contains("/srv")
+    with_own_network(|| {
+        let place = Place::new();
+        let script = "id -u; pwd; echo $HOME; while [ ! -e /tmp/go ]; do sleep 0.05; done; exit 3";
+        let id = place.created(json!({"entrypoint": ["sh", "-c", script], "user": "web", "workdir": "/tmp"}));
+        place.sh(id, "touch /tmp/go");
+        until("it ends with its entrypoint", || place.list()[id.to_string()].is_null());
+        let log = || {
+            let files = fs::read_dir(place.node.dir.join("log")).unwrap().flatten();
+            files.filter_map(|file| fs::read_to_string(file.path()).ok()).collect::<String>()
+        };
+        let source = format!("container {id}");
+        until("its output is in the log", || {
+            let log = log();
+            let lines = log.lines().filter(|line| line.contains(&source)).count();
+            lines >= 3 && log.contains("/srv")
+        });
+        place.until_nothing_is_left();
     });
-    place.until_nothing_is_left();
 }
 
 #[test]
 fn what_cannot_be_made_is_told_and_leaves_nothing() {
-    let place = Place::new();
-    let unknown = "bafyreihdwdcefgh4dqkjv67uzcmw7ojee6xedzdetojuzjevtenxquvyku";
-    let missing = place.node.dir.join("missing");
-    for (arguments, code, expected) in [
-        (json!({"root": unknown}), 412, unknown),
-        (json!({"root": "no flist"}), 400, "no flist"),
-        (json!({"root": ""}), 400, "root is empty"),
-        (json!({"storage": "nfs:/x"}), 400, "nfs"),
-        (json!({"mount": {missing.to_str().unwrap(): "/data"}}), 412, "missing"),
-        (json!({"mount": {"/dev/null": "/data"}}), 412, "cannot show /dev/null inside"),
-        (json!({"mount": {"/tmp": "relative"}}), 400, "no place in a container"),
-        (json!({"mount": {unknown: "/data"}}), 412, unknown),
-        (json!({"config": {"/etc/../x": ""}}), 400, "no place in a container"),
-        (json!({"config": {"/etc/plain/x": ""}}), 412, "write a file of the container"),
-        (json!({"mount": {"/tmp": "/etc/plain/x"}}), 412, "mount a volume"),
-        (json!({"entrypoint": ["no-such-program"]}), 404, "no-such-program"),
-        (json!({"entrypoint": ["/etc/plain"]}), 412, "/etc/plain"),
-        (json!({"entrypoint": ["true"], "workdir": "/none"}), 404, "/none"),
-        (json!({"entrypoint": ["true"], "user": "nobody-knows"}), 400, "nobody-knows"),
-        (json!({"hostname": "x".repeat(65)}), 400, "host name"),
-        (json!({"upper_size": 0}), 400, "bytes"),
-        (json!({"limits": {"cpu": -1}}), 400, "processors"),
-        (json!({"limits": {"memory": 0}}), 400, "limit of 0"),
-        (json!({"port": {"80": 80}}), 406, "ports"),
-        (json!({"nics": [{"type": "bridge"}]}), 406, "NICs"),
-    ] {
-        let (found, said) = place.refused(arguments.clone());
-        assert!(found == code && said.contains(expected), "{arguments}: {found} {said}");
-        assert_eq!(names(&place.node.dir.join("containers")), Vec::<String>::new(), "{arguments}");
-    }
-    let inner = json!({"arguments": {}});
-    let id = place.created(json!({}));
-    assert_eq!(place.node.call("corex.dispatch", json!({"container": id, "command": inner}))["code"], 400);
-    place.terminate(id);
-    place.until_nothing_is_left();
+    with_own_network(|| {
+        let place = Place::new();
+        let unknown = "bafyreihdwdcefgh4dqkjv67uzcmw7ojee6xedzdetojuzjevtenxquvyku";
+        let missing = place.node.dir.join("missing");
+        for (arguments, code, expected) in [
+            (json!({"root": unknown}), 412, unknown),
+            (json!({"root": "no flist"}), 400, "no flist"),
+            (json!({"root": ""}), 400, "root is empty"),
+            (json!({"storage": "nfs:/x"}), 400, "nfs"),
+            (json!({"mount": {missing.to_str().unwrap(): "/data"}}), 412, "missing"),
+            (json!({"mount": {"/dev/null": "/data"}}), 412, "cannot show /dev/null inside"),
+            (json!({"mount": {"/tmp": "relative"}}), 400, "no place in a container"),
+            (json!({"mount": {unknown: "/data"}}), 412, unknown),
+            (json!({"config": {"/etc/../x": ""}}), 400, "no place in a container"),
+            (json!({"config": {"/etc/plain/x": ""}}), 412, "write a file of the container"),
+            (json!({"mount": {"/tmp": "/etc/plain/x"}}), 412, "mount a volume"),
+            (json!({"entrypoint": ["no-such-program"]}), 404, "no-such-program"),
+            (json!({"entrypoint": ["/etc/plain"]}), 412, "/etc/plain"),
+            (json!({"entrypoint": ["true"], "workdir": "/none"}), 404, "/none"),
+            (json!({"entrypoint": ["true"], "user": "nobody-knows"}), 400, "nobody-knows"),
+            (json!({"hostname": "x".repeat(65)}), 400, "host name"),
+            (json!({"upper_size": 0}), 400, "bytes"),
+            (json!({"limits": {"cpu": -1}}), 400, "processors"),
+            (json!({"limits": {"memory": 0}}), 400, "limit of 0"),
+        ] {
+            let (found, said) = place.refused(arguments.clone());
+            assert!(found == code && said.contains(expected), "{arguments}: {found} {said}");
+            assert_eq!(names(&place.node.dir.join("containers")), Vec::<String>::new(), "{arguments}");
+        }
+        let inner = json!({"arguments": {}});
+        let id = place.created(json!({}));
+        assert_eq!(
+            place.node.call("corex.dispatch", json!({"container": id, "command": inner}))["code"],
+            400
+        );
+        place.terminate(id);
+        place.until_nothing_is_left();
+    });
 }
 
 #[test]
 fn containers_and_their_jobs_live_on_when_the_manager_is_killed() {
-    let mut place = Place::new();
-    let id = place.created(json!({"name": "kept", "entrypoint": ["sleep", "600"]}));
-    let idle = place.created(json!({}));
-    let pid = place.list()[id.to_string()]["container"]["pid"].as_i64().unwrap() as i32;
-    let script = "echo before; while [ ! -e /tmp/go ]; do sleep 0.05; done; echo after; exit 4";
-    let job = place.begin(id, "core.system", json!({"name": "sh", "args": ["-c", script]}));
-    until("the job runs", || place.sh(id, "ps").contains("sleep 0.05"));
-    place.node.kill_manager();
-    place.node.restart();
-    assert!(runs(pid));
-    assert_eq!(place.list()[id.to_string()]["container"]["arguments"]["name"], "kept");
-    place.sh(id, "touch /tmp/go");
-    let result = place.node.result(&job);
-    assert_eq!((&result["code"], &result["container"]), (&json!(1004), &json!(id)), "{result}");
-    assert!(result["streams"][0].as_str().unwrap().ends_with("after\n"), "{result}");
-    assert_eq!(place.sh(idle, "echo here"), "here\n");
-    // Both are still one image's, and go as others do.
-    place.terminate(idle);
-    assert_eq!(place.sh(id, "echo here"), "here\n");
-    // A container whose first process is killed is gone, too; here by a signal from inside.
-    place.begin(id, "core.system", json!({"name": "sh", "args": ["-c", "kill 1"]}));
-    until("it is gone", || place.list().as_object().unwrap().is_empty());
-    place.until_nothing_is_left();
+    with_own_network(|| {
+        let mut place = Place::new();
+        let id = place.created(json!({"name": "kept", "entrypoint": ["sleep", "600"]}));
+        let idle = place.created(json!({}));
+        let pid = place.list()[id.to_string()]["container"]["pid"].as_i64().unwrap() as i32;
+        let script = "echo before; while [ ! -e /tmp/go ]; do sleep 0.05; done; echo after; exit 4";
+        let job = place.begin(id, "core.system", json!({"name": "sh", "args": ["-c", script]}));
+        until("the job runs", || place.sh(id, "ps").contains("sleep 0.05"));
+        place.node.kill_manager();
+        place.node.restart();
+        assert!(runs(pid));
+        assert_eq!(place.list()[id.to_string()]["container"]["arguments"]["name"], "kept");
+        place.sh(id, "touch /tmp/go");
+        let result = place.node.result(&job);
+        assert_eq!((&result["code"], &result["container"]), (&json!(1004), &json!(id)), "{result}");
+        assert!(result["streams"][0].as_str().unwrap().ends_with("after\n"), "{result}");
+        assert_eq!(place.sh(idle, "echo here"), "here\n");
+        // Both are still one image's, and go as others do.
+        place.terminate(idle);
+        assert_eq!(place.sh(id, "echo here"), "here\n");
+        // A container whose first process is killed is gone, too; here by a signal from inside.
+        place.begin(id, "core.system", json!({"name": "sh", "args": ["-c", "kill 1"]}));
+        until("it is gone", || place.list().as_object().unwrap().is_empty());
+        place.until_nothing_is_left();
 
-    // One that is left to the end of the node ends with it.
-    let last = place.created(json!({}));
-    let pid = place.list()[last.to_string()]["container"]["pid"].as_i64().unwrap() as i32;
-    place.node.stop();
-    assert!(!runs(pid));
-    place.until_nothing_is_left();
+        // One that is left to the end of the node ends with it.
+        let last = place.created(json!({}));
+        let pid = place.list()[last.to_string()]["container"]["pid"].as_i64().unwrap() as i32;
+        place.node.stop();
+        assert!(!runs(pid));
+        place.until_nothing_is_left();
+    });
 }
 
 #[test]
 fn many_containers_come_and_go_and_leave_the_machine_as_it_was() {
-    let place = Place::new();
-    let count = std::env::var("CONTAINERS").ok().and_then(|count| count.parse().ok()).unwrap_or(20);
-    // What stays once, as the caches of redis, is there after the first.
-    let warm = place.created(json!({}));
-    place.terminate(warm);
-    until("the first is gone", || place.list().as_object().unwrap().is_empty());
-    let spawner = place.node.pid_of("spawner");
-    let manager = place.node.manager.id() as i32;
-    let files = |pid: i32| names(Path::new(&format!("/proc/{pid}/fd"))).len();
-    let before = [files(spawner), files(manager)];
-    for number in 0..count {
-        let id = place.created(json!({}));
-        assert_eq!(place.sh(id, "echo $((1 + 1))"), "2\n", "{number}");
-        place.terminate(id);
-    }
-    until("the records are gone", || names(&place.node.dir.join("containers")).is_empty());
-    until("no descriptor is left", || {
-        let now = [files(spawner), files(manager)];
-        now[0] <= before[0] && now[1] <= before[1] + 4
+    with_own_network(|| {
+        let place = Place::new();
+        let count = std::env::var("CONTAINERS").ok().and_then(|count| count.parse().ok()).unwrap_or(20);
+        let manager = place.node.manager.id() as i32;
+        let mounts = || fs::read_to_string(format!("/proc/{manager}/mountinfo")).unwrap().lines().count();
+        let mounts_before = mounts();
+        // What stays once, as the caches of redis, is there after the first.
+        let warm = place.created(json!({}));
+        place.terminate(warm);
+        until("the first is gone", || place.list().as_object().unwrap().is_empty());
+        let spawner = place.node.pid_of("spawner");
+        let pids = [spawner, manager];
+        let files = |pid: i32| names(Path::new(&format!("/proc/{pid}/fd"))).len();
+        let memory_kib = |pid: i32| {
+            let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+            let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+            line.trim().trim_end_matches(" kB").parse::<u64>().unwrap()
+        };
+        // Links, which hold their networks, and elements of the firewall.
+        let network = || {
+            let script = "ip -o link | wc -l; nft list table inet core0 | grep -c elements";
+            let output = std::process::Command::new("sh").args(["-c", script]).output().unwrap();
+            String::from_utf8(output.stdout).unwrap()
+        };
+        until("its network is gone", || names(&place.node.dir.join("networks")) == ["salt"]);
+        let before = (pids.map(files), pids.map(memory_kib));
+        let network_before = network();
+        for number in 0..count {
+            let id = place.created(json!({"port": {"8080|udp": 53}}));
+            assert_eq!(place.sh(id, "echo $((1 + 1))"), "2\n", "{number}");
+            place.terminate(id);
+            until("its port is free", || names(&place.node.dir.join("networks")).len() <= 1);
+        }
+        until("the records are gone", || names(&place.node.dir.join("containers")).is_empty());
+        until("no descriptor is left", || {
+            let now = pids.map(files);
+            now[0] <= before.0[0] && now[1] <= before.0[1] + 4
+        });
+        // What the allocator keeps is bounded, whatever the number of containers.
+        let after = pids.map(memory_kib);
+        let grown = [after[0].saturating_sub(before.1[0]), after[1].saturating_sub(before.1[1])];
+        assert!(grown[0] < 512 && grown[1] < 16 << 10, "the spawner and the manager grew by {grown:?} KiB");
+        until("no link and no element is left", || network() == network_before);
+        until("no mount is left", || {
+            names(&place.node.dir.join("flists")).is_empty() && mounts() == mounts_before
+        });
     });
-    until("no mount is left", || names(&place.node.dir.join("flists")).is_empty());
 }

@@ -1,6 +1,7 @@
-"""Every call of the client g8core 1.0.0, unmodified, that is about the node itself, and what came after it.
+"""Every command of a node, sent by the client g8core 1.0.0, unmodified: by its own calls, and what came after it by `raw`.
 
-Run with the port and the password of a node in a network namespace of its own.
+Run with the port and the password of a node in a network namespace of its own, its folder, an flist and the store of that.
+The tests run in the order of this file: the last one checks that no command was left out.
 """
 
 import io
@@ -10,14 +11,29 @@ import subprocess
 import sys
 import tempfile
 import time
+import uuid
 
-from g8core import Client
+from g8core import Client, client
 
 node = Client("127.0.0.1", int(sys.argv[1]), sys.argv[2])
 # Test machines are slow and loaded; the client waits for 10 s and cannot be told otherwise.
 node.timeout = 60
+node_folder, flist, store = sys.argv[3:]
 folder = tempfile.mkdtemp()
 disks = []
+# Those that the node has carried out, whichever call of the client sent them.
+succeeded = set()
+get = client.Response.get
+
+
+def noting(response, *arguments):
+    result = get(response, *arguments)
+    if result.state == "SUCCESS" and not result.payload["container"]:
+        succeeded.add(result.payload["command"])
+    return result
+
+
+client.Response.get = noting
 
 
 def run(*words):
@@ -35,11 +51,25 @@ def fails(call, *arguments, said, **named):
         raise AssertionError(f"{call} of {arguments} did not fail")
 
 
+def until(what):
+    end = time.monotonic() + 60
+    while not what():
+        assert time.monotonic() < end, "it never came true"
+        time.sleep(0.05)
+
+
 def later(command, **arguments):
     """A command that the client does not have."""
     result = node.raw(command, arguments).get(60)
     assert result.state == "SUCCESS" and result.level == 20, (command, arguments, result.payload)
     return json.loads(result.data)
+
+
+def push(command, arguments, **fields):
+    """A command with fields that came after the client."""
+    id = fields.setdefault("id", str(uuid.uuid4()))
+    node._redis.rpush("core:default", json.dumps({"command": command, "arguments": arguments, **fields}))
+    return node.response_for(id)
 
 
 def refused(code, command, **arguments):
@@ -152,6 +182,10 @@ def test_btrfs():
     end = time.monotonic() + 60
     while node.btrfs.info(mountpoint)["total_devices"] != 1:
         assert time.monotonic() < end, "the device is not removed"
+    # Its removal goes on for a moment.
+    again = {"mountpoint": mountpoint, "devices": [second]}
+    until(lambda: node.raw("btrfs.device_add", again).get(60).state == "SUCCESS")
+    later("btrfs.device_remove", mountpoint=mountpoint, devices=[second])
     volume = mountpoint + "/v"
     node.btrfs.subvol_create(volume)
     node.btrfs.subvol_quota(volume, "10M")
@@ -210,10 +244,133 @@ def test_processes():
     refused(400, "process.kill")
 
 
-def test_the_rest():
+def messages(stream, count):
+    """The texts of the first messages of a stream: a redis stream, which the client knows nothing of."""
+    entries = []
+
+    def come():
+        entries[:] = node._redis.execute_command("XRANGE", stream, "-", "+")
+        return len(entries) >= count
+
+    until(come)
+    return [fields[b"text"].decode() for _, fields in entries[:count]]
+
+
+def test_the_node_itself():
+    assert later("core.state")["rss"] > 0
+    described = later("system.commands")["commands"]
+    assert {"core.ping", "bash", "disk.mktable"} <= {command["command"] for command in described}
+    (shown,) = [command for command in described if command["command"] == "job.kill"]
+    assert shown["role"] == "operate" and "id" in shown["arguments"]["required"]
     assert later("config.get")["firewall"]["input"] == "accept"
-    assert isinstance(later("flist.list"), list)
-    refused(404, "flist.info", mountpoint="/no/such/place")
+    # It is no machine that could be switched off. Where one is, `power.rs` does so.
+    for command in ("core.reboot", "core.poweroff"):
+        assert "no machine" in refused(406, command)
+    assert node.ping().startswith("PONG ")
+
+
+def test_jobs():
+    assert node.system("echo here").get().stdout == "here\n"
+    job = node.system("sleep 600")
+    until(lambda: [found for found in later("job.list", id=job.id) if found["pid"]])
+    assert [found["cmd"]["command"] for found in later("job.list", id=job.id)] == ["core.system"]
+    assert job.id in [found["id"] for found in later("job.list")]
+    assert later("job.kill", id=job.id, signal=9) is True
+    result = job.get()
+    assert (result.state, result.payload["code"]) == ("KILLED", 1137)
+    refused(404, "job.kill", id=job.id)
+    jobs = [node.system("sleep 600") for _ in range(2)]
+    for job in jobs:
+        until(lambda: [found for found in later("job.list", id=job.id) if found["pid"]])
+    assert later("job.killall") == 2
+    assert [job.get().state for job in jobs] == ["KILLED"] * 2
+    ticks = folder + "/ticks"
+    job = push("bash", {"script": f"echo >> {ticks}"}, recurring_period=0.1)
+    until(lambda: os.path.exists(ticks) and os.stat(ticks).st_size >= 3)
+    assert later("job.unschedule", id=job.id) is True
+    assert job.get().state == "SUCCESS"
+
+
+def test_terminals():
+    arguments = {"script": "stty size; read -r line; echo got $line", "terminal": {"rows": 24, "cols": 80}}
+    job = push("bash", arguments, stream=True)
+    until(lambda: node.raw("job.input", {"id": job.id, "terminal": {"rows": 25, "cols": 81}}).get(60).state == "SUCCESS")
+    assert later("job.input", id=job.id, data="typed\n") is True
+    assert job.get().stdout.endswith("got typed\r\n")
+    refused(404, "job.input", id=job.id, data="x")
+
+
+def test_logs_and_statistics():
+    stream = later("logger.subscribe", queue="old", levels=[1], source="job talks")["stream"]
+    go = folder + "/go"
+    script = f"echo one; echo two >&2; echo '10::rooms:3|A'; while [ ! -e {go} ]; do sleep 0.05; done; echo three"
+    job = push("bash", {"script": script}, id="talks")
+    assert messages(stream, 1) == ["one"]
+    own = later("core.subscribe", id="talks")["stream"]
+    open(go, "w").close()
+    assert job.get().state == "SUCCESS"
+    assert messages(stream, 2) == ["one", "three"]
+    assert "three" in messages(own, 4)
+    assert later("logger.unsubscribe", queue="old") is True
+    assert [(found["key"], found["last_value"]) for found in later("aggregator.query", key="rooms")] == [("rooms", 3.0)]
+
+
+def test_services():
+    units = node_folder + "/services"
+    os.makedirs(units, exist_ok=True)
+    with open(units + "/old.toml", "w") as unit:
+        unit.write('exec = ["sh", "-c", "echo hello; exec sleep 600"]\n')
+    assert "old" in later("service.reload")
+
+    def ready():
+        return later("service.status", name="old")["state"] == "ready"
+
+    until(ready)
+    first = later("service.list")["old"]["pid"]
+    until(lambda: [line["text"] for line in later("service.logs", name="old")] == ["hello"])
+    assert later("service.stop", name="old")["state"] == "stopped"
+    later("service.start", name="old")
+    until(ready)
+    second = later("service.status", name="old")["pid"]
+    later("service.restart", name="old")
+    until(lambda: ready() and later("service.status", name="old")["pid"] not in (first, second))
+    os.unlink(units + "/old.toml")
+    assert "old" not in later("service.reload")
+    for command in ("status", "start", "stop", "restart", "logs"):
+        refused(404, "service." + command, name="old")
+        refused(404, "service." + command, name="../old")
+
+
+def test_flists():
+    mountpoint = folder + "/flist"
+    os.mkdir(mountpoint)
+    sources = ["dir:" + store]
+    mounted = later("flist.mount", **{"ref": flist, "mountpoint": mountpoint, "from": sources})
+    assert (mounted["ref"], mounted["mountpoint"]) == (flist, mountpoint)
+    with open(mountpoint + "/etc/passwd") as file:
+        assert file.readline().startswith("root:")
+    assert [found["mountpoint"] for found in later("flist.list")] == [mountpoint]
+    assert later("flist.info", mountpoint=mountpoint)["ref"] == flist
+    refused(412, "flist.mount", **{"ref": flist, "mountpoint": mountpoint, "from": sources})
+    later("flist.umount", mountpoint=mountpoint)
+    assert not os.path.ismount(mountpoint)
+    refused(404, "flist.umount", mountpoint=mountpoint)
+    refused(404, "flist.info", mountpoint=mountpoint)
+
+
+def test_containers():
+    # What the client has calls of its own for is in ../python/test_g8core.py.
+    number = node.container.create(flist, storage="dir:" + store)
+    assert later("corex.get", query=number)["id"] == number
+    assert str(number) in later("corex.find", tags=[]) and str(number) in node.container.list()
+    assert node.container.client(number).system("hostname").get().stdout == f"core-{number}\n"
+    node.container.terminate(number)
+    refused(404, "corex.get", query=number)
+
+
+def test_no_command_of_the_node_was_left_out():
+    commands = {command["command"] for command in later("system.commands")["commands"]}
+    assert commands - succeeded == {"core.reboot", "core.poweroff"}, commands - succeeded
 
 
 try:

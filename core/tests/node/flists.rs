@@ -1,7 +1,8 @@
 //! Mounts of flists by a node: its own program is the daemon.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
@@ -9,7 +10,8 @@ use g8_fs::pack::{PackOptions, Progress, pack};
 use g8_fs::source::DirStore;
 use serde_json::{Value, json};
 
-use crate::harness::{Node, PATIENCE};
+use crate::dev;
+use crate::harness::{Node, PATIENCE, with_own_mounts};
 
 fn data(result: &Value) -> Value {
     assert_eq!((&result["state"], &result["level"]), (&"SUCCESS".into(), &20.into()), "{result}");
@@ -122,4 +124,69 @@ fn a_node_has_the_settings_that_flist_has() {
     let node = Node::start_with(&other, &[("G8_CACHE_SIZE", "lots")]);
     let (code, said) = refused(&node.call("flist.mount", json!({"ref": cid, "mountpoint": here})));
     assert!(code == 412 && said.contains("G8_CACHE_SIZE: a size is"), "{code} {said}");
+}
+
+/// The program `flist` of the same build.
+fn flist_program() -> PathBuf {
+    let beside = || Path::new(env!("CARGO_BIN_EXE_core0")).with_file_name("flist");
+    let program = std::env::var_os("FLIST_BIN").map_or_else(beside, PathBuf::from);
+    assert!(program.is_file(), "no {}: build it with `cargo build -p flist-tools`", program.display());
+    program
+}
+
+/// A user of `flist` and of a node, in whose environment nothing says where anything is but where the home is.
+fn node_and_flist_are_one(xdg: bool) {
+    let folder = tempfile::tempdir().unwrap();
+    let home = folder.path().join("home");
+    let (kept, cache) = match xdg {
+        true => (home.join("data"), home.join("cache")),
+        false => (home.join(".local/share"), home.join(".cache")),
+    };
+    let mut environment = vec![("HOME", home.as_path())];
+    if xdg {
+        environment.extend([("XDG_DATA_HOME", kept.as_path()), ("XDG_CACHE_HOME", cache.as_path())]);
+    }
+    let flist = |words: &[&str]| {
+        let ran = Command::new(flist_program())
+            .args(words)
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap())
+            .envs(environment.iter().copied())
+            .output()
+            .unwrap();
+        assert!(ran.status.success(), "flist {words:?}: {}", String::from_utf8_lossy(&ran.stderr));
+        String::from_utf8(ran.stdout).unwrap().trim().to_owned()
+    };
+    let path = |name: &str| {
+        let path = folder.path().join(name);
+        fs::create_dir_all(&path).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let (tree, here, there) = (path("home/tree"), path("here"), path("there"));
+    fs::write(Path::new(&tree).join("file"), "the same").unwrap();
+    let node = dev::start(&folder.path().join("node"), &folder.path().join("stdout"), &environment);
+
+    // One store and one list of names: what flist packs and names the node mounts.
+    let cid = flist(&["pack", &tree]);
+    flist(&["tag", "our/tree", &cid]);
+    assert!(kept.join("g8os/store").is_dir());
+    let mounted = data(&node.call("flist.mount", json!({"ref": "our/tree", "mountpoint": here})));
+    assert_eq!(mounted["ref"], cid.as_str());
+    assert_eq!(fs::read_to_string(Path::new(&here).join("file")).unwrap(), "the same");
+    // One cache with one daemon: each sees and ends the mounts of the other.
+    let mounts: Value = serde_json::from_str(&flist(&["mounts", "--json"])).unwrap();
+    assert!(mounts.to_string().contains(&here), "{mounts}");
+    assert!(cache.join("g8os").is_dir() && !folder.path().join("node/cache").exists());
+    flist(&["mount", &cid, &there]);
+    let listed = data(&node.call("flist.list", json!({})));
+    let pids: Vec<&Value> = listed.as_array().unwrap().iter().map(|mount| &mount["pid"]).collect();
+    assert_eq!(pids, [&mounted["pid"], &mounted["pid"]], "{listed}");
+    data(&node.call("flist.umount", json!({"mountpoint": there})));
+    flist(&["umount", &here]);
+    assert_eq!(data(&node.call("flist.list", json!({}))), json!([]));
+}
+
+#[test]
+fn node_and_flist_use_the_same_store_cache_and_daemon_when_nobody_says_where() {
+    with_own_mounts(|| [false, true].into_iter().for_each(node_and_flist_are_one));
 }

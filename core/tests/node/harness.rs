@@ -48,6 +48,12 @@ impl Node {
         Self { dir: dir.into(), manager, port, password, environment, folder: None }
     }
 
+    /// One that was started otherwise; its port and its password are not known yet.
+    pub fn of(manager: Child, dir: &Path) -> Self {
+        let (port, password, environment) = (0, String::new(), Vec::new());
+        Self { dir: dir.into(), manager, port, password, environment, folder: None }
+    }
+
     /// Starts the manager again, after it was killed.
     pub fn restart(&mut self) {
         (self.manager, self.port, self.password) = launch(&self.dir, &self.environment);
@@ -218,6 +224,22 @@ pub fn runs(pid: i32) -> bool {
     std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| !line.is_empty())
 }
 
+/// Runs a test on a thread in a new network namespace, where what it starts lives too: its links and rules go with it. The
+/// containers of two nodes would be on one bridge otherwise.
+pub fn with_own_network(test: impl FnOnce() + Send + 'static) {
+    let run = move || {
+        // SAFETY: a network namespace changes no memory and no descriptor of this thread.
+        unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNET) }
+            .expect("root makes network namespaces");
+        let up = Command::new("ip").args(["link", "set", "lo", "up"]).status().unwrap();
+        assert!(up.success());
+        test();
+    };
+    if let Err(panic) = std::thread::spawn(run).join() {
+        std::panic::resume_unwind(panic);
+    }
+}
+
 /// Runs a test on a thread in a new mount namespace, where what it starts lives too: its mounts go with it.
 pub fn with_own_mounts(test: impl FnOnce() + Send + 'static) {
     let run = move || {
@@ -231,6 +253,19 @@ pub fn with_own_mounts(test: impl FnOnce() + Send + 'static) {
     if let Err(panic) = std::thread::spawn(run).join() {
         std::panic::resume_unwind(panic);
     }
+}
+
+/// Checks a promise of time. Test machines are slow and loaded: the best of three tries counts.
+#[track_caller]
+pub fn promised(limit: Duration, mut attempt: impl FnMut() -> Duration) {
+    let mut took = Vec::new();
+    while took.len() < 3 && took.last().is_none_or(|last| *last > limit) {
+        took.push(attempt());
+    }
+    assert!(
+        took.last().is_some_and(|last| *last <= limit),
+        "promised within {limit:?}, and it took {took:?}"
+    );
 }
 
 /// Sends a signal.

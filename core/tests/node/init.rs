@@ -9,13 +9,15 @@ use serde_json::{Value, json};
 use crate::harness::{PATIENCE, until};
 
 /// `core0 init` as PID 1 of new PID and mount namespaces.
-struct Machine {
-    unshare: Child,
+pub struct Machine {
+    /// What waits for its end.
+    pub unshare: Child,
     folder: tempfile::TempDir,
 }
 
 impl Machine {
-    fn start() -> Self {
+    /// One that answers.
+    pub fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let log = std::fs::File::create(folder.path().join("stderr.log")).unwrap();
         let unshare = Command::new("unshare")
@@ -41,7 +43,8 @@ impl Machine {
         machine
     }
 
-    fn dir(&self) -> &Path {
+    /// The folder of its node.
+    pub fn dir(&self) -> &Path {
         self.folder.path()
     }
 
@@ -57,20 +60,36 @@ impl Machine {
 
     fn call(&self, id: &str, command: &str, arguments: Value) -> Value {
         let envelope = json!({"id": id, "command": command, "arguments": arguments}).to_string();
-        let mut connection = self.connect().unwrap();
-        redis::cmd("RPUSH").arg("core:default").arg(envelope).exec(&mut connection).unwrap();
-        self.result(&mut connection, id)
+        // At once: what ends the machine ends redis a moment after it is answered.
+        let mut both = redis::pipe();
+        both.cmd("RPUSH").arg("core:default").arg(envelope).ignore();
+        both.cmd("BLPOP").arg(format!("result:{id}")).arg(PATIENCE.as_secs());
+        let (popped,) = both.query(&mut self.connect().unwrap()).unwrap();
+        self.parse(id, popped)
     }
 
     fn result(&self, connection: &mut Connection, id: &str) -> Value {
         let wait = PATIENCE.as_secs();
-        let popped: Option<(String, String)> =
-            redis::cmd("BLPOP").arg(format!("result:{id}")).arg(wait).query(connection).unwrap();
+        let popped = redis::cmd("BLPOP").arg(format!("result:{id}")).arg(wait).query(connection).unwrap();
+        self.parse(id, popped)
+    }
+
+    fn parse(&self, id: &str, popped: Option<(String, String)>) -> Value {
         let (_, json) = popped.unwrap_or_else(|| {
             let log = std::fs::read_to_string(self.dir().join("stderr.log")).unwrap_or_default();
             panic!("no result of {id}\n{log}")
         });
         serde_json::from_str(&json).unwrap()
+    }
+
+    /// Waits for its end, and says by which signal its PID 1 ended: reboot(2) in a PID namespace sends SIGHUP for a reboot and
+    /// SIGINT for power off.
+    pub fn end(&mut self) -> Option<i32> {
+        until("the machine is down", || matches!(self.unshare.try_wait(), Ok(Some(_))));
+        let status = self.unshare.wait().unwrap();
+        // unshare reports a signal as 128 and more, or does the same to itself.
+        let signal = std::os::unix::process::ExitStatusExt::signal(&status);
+        signal.or_else(|| status.code().and_then(|code| code.checked_sub(128)))
     }
 
     /// Runs a script in the machine and gives what it prints.
@@ -92,6 +111,12 @@ impl Drop for Machine {
 #[test]
 fn two_thousand_short_jobs_and_as_many_orphans_lose_no_exit_and_leave_no_zombie() {
     let machine = Machine::start();
+    let reaped = || {
+        let state = machine.call(&crate::harness::new_id(), "core.state", json!({}));
+        let state: Value = serde_json::from_str(state["data"].as_str().unwrap()).unwrap();
+        state["orphans"].as_u64().unwrap_or_else(|| panic!("{state}"))
+    };
+    let before = reaped();
     let mut connection = machine.connect().unwrap();
     let mut pipeline = redis::pipe();
     for i in 0..2000 {
@@ -115,6 +140,9 @@ fn two_thousand_short_jobs_and_as_many_orphans_lose_no_exit_and_leave_no_zombie(
         let count = "cat /proc/[0-9]*/stat 2>/dev/null | grep -cE '\\) Z |\\(sleep\\)' || true";
         machine.bash(&crate::harness::new_id(), count) == "0"
     });
+    // Each of them once, and nothing else: what a job waits for is none of them.
+    until("each orphan is counted", || reaped() - before >= 2000);
+    assert_eq!(reaped() - before, 2000);
 }
 
 #[test]
@@ -167,8 +195,27 @@ fn ctrl_alt_del_is_an_orderly_reboot() {
         log.contains("up")
     });
     crate::harness::signal(pid_1_of(&machine), libc::SIGINT);
+    assert_eq!(machine.end(), Some(libc::SIGHUP));
+    assert_eq!(std::fs::read_to_string(mark).unwrap(), "ended\n");
+}
+
+#[test]
+fn core_reboot_answers_and_reboots_in_order() {
+    let mut machine = Machine::start();
+    let mark = machine.dir().join("mark");
+    let script = format!(
+        "trap 'echo ended >> {}; exit 0' TERM; echo up; while :; do sleep 0.05; done",
+        mark.display()
+    );
+    let envelope = json!({"id": "polite", "command": "bash", "arguments": {"script": script}}).to_string();
+    redis::cmd("RPUSH").arg("core:default").arg(envelope).exec(&mut machine.connect().unwrap()).unwrap();
+    until("the polite job runs", || {
+        let log = std::fs::read_to_string(machine.dir().join("log/jobs.log")).unwrap_or_default();
+        log.contains("up")
+    });
+    assert_eq!(machine.call("again", "core.reboot", json!({}))["state"], "SUCCESS");
     until("the machine is down", || matches!(machine.unshare.try_wait(), Ok(Some(_))));
-    // reboot(2) in a PID namespace ends its PID 1 by SIGHUP for a reboot.
+    // reboot(2) in a PID namespace ends its PID 1 by SIGHUP for a reboot, and by SIGINT for the other ends.
     let status = machine.unshare.wait().unwrap();
     let signal = std::os::unix::process::ExitStatusExt::signal(&status);
     assert!(signal == Some(libc::SIGHUP) || status.code() == Some(128 + libc::SIGHUP), "{status:?}");
@@ -211,10 +258,6 @@ fn poweroff_answers_ends_everything_in_order_and_unmounts() {
     });
     std::thread::sleep(std::time::Duration::from_millis(200));
     assert_eq!(machine.call("off", "core.poweroff", json!({}))["state"], "SUCCESS");
-    until("the machine is off", || matches!(machine.unshare.try_wait(), Ok(Some(_))));
-    // reboot(2) in a PID namespace ends its PID 1 by SIGINT for power off; unshare reports a signal as 128 and more.
-    let status = machine.unshare.wait().unwrap();
-    let signal = std::os::unix::process::ExitStatusExt::signal(&status);
-    assert!(signal == Some(libc::SIGINT) || status.code() == Some(128 + libc::SIGINT), "{status:?}");
+    assert_eq!(machine.end(), Some(libc::SIGINT));
     assert_eq!(std::fs::read_to_string(mark).unwrap(), "ended\n");
 }

@@ -230,6 +230,36 @@ fn statistics_of_jobs_are_gathered_and_those_with_an_interval_say_what_they_use(
 }
 
 #[test]
+fn what_processes_used_that_ended_is_told_once_and_makes_no_peak() {
+    let node = Node::start();
+    // Two seconds of processor time of a child that is waited for, and one of an orphan that nobody of the group waits for.
+    let burn = |seconds: u32| format!("bash -c 'ulimit -t {seconds}; while :; do :; done'");
+    let script = format!("{}; ({} &); sleep 600", burn(2), burn(1));
+    let id = node.push(with(bash(&script), "stats_interval", json!(1)));
+    let told = || -> Value {
+        let result = node.call("aggregator.query", json!({"key": "job.cpu", "tags": {"id": id}}));
+        serde_json::from_str(result["data"].as_str().unwrap()).unwrap()
+    };
+    let list = || {
+        let list = node.call("job.list", json!({"id": id}));
+        serde_json::from_str::<Value>(list["data"].as_str().unwrap()).unwrap()
+    };
+    // In percent of a second. Of the orphan, what it used after the last look is nobody's.
+    let used = || told()[0]["last_value"].as_f64().unwrap_or(0.0);
+    until("both were seen", || used() > 200.0);
+    until("the orphan is gone", || list()[0]["processes"] == 2);
+    let count = || told()[0]["current"]["3600"]["count"].as_u64().unwrap();
+    let before = count();
+    // The hour may end meanwhile.
+    until("it was looked again", || count() >= before + 2 || count() < before);
+    assert!((200.0..320.0).contains(&used()), "{}", told());
+    // One burns at a time, so there is never more than one processor's worth; some looks come late.
+    let most = told()[0]["current"]["3600"]["max"].as_f64().unwrap();
+    assert!(most < 150.0, "{}", told());
+    assert_eq!(node.call("job.kill", json!({"id": id, "signal": 9}))["state"], "SUCCESS");
+}
+
+#[test]
 fn a_background_process_does_not_hold_the_result_back() {
     let node = Node::start();
     let began = Instant::now();
@@ -286,6 +316,36 @@ fn a_recurring_job_runs_until_it_is_unscheduled_and_has_one_result() {
     assert_eq!(node.result(&id)["state"], "SUCCESS");
     let length: u64 = redis::cmd("LLEN").arg(format!("result:{id}")).query(&mut node.connect()).unwrap();
     assert_eq!(length, 1);
+}
+
+#[test]
+fn a_recurring_job_goes_on_when_the_manager_is_killed_in_its_pauses() {
+    let mut node = Node::start();
+    let (runs, gone) = (node.dir.join("runs"), node.dir.join("gone"));
+    let count = || std::fs::read_to_string(&runs).map_or(0, |text| text.len() / 2);
+    let id = node.push(with(bash(&format!("echo x >> {}", runs.display())), "recurring_period", json!(0.5)));
+    // core0 carries this one out itself, and would not do it twice.
+    let remove = json!({"command": "filesystem.remove", "arguments": {"path": gone}});
+    let other = node.push(with(remove, "recurring_period", json!(0.5)));
+    for round in 0..3 {
+        let before = count();
+        until("it runs", || count() > before);
+        std::fs::write(&gone, "").unwrap();
+        until("the other one runs", || !gone.exists());
+        // A run takes less than its pause, so that is where most are caught.
+        std::thread::sleep(Duration::from_millis(60 * round));
+        node.kill_manager();
+        node.restart();
+    }
+    let before = count();
+    until("it still runs", || count() > before);
+    for id in [&id, &other] {
+        assert_eq!(node.result_within(id, Duration::from_millis(200)), None);
+        assert_eq!(node.call("job.unschedule", json!({"id": id}))["state"], "SUCCESS");
+        node.result(id);
+        let length: u64 = redis::cmd("LLEN").arg(format!("result:{id}")).query(&mut node.connect()).unwrap();
+        assert_eq!(length, 1);
+    }
 }
 
 #[test]

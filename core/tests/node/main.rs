@@ -1,6 +1,12 @@
 //! A node as a process: `core0 run --dev` with its real redis, driven as a client drives it.
 
+mod bad_input;
+mod config;
+mod container_images;
+mod container_networks;
 mod containers;
+mod cuts;
+mod dev;
 mod domains;
 mod faults;
 mod flists;
@@ -11,9 +17,13 @@ mod init;
 mod jobs;
 mod lifecycle;
 mod logs;
+mod loud;
 mod old_client;
+mod place;
+mod power;
 mod redis_server;
 mod services;
+mod spawner;
 mod terminals;
 mod users;
 #[path = "../python/venv.rs"]

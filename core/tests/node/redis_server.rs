@@ -158,6 +158,60 @@ fn a_redis_whose_port_is_taken_is_reached_by_its_socket_until_it_has_it_again() 
 }
 
 #[test]
+fn a_stream_ends_in_a_redis_that_is_full() {
+    let node = Node::start();
+    let go = node.dir.join("go");
+    let script = format!("echo begins; while [ ! -e {} ]; do sleep 0.05; done; echo ends", go.display());
+    let job = json!({"command": "bash", "arguments": {"script": script}, "stream": true});
+    let id = node.push(job);
+    let key = format!("stream:{id}");
+    let mut own = node.connect_as_core0();
+    let read = |own: &mut redis::Connection| -> Vec<(String, Vec<(String, String)>)> {
+        redis::cmd("XRANGE").arg(&key).arg("-").arg("+").query(own).unwrap()
+    };
+    until("it is heard", || !read(&mut own).is_empty());
+    // Full, as far as redis is concerned.
+    redis::cmd("CONFIG").arg("SET").arg("maxmemory-policy").arg("noeviction").exec(&mut own).unwrap();
+    redis::cmd("CONFIG").arg("SET").arg("maxmemory").arg("1mb").exec(&mut own).unwrap();
+    let refused = redis::cmd("SET").arg("x").arg("y").exec(&mut own).unwrap_err();
+    assert_eq!(refused.code(), Some("OOM"));
+    std::fs::write(go, "").unwrap();
+    let began = std::time::Instant::now();
+    until("the stream has its end", || {
+        let last = read(&mut own).pop().unwrap().1;
+        last == [("end".to_string(), "SUCCESS".to_string())]
+    });
+    // What readers wait for is there before anybody made room, and before it is given up.
+    assert!(began.elapsed() < Duration::from_secs(45), "{:?}", began.elapsed());
+    let life: i64 = redis::cmd("TTL").arg(&key).query(&mut own).unwrap();
+    assert!(life > 0, "{life}");
+}
+
+#[test]
+fn a_client_that_is_silent_is_cut_off_and_one_that_waits_is_not() {
+    use std::io::Read;
+    let node = Node::start();
+    let mut own = node.connect_as_core0();
+    let (_, limit): (String, u64) = redis::cmd("CONFIG").arg("GET").arg("timeout").query(&mut own).unwrap();
+    assert!((60..=3600).contains(&limit), "{limit} s");
+    // Nobody wants to wait for as long as that.
+    redis::cmd("CONFIG").arg("SET").arg("timeout").arg(1).exec(&mut own).unwrap();
+    let mut silent = std::net::TcpStream::connect(("127.0.0.1", node.port)).unwrap();
+    silent.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut waiting = node.connect();
+    let waiting = std::thread::spawn(move || -> Option<(String, String)> {
+        redis::cmd("BLPOP").arg("a-list").arg(PATIENCE.as_secs()).query(&mut waiting).unwrap()
+    });
+    assert_eq!(silent.read(&mut [0; 1]).unwrap(), 0, "it is still there");
+    std::thread::sleep(Duration::from_secs(3));
+    redis::cmd("RPUSH").arg("a-list").arg("there").exec(&mut node.connect()).unwrap();
+    assert_eq!(waiting.join().unwrap().unwrap().1, "there");
+    // core0's own were silent, too.
+    let result = node.call("bash", json!({"script": "echo works"}));
+    assert_eq!(result["streams"][0], "works\n", "{result}");
+}
+
+#[test]
 fn a_full_redis_refuses_clients_clearly_and_never_what_is_accepted() {
     let mut node = Node::start();
     let go = job_until(&node, "running");

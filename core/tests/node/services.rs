@@ -274,3 +274,119 @@ fn a_command_that_takes_a_while_shows_that_it_is_there() {
     assert!(life() > 0);
     assert_eq!(redis::cmd("LLEN").arg(&flag).query::<u64>(&mut node.connect()).unwrap(), 1);
 }
+
+#[test]
+fn pauses_before_a_service_that_dies_is_started_again_grow_and_its_state_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path();
+    let starts = dir.join("starts");
+    script(dir, "dying", &format!("date +%s%N >> {}; exit 7", starts.display()), "restart_limit = 6");
+    let node = Node::start_in(dir);
+    let status = || answer(&node, "service.status", json!({"name": "dying"}));
+    let mut seen = Vec::new();
+    until("it is given up", || {
+        let status = status();
+        seen.push((status["state"].clone(), status["reason"].clone(), status["pid"].clone()));
+        status["state"] == "failed"
+    });
+    assert!(seen.contains(&(json!("pausing"), json!("exit code 7"), json!(0))), "{seen:?}");
+    let status = status();
+    assert_eq!((&status["reason"], &status["restarts"]), (&json!("exit code 7, 7 times"), &json!(6)));
+    let times: Vec<u64> = read(&starts).lines().map(|line| line.parse().unwrap()).collect();
+    assert_eq!(times.len(), 7);
+    let pauses: Vec<u64> = times.windows(2).map(|two| (two[1] - two[0]) / 1_000_000).collect();
+    // 100 ms, and twice as long each time. A loaded machine makes them longer, never shorter.
+    for (i, pause) in pauses.iter().enumerate() {
+        assert!(*pause >= 100 << i, "pause {i} of {pauses:?} ms");
+    }
+}
+
+#[test]
+fn who_comes_after_a_one_shot_starts_when_that_is_done_and_not_when_it_failed() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path();
+    let (out, go) = (dir.join("order"), dir.join("go"));
+    let prepare =
+        format!("while [ ! -e {} ]; do sleep 0.05; done; echo prepared >> {}", go.display(), out.display());
+    script(dir, "prepare", &prepare, "one_shot = true");
+    script(
+        dir,
+        "user",
+        &format!("echo started >> {}; exec sleep 6009", out.display()),
+        "after = ['prepare']",
+    );
+    script(dir, "broken", "exit 3", "one_shot = true");
+    script(dir, "behind", &format!("echo behind >> {}", out.display()), "after = ['broken']");
+    let node = Node::start_in(dir);
+    let why = |name: &str| {
+        let status = answer(&node, "service.status", json!({"name": name}));
+        (status["state"].as_str().unwrap().to_owned(), status["reason"].as_str().unwrap().to_owned())
+    };
+    let waits = |reason: &str| ("waiting".to_owned(), reason.to_owned());
+    until("it waits for the one-shot", || why("user") == waits("it comes after prepare, which is starting"));
+    until("it says whose failure it waits for", || {
+        why("behind") == waits("it comes after broken, which is failed: exit code 3")
+    });
+    std::fs::write(&go, "").unwrap();
+    until("it runs", || state(&node, "user") == "ready" && read(&out).lines().count() == 2);
+    assert_eq!(read(&out), "prepared\nstarted\n");
+    assert_eq!(state(&node, "prepare"), "done");
+    // Told to run again when it is repaired, the one-shot lets on who waits.
+    script(dir, "broken", "true", "one_shot = true");
+    answer(&node, "service.reload", json!({}));
+    answer(&node, "service.start", json!({"name": "broken"}));
+    until("who waited ran", || read(&out).contains("behind"));
+}
+
+#[test]
+fn a_service_that_is_never_ready_is_ended_and_who_comes_after_it_says_why_it_does_not_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path();
+    let pids = dir.join("pids");
+    let mute = format!("echo $$ >> {}; exec sleep 6010", pids.display());
+    script(dir, "mute", &mute, "ready = { match = 'never said' }\nready_timeout = 0.7\nrestart_limit = 1");
+    unit(dir, "behind", "exec = ['sleep', '6011']\nafter = ['mute']");
+    unit(dir, "far", "exec = ['sleep', '6012']\nafter = ['behind']");
+    let node = Node::start_in(dir);
+    until("it is given up", || state(&node, "mute") == "failed");
+    let list = answer(&node, "service.list", json!({}));
+    let reason = |name: &str| list[name]["reason"].as_str().unwrap().to_owned();
+    assert_eq!(reason("mute"), "it was not ready within 0.7 s, 2 times");
+    until("who comes after it says why", || {
+        let status = answer(&node, "service.status", json!({"name": "behind"}));
+        (status["state"].as_str(), status["reason"].as_str())
+            == (
+                Some("waiting"),
+                Some("it comes after mute, which is failed: it was not ready within 0.7 s, 2 times"),
+            )
+    });
+    let far = answer(&node, "service.status", json!({"name": "far"}));
+    assert_eq!(far["reason"], "it comes after behind, which is waiting");
+    assert!(!processes().iter().any(|(_, line)| ["sleep 6011 ", "sleep 6012 "].contains(&line.as_str())));
+    let pids: Vec<i32> = read(&pids).lines().map(|pid| pid.parse().unwrap()).collect();
+    assert_eq!(pids.len(), 2);
+    until("what was not ready is gone", || !pids.iter().any(|&pid| runs(pid)));
+}
+
+#[test]
+fn a_unit_whose_condition_holds_runs() {
+    let cmdline = std::fs::read_to_string("/proc/cmdline").unwrap();
+    // What this kernel was told, whatever that is.
+    let argument = cmdline.split_ascii_whitespace().find(|word| !word.contains(['(', ')', ','])).unwrap();
+    let name = argument.split('=').next().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path();
+    for (service, condition, number) in [
+        ("whole", argument.to_owned(), 6013),
+        ("name", name.to_owned(), 6014),
+        ("both", format!("and({name}, not(no-such-argument))"), 6015),
+        ("neither", format!("not({name})"), 6016),
+    ] {
+        unit(dir, service, &format!("exec = ['sleep', '{number}']\ncondition = '{condition}'"));
+    }
+    let node = Node::start_in(dir);
+    for service in ["whole", "name", "both"] {
+        until("it runs", || state(&node, service) == "ready");
+    }
+    assert_eq!(state(&node, "neither"), "skipped");
+}

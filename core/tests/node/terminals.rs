@@ -102,3 +102,32 @@ fn a_terminal_that_cannot_be_is_refused() {
         assert_eq!((&result["state"], &result["code"]), (&json!("ERROR"), &json!(400)), "{result}");
     }
 }
+
+#[test]
+fn what_is_typed_and_never_read_ends_with_its_job() {
+    let node = Node::start();
+    let own = || -> usize {
+        let list: String = redis::cmd("CLIENT").arg("LIST").query(&mut node.connect_as_core0()).unwrap();
+        list.lines().filter(|line| line.contains(" user=core0 ") && line.contains("cmd=blpop")).count()
+    };
+    let ids: Vec<String> =
+        (0..5).map(|_| start(&node, "stty raw -echo; echo ready; exec sleep 600")).collect();
+    for id in &ids {
+        until("it is ready", || shown(&node, id).contains("ready"));
+        // More than a terminal holds: whoever writes it waits.
+        for _ in 0..8 {
+            push(&node, id, json!({"data": "x".repeat(60_000)}));
+        }
+        until("somebody waits for the terminal", || {
+            redis::cmd("LLEN").arg(format!("input:{id}")).query::<u64>(&mut node.connect()).unwrap() < 8
+        });
+    }
+    for id in &ids {
+        assert_eq!(node.call("job.kill", json!({"id": id, "signal": 9}))["state"], "SUCCESS");
+        assert_eq!(node.result(id)["state"], "KILLED");
+        until("what was not read is gone", || {
+            redis::cmd("EXISTS").arg(format!("input:{id}")).query::<u64>(&mut node.connect()).unwrap() == 0
+        });
+    }
+    until("nobody waits for input any more", || own() == 0);
+}

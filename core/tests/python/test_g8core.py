@@ -9,6 +9,7 @@ import os
 import subprocess
 import threading
 import time
+import urllib.request
 import uuid
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -319,7 +320,24 @@ def test_containers(cl, origin, tmp_path):
     assert (result.state, result.stdout) == ("SUCCESS", "inside\nof the host\ninput\n")
     result = inside.bash("echo $0 >&2; exit 3").get()
     assert result.state == "ERROR" and result.stderr
-    assert cl.container.create(os.environ["G8_TEST_FLIST"], storage=url) != container
+    # With a network: an address on the default bridge and on another, a port of the node that leads into it.
+    cl.bridge.create("conts", network="dnsmasq", settings={"cidr": "10.75.0.1/24", "start": "10.75.0.10", "end": "10.75.0.19"})
+    other = cl.container.create(
+        os.environ["G8_TEST_FLIST"],
+        bridge=[("conts", "dhcp"), ("conts", "10.75.0.2/24"), ("conts", "")],
+        port={8080: 80},
+        storage=url,
+    )
+    assert other != container
+    inside = cl.container.client(other)
+    addresses = inside.system("ip -o -4 addr").get().stdout
+    assert "172.18.0." in addresses and "10.75.0.10/24" in addresses and "10.75.0.2/24" in addresses
+    inside.bash("httpd -p 80 -h /etc").get()
+    assert urllib.request.urlopen("http://127.0.0.1:8080/hostname", timeout=20).read().decode() == f"core-{other}\n"
+    assert "1 packets received" in inside.system("ping -c 1 -W 20 172.18.0.1").get().stdout
+    for refused in ({"zerotier": "8056c2e21c000001"}, {"port": {8080: 80}}, {"bridge": [("none", "dhcp")]}):
+        with pytest.raises(RuntimeError):
+            cl.container.create(os.environ["G8_TEST_FLIST"], storage=url, **refused)
     for number in cl.container.list():
         cl.container.terminate(int(number))
     assert cl.container.list() == {}

@@ -170,6 +170,8 @@ impl Mount {
         MountStatus {
             pid: std::process::id(),
             reference: self.reference.clone(),
+            config: fs.image().root.config.clone(),
+            arch: fs.image().root.arch.clone(),
             mountpoint: self.made.location.mountpoint.clone(),
             mode: self.mode(),
             fallback: self.fallback.clone(),

@@ -6,6 +6,7 @@ use std::time::Duration;
 use g8_cache::{BlockId, SourceStats};
 use serde::{Deserialize, Serialize};
 
+use crate::format::RunConfig;
 use crate::replay::ProfileStatus;
 use crate::source::{SourceOptions, Spec};
 
@@ -88,6 +89,12 @@ pub struct MountStatus {
     /// CID of the flist.
     #[serde(rename = "ref")]
     pub reference: String,
+    /// What to run in it, as whoever packed it says.
+    #[serde(default)]
+    pub config: RunConfig,
+    /// The architecture of its programs, as OCI names it, if that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arch: Option<String>,
     /// Where it is mounted.
     pub mountpoint: PathBuf,
     /// How it reaches the kernel; never `auto`.

@@ -86,18 +86,25 @@ class Starter(Generic[Started]):
         dir: str = "",
         stdin: str = "",
         env: Mapping[str, str] | None = None,
+        terminal: Mapping[str, int] | None = None,
         **options: Unpack[JobOptions],
     ) -> Started:
-        """Runs a program. A text is split as a shell would, a list of texts taken as it is; no shell is involved."""
+        """Runs a program. A text is split as a shell would, a list of texts taken as it is; no shell is involved.
+
+        With `terminal`, `{"rows": 24, "cols": 80}`, it has a terminal of that size: what it shows is in the stream of the
+        job as it is, and `job.input` types.
+        """
         argv = _argv(command)
-        arguments = {"name": argv[0], "args": argv[1:], "dir": dir, "stdin": stdin, "env": _env(env)}
+        arguments = {"name": argv[0], "args": argv[1:], "dir": dir, "stdin": stdin, "env": _env(env), **_terminal(terminal)}
         return self.raw("core.system", arguments, **options)
 
-    def bash(self, script: str, stdin: str = "", **options: Unpack[JobOptions]) -> Started:
-        """Runs a script in the node's shell."""
+    def bash(
+        self, script: str, stdin: str = "", terminal: Mapping[str, int] | None = None, **options: Unpack[JobOptions]
+    ) -> Started:
+        """Runs a script in the node's shell; with a `terminal` as `system` has it."""
         if not isinstance(script, str):
             raise InvalidArgument(f"a script is text, not {type(script).__name__}")
-        return self.raw("bash", {"script": script, "stdin": stdin}, **options)
+        return self.raw("bash", {"script": script, "stdin": stdin, **_terminal(terminal)}, **options)
 
 
 def _argv(command: str | Sequence[str]) -> list[str]:
@@ -110,6 +117,11 @@ def _argv(command: str | Sequence[str]) -> list[str]:
     if any("\0" in arg for arg in argv):
         raise InvalidArgument("a program's arguments cannot hold NUL")
     return argv
+
+
+def _terminal(size: Mapping[str, int] | None) -> dict[str, dict[str, int]]:
+    """Nothing where there is none: what g8core sends has no such argument."""
+    return {} if size is None else {"terminal": dict(size)}
 
 
 def _env(env: Mapping[str, str] | None) -> dict[str, str] | None:

@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
+from g8os import steps
 from tests.flavours import FLAVOURS, Clients
+from tests.ledger import noting
 
 
 @pytest.fixture(scope="session")
@@ -20,7 +22,8 @@ def address() -> str:
 
 
 @pytest.fixture(params=FLAVOURS)
-def clients(request: pytest.FixtureRequest) -> Iterator[Clients]:
+def clients(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Clients]:
+    monkeypatch.setattr(steps, "parse_result", noting(request.param))
     clients = Clients(request.param)
     yield clients
     clients.close()

@@ -6,6 +6,10 @@ import os
 import socket
 from typing import Any
 
+import pytest
+
+import g8os
+
 
 def test_processors_and_memory_are_those_of_the_machine(cl: Any) -> None:
     assert len(cl.info.cpu()) == os.cpu_count()
@@ -33,3 +37,10 @@ def test_the_version_is_that_of_the_ping(cl: Any) -> None:
 def test_core0_tells_its_own_use_and_configuration(cl: Any) -> None:
     assert cl.core.state()["rss"] > 0
     assert isinstance(cl.config.get(), dict)
+
+
+def test_a_node_for_developing_is_no_machine_to_switch_off(cl: Any) -> None:
+    for call in (cl.core.reboot, cl.core.poweroff):
+        with pytest.raises(g8os.NotSupported, match="no machine"):
+            call()
+    assert cl.ping().startswith("PONG ")

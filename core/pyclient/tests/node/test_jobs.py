@@ -119,6 +119,17 @@ def test_a_job_is_listed_and_killed(cl: Any, name: str) -> None:
         cl.job.kill(name)
 
 
+def test_all_jobs_are_killed_at_once(cl: Any) -> None:
+    responses = [cl.system("sleep 60") for _ in range(3)]
+    for response in responses:
+        while not [job for job in cl.job.list(response.id) if job["pid"]]:
+            time.sleep(0.01)
+    # All jobs of this user are meant, and none but these run.
+    assert cl.job.killall() == 3
+    assert [response.get().state for response in responses] == ["KILLED"] * 3
+    assert cl.job.killall() == 0
+
+
 def test_process_kill_means_jobs_by_id_and_processes_by_pid(cl: Any, name: str) -> None:
     for by_pid in (False, True):
         response = cl.system("sleep 60", id=f"{name}-{by_pid}")
@@ -139,6 +150,51 @@ def test_a_recurring_job_runs_until_it_is_unscheduled(cl: Any, name: str, tmp_pa
         time.sleep(0.05)
     cl.job.unschedule(name)
     assert response.get().id == name
+
+
+def test_what_jobs_print_as_statistics_can_be_asked_for(cl: Any, name: str) -> None:
+    cl.bash(f"echo '10::{name}:3|A|house=a'; echo '10::{name}:5|A|house=a'; echo '10::{name}:9|A|house=b'").check()
+    (found,) = cl.aggregator.query(name, {"house": "a"})
+    assert (found["key"], found["tags"], found["op"], found["last_value"]) == (name, {"house": "a"}, "A", 5.0)
+    assert len(cl.aggregator.query(name)) == 2
+    assert cl.aggregator.query(name, {"house": "c"}) == []
+    assert name in {entry["key"] for entry in cl.aggregator.query()}
+
+
+def test_a_job_has_a_terminal_that_is_typed_on_and_resized(cl: Any) -> None:
+    script = 'stty size; read -r -p "name? " name; echo "hello $name"; read -r; stty size; exit 5'
+    response = cl.bash(script, stream=True, terminal={"rows": 24, "cols": 80})
+    shown = ""
+    messages = response.stream(timeout=60)
+
+    def until_it_shows(text: str) -> None:
+        nonlocal shown
+        while text not in shown:
+            shown += next(messages).text
+
+    # A prompt comes though its line has no end.
+    until_it_shows("name? ")
+    assert shown.startswith("24 80\r\n")
+    assert cl.job.input(response.id, "you\n") is True
+    until_it_shows("hello you\r\n")
+    assert cl.job.input(response.id, "\n", {"rows": 50, "cols": 132}) is True
+    until_it_shows("50 132\r\n")
+    assert "".join(message.text for message in messages) == ""
+    with pytest.raises(g8os.JobError) as failed:
+        response.check()
+    assert (failed.value.code, response.state) == (1005, "ERROR")
+    result = cl.system(["stty", "size"], stream=True, terminal={"rows": 1, "cols": 2}).check()
+    assert result.stdout == "1 2\r\n"
+
+
+def test_what_cannot_be_typed_and_terminals_that_cannot_be_are_told(cl: Any, name: str) -> None:
+    with pytest.raises(g8os.NotFound, match=name):
+        cl.job.input(name, "x")
+    for size in ({"rows": 0, "cols": 80}, {"rows": 24, "cols": 70_000}, {"rows": 24}, {}):
+        with pytest.raises(g8os.BadArguments, match="terminal"):
+            cl.bash("true", terminal=size).check()
+    with pytest.raises(g8os.BadArguments, match="standard input"):
+        cl.system("cat", stdin="x", terminal={"rows": 24, "cols": 80}).check()
 
 
 def test_output_comes_while_the_job_runs_and_is_read_by_several(

@@ -52,10 +52,10 @@ def test_the_node_may_be_given_in_every_form(g8: G8, server: RedisServer, node: 
 
 
 def test_tables_are_plain_and_control_no_terminal(g8: G8, node: ScriptedNode) -> None:
-    ran = g8("ps")
+    ran = g8("jobs")
     assert ran.stdout == "ID  PID  AGE  CPU%  MEMORY   COMMAND\na   7    1m   1.2   3.0 MiB  sleep \ufffd[31m9\n"
-    assert g8("ps", "--no-headers").stdout.count("\n") == 1
-    assert json.loads(g8("ps", "--json").stdout)[0]["cmd"]["arguments"]["args"] == ["\x1b[31m9"]
+    assert g8("jobs", "--no-headers").stdout.count("\n") == 1
+    assert json.loads(g8("jobs", "--json").stdout)[0]["cmd"]["arguments"]["args"] == ["\x1b[31m9"]
     lines = ["NAME   STATE   SINCE  PID  RESTARTS  REASON", "ntp    failed  1m     -    0         no net"]
     assert g8("services").stdout.splitlines() == [*lines, "redis  ready   1m     12   3         -"]
     assert set(json.loads(g8("services", "--json").stdout)) == {"ntp", "redis"}
@@ -75,7 +75,7 @@ def test_exec_ends_as_its_program_and_keeps_its_streams_apart(g8: G8, node: Scri
 
 def test_run_sends_any_command(g8: G8, node: ScriptedNode) -> None:
     ran = g8(
-        "run",
+        "call",
         "--json",
         "test.echo",
         "text=a b",
@@ -89,9 +89,9 @@ def test_run_sends_any_command(g8: G8, node: ScriptedNode) -> None:
     assert ran.returncode == 0, ran.stderr
     wanted = {"text": "a b", "number": 7, "quoted": "7", "list": [1, 2], "net": {"nat": True, "mode": "static"}, "e": ""}
     assert json.loads(ran.stdout) == wanted
-    assert g8("run", "core.ping").stdout == "PONG scripted\n"
-    assert g8("run", "job.list").stdout.startswith("ID  PID  CPU")
-    assert g8("run", "core.system", "name=echo", 'args=["x"]').stdout == "echo x\n"
+    assert g8("call", "core.ping").stdout == "PONG scripted\n"
+    assert g8("call", "job.list").stdout.startswith("ID  PID  CPU")
+    assert g8("call", "core.system", "name=echo", 'args=["x"]').stdout == "echo x\n"
 
 
 def test_logs_of_a_service_are_its_last_lines(g8: G8, node: ScriptedNode) -> None:
@@ -141,17 +141,17 @@ def test_an_interrupted_exec_kills_its_job(
 
 @pytest.mark.parametrize(("code", "status"), [(400, 1), (403, 4), (404, 3), (409, 1), (412, 1), (500, 1), (503, 1)])
 def test_what_the_node_refuses_is_told_on_stderr(g8: G8, node: ScriptedNode, code: int, status: int) -> None:
-    ran = g8("run", "test.fail", f"code={code}", "text=no disk sdz")
+    ran = g8("call", "test.fail", f"code={code}", "text=no disk sdz")
     assert (ran.returncode, ran.stdout) == (status, "")
     assert ran.stderr == f"g8: test.fail ended with ERROR {code}: no disk sdz\n"
 
 
 def test_a_failure_is_a_document_with_json_and_shows_what_the_process_said_without(g8: G8, node: ScriptedNode) -> None:
-    ran = g8("--json", "run", "test.fail", "code=412", "text=no disk sdz")
+    ran = g8("--json", "call", "test.fail", "code=412", "text=no disk sdz")
     document = json.loads(ran.stdout)
     assert (ran.returncode, document["code"], json.loads(document["data"])) == (1, 412, "no disk sdz")
     assert "no disk sdz" in ran.stderr
-    ran = g8("run", "core.system", "name=exit", 'args=["3"]')
+    ran = g8("call", "core.system", "name=exit", 'args=["3"]')
     assert (ran.returncode, ran.stdout) == (1, "so far\n")
     assert ran.stderr.startswith("about to fail\n") and "exit status 3" in ran.stderr
 
@@ -174,7 +174,7 @@ def test_a_relative_folder_is_a_node(g8: G8, server: RedisServer, node: Scripted
 
 
 def test_an_unknown_command_is_not_found(g8: G8, node: ScriptedNode) -> None:
-    ran = g8("run", "no.such")
+    ran = g8("call", "no.such")
     assert (ran.returncode, ran.stdout) == (3, "") and "no such command" in ran.stderr
 
 
@@ -209,12 +209,12 @@ def test_a_node_that_takes_nothing_in_is_124(g8: G8, server: RedisServer) -> Non
         ("exec",),
         ("exec", "--env", "A", "--", "x"),
         ("exec", "--", "a\udcffb"),
-        ("run",),
-        ("run", "core ping"),
-        ("run", "test.echo", "novalue"),
-        ("run", "test.echo", "a=1", "a=2"),
-        ("run", "test.echo", "a=1", "a.b=2"),
-        ("run", "test.echo", ".=1"),
+        ("call",),
+        ("call", "core ping"),
+        ("call", "test.echo", "novalue"),
+        ("call", "test.echo", "a=1", "a=2"),
+        ("call", "test.echo", "a=1", "a.b=2"),
+        ("call", "test.echo", ".=1"),
         ("info", "weather"),
         ("logs", "redis", "--job", "x"),
         ("--node", "http://x", "ping"),
@@ -237,7 +237,7 @@ def test_without_a_node_the_error_says_how_to_name_one(g8: G8) -> None:
 def test_help_names_all_commands_and_codes(g8: G8) -> None:
     ran = g8("--help", node=None)
     assert ran.returncode == 0
-    for word in ("ping", "ps", "info", "services", "logs", "exec", "run", "124 time-out", "G8_NODE"):
+    for word in ("ping", "ps", "jobs", "info", "services", "logs", "exec", "run", "rm", "call", "124 time-out", "G8_NODE"):
         assert word in ran.stdout
     assert g8("--version", node=None).stdout.startswith("g8 0.")
 

@@ -1,6 +1,7 @@
 //! Mounts of flists that containers share: one for each flist, however many use it.
 //!
-//! A mount stays for a while after its last user, so that the next one finds it.
+//! A mount stays for a while after its last user, so that the next one finds it. One whose daemon has died is replaced for
+//! containers that come: those that have it keep it, and what they have not read yet is an error to them until they end.
 
 use std::collections::HashMap;
 use std::fs::DirBuilder;
@@ -10,6 +11,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use g8_fs::engine::{MountError, MountStatus, mountpoint};
+use g8_fs::format::RunConfig;
 use g8_fs::names::Names;
 use g8_fs::reference::{Reference, resolve};
 use parking_lot::Mutex;
@@ -43,6 +46,10 @@ pub struct Image {
     pub key: String,
     /// Where it is.
     pub path: PathBuf,
+    /// What to run in it.
+    pub config: RunConfig,
+    /// What its programs are made for.
+    pub arch: Option<String>,
 }
 
 /// How many use a mount; held while it is made or ended.
@@ -73,20 +80,50 @@ impl Images {
         let path = self.folder.join(&key);
         let users = self.users(&key);
         let mut count = users.lock().await;
-        if *count == 0 && !is_mounted(&path) {
-            let plan = Plan {
-                reference: text.to_owned(),
-                mountpoint: path.clone(),
-                sources: sources.to_vec(),
-                mode: None,
-                suid: privileged,
-                dev: privileged,
-            };
-            let folder = path.clone();
-            blocking(move || mount(&folder, plan, &cid)).await?;
-        }
+        let served = match *count > 0 || is_mounted(&path) {
+            true => self.served(&path, &cid, *count).await?,
+            false => None,
+        };
+        let status = match served {
+            Some(status) => status,
+            None => {
+                let plan = Plan {
+                    reference: text.to_owned(),
+                    mountpoint: path.clone(),
+                    sources: sources.to_vec(),
+                    mode: None,
+                    suid: privileged,
+                    dev: privileged,
+                };
+                let folder = path.clone();
+                blocking(move || mount(&folder, plan, &cid)).await?
+            }
+        };
         *count += 1;
-        Ok(Image { key, path })
+        Ok(Image { key, path, config: status.config, arch: status.arch })
+    }
+
+    /// The mount at a place, if its daemon lives; what is left of one whose daemon does not is cleared by who mounts there.
+    async fn served(&self, path: &Path, cid: &str, users: usize) -> Result<Option<MountStatus>, ImageError> {
+        let at = path.to_owned();
+        let asked = blocking(move || {
+            // As the daemon knows it.
+            let at = mountpoint::resolve(&at).map_err(|e| ImageError::Folder(at, e))?;
+            match flist::info(&at) {
+                Err(FlistError::Mount(MountError::NotMounted(_))) => Ok(None),
+                asked => Ok(Some(asked?)),
+            }
+        });
+        let status = asked.await?.filter(|status| status.reference == cid);
+        if status.is_none() {
+            tracing::warn!(
+                flist = cid,
+                containers = users,
+                "the daemon that served an flist is gone: what its containers have not read yet is an error to them until \
+                 they are made anew; others get a new mount"
+            );
+        }
+        Ok(status)
     }
 
     /// Counts a user that is there from before.
@@ -137,14 +174,20 @@ impl Images {
     }
 }
 
-fn mount(folder: &Path, plan: Plan, cid: &str) -> Result<(), ImageError> {
+fn mount(folder: &Path, plan: Plan, cid: &str) -> Result<MountStatus, ImageError> {
     let mut make = DirBuilder::new();
     // Nobody but root comes near images that may have set-user-ID in them.
     make.recursive(true).mode(0o700);
-    make.create(folder).map_err(|e| ImageError::Folder(folder.into(), e))?;
+    match make.create(folder) {
+        // A dead mount lies there, which the daemon clears.
+        Err(e) if e.raw_os_error() != Some(libc::ENOTCONN) => {
+            return Err(ImageError::Folder(folder.into(), e));
+        }
+        _ => {}
+    }
     let mounted = flist::mount(plan).map_err(ImageError::from).and_then(|status| {
         if status.reference == cid {
-            return Ok(());
+            return Ok(status);
         }
         flist::unmount(folder, true)?;
         Err(ImageError::Moved)
@@ -173,7 +216,7 @@ async fn unmount(path: PathBuf) {
 }
 
 fn is_mounted(path: &Path) -> bool {
-    g8_fs::engine::mountpoint::own_mount_at(path).is_ok()
+    mountpoint::own_mount_at(path).is_ok()
 }
 
 async fn blocking<T: Send + 'static>(

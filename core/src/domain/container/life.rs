@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use g8_container::{ConfigFile, Network, Spec, Upper, User, Volume, resolve_user};
 
+use super::etc;
 use super::image::Image;
 use super::record::Record;
 use super::{Container, ContainerError, Containers, Id, Place, Wanted, ends, told};
+use crate::domain::container_net;
 use crate::job::Adopted;
 use crate::log::now_ms;
 use crate::process::{Inside, Process, drain};
@@ -54,31 +56,57 @@ impl Containers {
     async fn build(
         &self,
         id: Id,
-        wanted: Wanted,
+        mut wanted: Wanted,
         parts: &mut Parts,
     ) -> Result<(Container, Option<Child>), ContainerError> {
         let started_ms = now_ms();
-        let mut record = Record { wanted: wanted.clone(), images: Vec::new(), started_ms, whole: false };
+        let cgroup = (wanted.limits != g8_container::Limits::default())
+            .then(|| format!("container-{}-{id}", std::process::id()));
+        let images = Vec::new();
+        let mut record =
+            Record { wanted: wanted.clone(), images, started_ms, cgroup: cgroup.clone(), whole: false };
         // First: from here on the next manager would know.
         self.records.write(id, &record)?;
         let root = self.take(&wanted.root, &wanted, parts).await?;
+        if let Some(image) = parts.images.first() {
+            runs_here(&wanted.root, image.arch.as_deref())?;
+            wanted.complete(&image.config);
+        }
         let volumes = self.volumes(&wanted, parts).await?;
         let user = user(&wanted, &root).await?;
-        let spec = spec(id, &wanted, &root, volumes);
+        let process = (!wanted.program().is_empty()).then(|| entrypoint(&wanted, user));
+        if let Some(fault) = process.as_ref().and_then(Process::fault) {
+            return Err(ContainerError::Wanted(format!("the entrypoint: {fault}")));
+        }
+        let network = match &wanted.network {
+            container_net::Wanted::Host => None,
+            container_net::Wanted::Own(plan) => {
+                Some(self.networks.reserve(id, &wanted.name, plan.clone()).await?)
+            }
+        };
+        let hostname = wanted.hostname.clone().unwrap_or_else(|| format!("core-{id}"));
+        let files = etc::files(&hostname, network.as_ref(), &wanted.files).await;
+        let limits = cgroup.map(|name| (name, wanted.limits.clone()));
+        let spec = Spec { limits, ..spec(&wanted, hostname, &root, volumes, files) };
         let init = self.spawner.contain(&spec, &format!("container {id}")).await;
         let init = parts.init.insert(init.map_err(ContainerError::Build)?);
-        let [socket, _network] = ends(init)?;
+        let [socket, namespace] = ends(init)?;
+        // Before anything runs in there: what looks for its network at its start finds it.
+        match network {
+            Some(_) => drop(self.networks.attach(id, namespace).await?),
+            None => drop(namespace),
+        }
         init.go().await;
         let (spawner, _) = Spawner::inside(socket).await.map_err(ContainerError::Silent)?;
-        let entrypoint = match wanted.entrypoint.is_empty() {
-            true => None,
-            false => {
-                let process = entrypoint(&wanted, user);
+        let entrypoint = match process {
+            None => None,
+            Some(process) => {
                 Some(spawner.spawn(&process, ENTRYPOINT).await.map_err(ContainerError::Entrypoint)?)
             }
         };
         // Last: what is not whole is taken apart by the next manager.
         record.images = parts.images.iter().map(|image| image.key.clone()).collect();
+        record.wanted.clone_from(&wanted);
         record.whole = true;
         self.records.write(id, &record)?;
         let container = Container {
@@ -171,11 +199,26 @@ impl Containers {
                 tracing::error!("container {id} does not end, though it was killed");
             }
         }
+        self.release_network(id).await;
         for key in images {
             self.images.release(&key).await;
         }
+        if let Some(cgroup) = self.records.read(id).and_then(|record| record.cgroup) {
+            // The spawner has done it, unless it was killed.
+            let removed = tokio::task::spawn_blocking(move || g8_container::remove_cgroup(&cgroup)).await;
+            if let Ok(Err(error)) = removed {
+                tracing::error!(container = id, %error, "the cgroup of a container that is gone stays");
+            }
+        }
         self.records.remove(id);
         self.places.lock().all.remove(&id);
+    }
+
+    /// What cannot be released is the next manager's to release: its record stays.
+    pub(super) async fn release_network(&self, id: Id) {
+        if let Err(error) = self.networks.release(id).await {
+            tracing::error!(container = id, %error, "the network of a container that is gone stays");
+        }
     }
 
     /// Takes over what an earlier manager knew as a container; `init` is there when it still runs.
@@ -235,6 +278,21 @@ async fn reach(init: &mut Child) -> Result<(Spawner, Vec<(String, Child)>), Cont
     Spawner::inside(socket).await.map_err(ContainerError::Silent)
 }
 
+/// Refuses an image whose programs are another machine's, if that is known.
+fn runs_here(flist: &str, arch: Option<&str>) -> Result<(), ContainerError> {
+    let here = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    match arch.filter(|arch| *arch != here) {
+        Some(arch) => {
+            Err(ContainerError::Architecture { flist: format!("{flist:.200}"), arch: arch.to_owned(), here })
+        }
+        None => Ok(()),
+    }
+}
+
 /// A path of the host that is there, seen from a thread that may hang: a dead network file system hangs whoever looks.
 async fn look_at(path: &Path) -> Result<std::path::PathBuf, ContainerError> {
     let (owned, failed) =
@@ -249,7 +307,7 @@ async fn look_at(path: &Path) -> Result<std::path::PathBuf, ContainerError> {
 
 /// Whom the entrypoint runs as. The image is read for it, so not on a thread that others need.
 async fn user(wanted: &Wanted, root: &Path) -> Result<User, ContainerError> {
-    if wanted.entrypoint.is_empty() || wanted.user.is_empty() {
+    if wanted.program().is_empty() || wanted.user.is_empty() {
         return Ok(User { uid: 0, gid: 0, groups: Vec::new(), home: None });
     }
     let (root, user) = (root.to_owned(), wanted.user.clone());
@@ -263,7 +321,7 @@ fn entrypoint(wanted: &Wanted, user: User) -> Process {
         env.insert("HOME".into(), home.to_string_lossy().into_owned());
     }
     Process {
-        argv: wanted.entrypoint.clone(),
+        argv: wanted.program().to_vec(),
         env,
         dir: wanted.workdir.clone(),
         inside: Some(Inside { uid: user.uid, gid: user.gid, groups: user.groups }),
@@ -271,20 +329,25 @@ fn entrypoint(wanted: &Wanted, user: User) -> Process {
     }
 }
 
-fn spec(id: Id, wanted: &Wanted, root: &Path, volumes: Vec<Volume>) -> Spec {
-    let files = wanted.files.iter();
-    let limits = (wanted.limits != g8_container::Limits::default())
-        .then(|| (format!("container-{}-{id}", std::process::id()), wanted.limits.clone()));
+fn spec(
+    wanted: &Wanted,
+    hostname: String,
+    root: &Path,
+    volumes: Vec<Volume>,
+    files: Vec<ConfigFile>,
+) -> Spec {
+    let network = match wanted.network {
+        container_net::Wanted::Host => Network::Host,
+        container_net::Wanted::Own(_) => Network::None,
+    };
     Spec {
         lower: root.to_owned(),
         upper: Upper::Memory { bytes: wanted.upper_bytes },
-        hostname: wanted.hostname.clone().unwrap_or_else(|| format!("core-{id}")),
-        network: if wanted.host_network { Network::Host } else { Network::None },
+        hostname,
+        network,
         volumes,
-        files: files
-            .map(|(path, content)| ConfigFile { path: path.clone(), content: content.clone().into_bytes() })
-            .collect(),
-        limits,
+        files,
+        limits: None,
         privileged: wanted.privileged,
     }
 }

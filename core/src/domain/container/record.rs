@@ -18,6 +18,9 @@ pub struct Record {
     pub images: Vec<String>,
     /// When it was made, in ms since 1970.
     pub started_ms: u64,
+    /// The cgroup that keeps its limits, if it has any.
+    #[serde(default)]
+    pub cgroup: Option<String>,
     /// Whether all of it is there.
     pub whole: bool,
 }
@@ -58,6 +61,11 @@ impl Records {
         }
     }
 
+    /// One that is there and can be read.
+    pub fn read(&self, id: Id) -> Option<Record> {
+        fs::read(self.path(id)).ok().and_then(|json| serde_json::from_slice(&json).ok())
+    }
+
     /// All of them. What is no record is left alone, and said.
     pub fn all(&self) -> Vec<(Id, Record)> {
         let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
@@ -90,7 +98,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let records = Records::new(folder.path().join("containers"));
         let wanted = Wanted { root: "a".into(), upper_bytes: 7, ..Wanted::default() };
-        let record = Record { wanted, images: vec!["a".into()], started_ms: 1, whole: false };
+        let record = Record { wanted, images: vec!["a".into()], started_ms: 1, cgroup: None, whole: false };
         let mut secret = record.clone();
         secret.wanted.files = [("/key".into(), "secret".into())].into();
         records.write(3, &secret).unwrap();

@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use g8_container::Limits;
+use g8_fs::format::RunConfig;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::ContainerError;
+use crate::domain::container_net;
 
 /// Where programs are looked for, as docker has it.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -27,8 +29,9 @@ pub struct Wanted {
     pub sources: Vec<String>,
     /// Absolute paths of the host, or flists, and where they are shown inside.
     pub mounts: Vec<(String, PathBuf)>,
-    /// Whether it has the host's network; otherwise its own.
-    pub host_network: bool,
+    /// Its network, which has a record of its own.
+    #[serde(skip)]
+    pub network: container_net::Wanted,
     /// The host name inside; `core-ID` when absent.
     pub hostname: Option<String>,
     /// What it is called.
@@ -41,8 +44,8 @@ pub struct Wanted {
     pub privileged: bool,
     /// What it may use.
     pub limits: Limits,
-    /// The program that it lives for; without one it waits for commands.
-    pub entrypoint: Vec<String>,
+    /// The program that it lives for, the image's when it is not given; without one it waits for commands.
+    pub entrypoint: Option<Vec<String>>,
     /// Whom that runs as: `user[:group]`, names or numbers of the image.
     pub user: String,
     /// Where it starts.
@@ -78,6 +81,13 @@ impl Wanted {
         {
             return Some(format!("host name {name:.80?} has not 1 to {HOSTNAME_MAX} bytes"));
         }
+        // It stands in files of the container.
+        if let Some(name) = self.hostname.as_ref().filter(|name| !name.bytes().all(|b| b.is_ascii_graphic()))
+        {
+            return Some(format!(
+                "host name {name:.80?} has more in it than letters, digits and signs of ASCII"
+            ));
+        }
         let words = self.tags.iter().chain([&self.name]);
         if let Some(word) = words.into_iter().find(|word| word.len() > WORD_MAX) {
             return Some(format!("{word:.32?}... is longer than {WORD_MAX} bytes"));
@@ -86,6 +96,31 @@ impl Wanted {
             return Some("a container needs some bytes to write to".into());
         }
         None
+    }
+
+    /// What is not asked for is as the image has it.
+    pub fn complete(&mut self, config: &RunConfig) {
+        let image = config.env.iter().filter_map(|variable| variable.split_once('='));
+        for (name, value) in image.filter(|(name, value)| {
+            !name.is_empty() && ![*name, *value].iter().any(|text| text.contains('\0'))
+        }) {
+            self.env.entry(name.to_owned()).or_insert_with(|| value.to_owned());
+        }
+        if self.entrypoint.is_none() {
+            self.entrypoint = Some(config.entrypoint.clone());
+            // The image's user and folder are those of the image's program.
+            if self.user.is_empty() {
+                self.user = config.user.clone().unwrap_or_default();
+            }
+        }
+        if self.workdir.is_empty() {
+            self.workdir = config.workdir.clone().unwrap_or_default();
+        }
+    }
+
+    /// The program that it lives for; nothing when it waits for commands.
+    pub fn program(&self) -> &[String] {
+        self.entrypoint.as_deref().unwrap_or_default()
     }
 
     /// The variables of all that runs inside.
@@ -113,10 +148,11 @@ mod tests {
     #[test]
     fn what_cannot_be_is_told_before_anything_is_made() {
         plain().check().unwrap();
-        let faults: [fn(&mut Wanted); 7] = [
+        let faults: [fn(&mut Wanted); 8] = [
             |w| w.root.clear(),
             |w| w.upper_bytes = 0,
             |w| w.hostname = Some("x".repeat(65)),
+            |w| w.hostname = Some("x\n10.0.0.1 bank".into()),
             |w| w.mounts = vec![("/tmp".into(), "relative".into())],
             |w| w.mounts = vec![("/tmp".into(), "/".into())],
             |w| w.mounts = vec![("/tmp".into(), "/a/../b".into())],
@@ -127,6 +163,27 @@ mod tests {
             fault(&mut wanted);
             assert!(matches!(wanted.check(), Err(ContainerError::Wanted(_))), "{number}");
         }
+    }
+
+    #[test]
+    fn what_is_not_asked_for_is_as_the_image_has_it() {
+        let config = RunConfig {
+            entrypoint: vec!["httpd".into()],
+            env: vec!["A=image".into(), "B=image=b".into(), "no variable".into()],
+            user: Some("web".into()),
+            workdir: Some("/srv".into()),
+            ..RunConfig::default()
+        };
+        let mut wanted = Wanted { env: [("A".into(), "mine".into())].into(), ..plain() };
+        wanted.complete(&config);
+        assert_eq!(
+            (wanted.program(), &*wanted.user, &*wanted.workdir),
+            (&["httpd".to_owned()][..], "web", "/srv")
+        );
+        assert_eq!(wanted.env, [("A".into(), "mine".into()), ("B".into(), "image=b".into())].into());
+        let mut idle = Wanted { entrypoint: Some(Vec::new()), ..plain() };
+        idle.complete(&config);
+        assert_eq!((idle.program(), &*idle.user), (&[][..], ""));
     }
 
     #[test]

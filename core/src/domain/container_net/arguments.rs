@@ -3,8 +3,8 @@
 use std::fmt;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
+use serde::{Deserialize, Serialize, Serializer};
 
 /// Most ports of a container.
 pub const MAX_PORTS: usize = 128;
@@ -27,7 +27,7 @@ pub struct NetworkArguments {
 }
 
 /// NICs in the words of 2017.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 pub struct OldNetwork {
     /// A network of ZeroTier, which this node does not support.
     #[serde(default)]
@@ -38,7 +38,7 @@ pub struct OldNetwork {
 }
 
 /// A NIC of a container.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 pub struct NicArguments {
     /// `default`: on the default bridge; `bridge`: on another. `zerotier`, `vlan`, `vxlan`, `macvlan` and `passthrough` are
     /// not supported by this node.
@@ -62,7 +62,7 @@ pub struct NicArguments {
 }
 
 /// The address of a NIC.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 pub struct NicConfig {
     /// One from the range of the bridge.
     #[serde(default)]
@@ -104,6 +104,12 @@ impl<'de> Deserialize<'de> for PortArguments {
             }
         }
         deserializer.deserialize_map(Pairs)
+    }
+}
+
+impl Serialize for PortArguments {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(host, container)| (host, container)))
     }
 }
 

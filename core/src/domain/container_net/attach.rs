@@ -51,7 +51,7 @@ impl Networks {
         let netlink = Netlink::open().await?;
         // First what somebody else may have, and costs nothing to give back.
         self.step().await?;
-        self.hold(record)?;
+        self.hold(record).await?;
         for nic in &record.nics {
             self.step().await?;
             let bridge = netlink.link(&nic.bridge).await?;
@@ -83,8 +83,8 @@ impl Networks {
     }
 
     /// Takes the ports of the node, on which nobody may listen.
-    pub(super) fn hold(&self, record: &Record) -> Result<(), NetworkError> {
-        let held = port::hold(&record.ports)?;
+    pub(super) async fn hold(&self, record: &Record) -> Result<(), NetworkError> {
+        let held = port::hold(&record.ports).await?;
         match self.state.lock().entries.get_mut(&record.id) {
             Some(entry) => entry.held = held,
             None => return Err(NetworkError::Released(record.id)),

@@ -25,6 +25,12 @@ pub enum PlanError {
     /// It means something that this node cannot do.
     #[error("{0} not supported by this node")]
     Unsupported(String),
+    /// A network of ZeroTier.
+    #[error(
+        "networks of ZeroTier are not supported by this node: nothing on it speaks ZeroTier, as zerotier-one is in no package \
+         of Debian; lead a bridge into that network, and give it as bridge"
+    )]
+    ZeroTier,
 }
 
 /// The network of a container.
@@ -34,6 +40,12 @@ pub enum Wanted {
     Host,
     /// Its own.
     Own(Plan),
+}
+
+impl Default for Wanted {
+    fn default() -> Self {
+        Wanted::Own(Plan::default())
+    }
 }
 
 /// An own network.
@@ -102,7 +114,7 @@ impl NetworkArguments {
                 return invalid("bridges are given in network and in nics: use one of them");
             }
             (Some(old), _) if old.zerotier.as_deref().is_some_and(|id| !id.is_empty()) => {
-                return Err(PlanError::Unsupported("networks of ZeroTier are".to_owned()));
+                return Err(PlanError::ZeroTier);
             }
             (_, Some(nics)) => nics.clone(),
             (Some(old), None) => old_nics(old.bridge.as_deref().unwrap_or_default()),
@@ -160,7 +172,8 @@ fn one_nic(index: usize, nic: &NicArguments) -> Result<Nic, PlanError> {
             Some(id) => Some(parse::<InterfaceName>("bridge", id)?),
             None => return invalid("a NIC of type bridge needs the name of the bridge as its id"),
         },
-        "zerotier" | "vlan" | "vxlan" | "macvlan" | "passthrough" => {
+        "zerotier" => return Err(PlanError::ZeroTier),
+        "vlan" | "vxlan" | "macvlan" | "passthrough" => {
             return Err(PlanError::Unsupported(format!("NICs of type {} are", nic.kind)));
         }
         other => return invalid(format!("NIC type {} is none of default and bridge", shown(other))),

@@ -21,22 +21,29 @@ const LOOKS_HIDDEN: u32 = 25;
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// Holds ports, or none.
-pub fn hold(ports: &[Port]) -> Result<Vec<OwnedFd>, NetworkError> {
-    ports.iter().map(|port| hold_one(*port)).collect()
+pub async fn hold(ports: &[Port]) -> Result<Vec<OwnedFd>, NetworkError> {
+    let mut held = Vec::with_capacity(ports.len());
+    for port in ports {
+        held.push(hold_one(*port).await?);
+    }
+    Ok(held)
 }
 
-fn hold_one(port: Port) -> Result<OwnedFd, NetworkError> {
+async fn hold_one(port: Port) -> Result<OwnedFd, NetworkError> {
     let mut looks = 0;
     loop {
         match socket(port) {
             Err(Errno::ADDRINUSE) => {
-                let holder = holder(port);
+                let holder = tokio::task::spawn_blocking(move || holder(port));
+                let holder = holder
+                    .await
+                    .unwrap_or_else(|error| format!("somebody: looking for whom failed, {error}"));
                 // A process that was just forked has a copy of what we released until it is another program.
                 if looks >= if holder == HIDDEN { LOOKS_HIDDEN } else { LOOKS } {
                     return Err(taken(port, holder));
                 }
                 looks += 1;
-                std::thread::sleep(PAUSE);
+                tokio::time::sleep(PAUSE).await;
             }
             Err(error) => return Err(NetworkError::Port(port.host, port.protocol, error)),
             Ok(socket) => return Ok(socket),
@@ -70,6 +77,7 @@ fn socket(port: Port) -> Result<OwnedFd, Errno> {
     Ok(socket)
 }
 
+/// Who has a port. It looks through all of /proc: not on a thread that others need.
 fn holder(port: Port) -> String {
     let network = port.protocol.to_string();
     let sockets = match info::ports() {

@@ -43,7 +43,7 @@ impl Networks {
 
     /// The links live with their container; the rest may have gone with the manager, or with its bridge.
     async fn take_up(&self, record: &Record) -> Result<(), NetworkError> {
-        let held = self.hold(record);
+        let held = self.hold(record).await;
         if record.uses(DEFAULT_BRIDGE) {
             self.bridges.ensure(&self.default_bridge).await.map_err(NetworkError::DefaultBridge)?;
         }

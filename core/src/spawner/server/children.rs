@@ -27,6 +27,8 @@ pub struct Children {
     /// Of those that have not ended.
     pub(super) by_pid: HashMap<i32, u64>,
     pub(super) next_slot: u64,
+    /// How many were reaped that are nobody's here: what others left behind.
+    pub(super) orphans: u64,
     /// What a process may open; the spawner itself takes all it can.
     files: Rlimit,
     starter: Starter,
@@ -57,7 +59,8 @@ impl Children {
         // The manager, which starts this process, has raised it already: a process gets what is usual.
         let files = Rlimit { current: Some(files.maximum.map_or(FILES, |most| most.min(FILES))), ..files };
         let starter = Starter::new()?;
-        Ok(Self { by_slot: BTreeMap::new(), by_pid: HashMap::new(), next_slot: 1, files, starter })
+        let (by_slot, by_pid) = (BTreeMap::new(), HashMap::new());
+        Ok(Self { by_slot, by_pid, next_slot: 1, orphans: 0, files, starter })
     }
 
     /// Starts a process, which may lie in the first memfd; another may be its standard input.
@@ -155,7 +158,10 @@ impl Children {
                 true => Exit::Code(libc::WEXITSTATUS(status)),
                 false => Exit::Signal(libc::WTERMSIG(status)),
             };
-            let Some(slot) = self.by_pid.remove(&pid) else { continue };
+            let Some(slot) = self.by_pid.remove(&pid) else {
+                self.orphans += 1;
+                continue;
+            };
             // What it said before it ended.
             self.hear(slot, outbox);
             if let Some(child) = self.by_slot.get_mut(&slot) {
@@ -188,7 +194,7 @@ impl Children {
     }
 
     /// Everything a new manager has to know.
-    pub fn tell_held(&mut self, outbox: &mut VecDeque<Event>) {
+    pub fn tell_held(&mut self, hello: u64, outbox: &mut VecDeque<Event>) {
         // The last manager forgot them; this one has not yet.
         self.by_slot.values_mut().for_each(|child| child.forgotten = false);
         // What was being built for the last manager is of no use to this one.
@@ -199,6 +205,7 @@ impl Children {
             .for_each(Container::kill);
         let held = self.by_slot.iter().filter(|(_, child)| !child.building);
         outbox.extend(held.map(|(&slot, child)| Event::Held {
+            hello,
             slot,
             tag: child.tag.clone(),
             pid: child.pid,
@@ -206,7 +213,7 @@ impl Children {
             exit: child.exit,
             kept: child.kept.is_some(),
         }));
-        outbox.push_back(Event::Ready { next_slot: self.next_slot });
+        outbox.push_back(Event::Ready { hello, next_slot: self.next_slot });
     }
 
     /// The descriptors that go with a message.
@@ -215,7 +222,7 @@ impl Children {
             Event::Held { slot, .. } | Event::Spawned { slot, .. } => self.by_slot.get(slot).map(|child| {
                 child.ends.iter().chain(child.kept.iter().flatten()).map(|fd| fd.as_fd()).collect()
             }),
-            Event::Ready { .. } | Event::Failed { .. } | Event::Exited { .. } | Event::Pong => None,
+            Event::Ready { .. } | Event::Failed { .. } | Event::Exited { .. } | Event::Pong { .. } => None,
         }
         .unwrap_or_default()
     }

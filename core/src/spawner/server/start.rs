@@ -236,6 +236,10 @@ unsafe fn execute(child: &mut Child<'_>) -> i32 {
         unsafe {
             libc::execve(program, child.argv.as_ptr(), child.environment.as_ptr());
             if errno() == libc::ENOEXEC {
+                // No script: one for another machine, of which a shell would only say nonsense.
+                if is_elf(program) {
+                    return libc::ENOEXEC;
+                }
                 child.script[1] = program;
                 libc::execve(child.script[0], child.script.as_ptr(), child.environment.as_ptr());
             }
@@ -247,6 +251,25 @@ unsafe fn execute(child: &mut Child<'_>) -> i32 {
         }
     }
     if denied { libc::EACCES } else { libc::ENOENT }
+}
+
+/// Whether a file begins as all programs do that are no scripts (elf(5)).
+///
+/// # Safety
+///
+/// `path` is a C string.
+unsafe fn is_elf(path: *const libc::c_char) -> bool {
+    let mut magic = [0_u8; 4];
+    // SAFETY: the path is the caller's promise, the buffer a local; a descriptor that is opened here is closed here.
+    unsafe {
+        let file = libc::open(path, libc::O_RDONLY | libc::O_CLOEXEC | libc::O_NOCTTY);
+        if file < 0 {
+            return false;
+        }
+        let read = libc::read(file, magic.as_mut_ptr().cast(), magic.len());
+        libc::close(file);
+        read == 4 && magic == *b"\x7fELF"
+    }
 }
 
 fn errno() -> i32 {

@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from . import commands
+from . import commands, containers
 
 EPILOG = """\
 the node:
@@ -24,7 +24,9 @@ examples:
   g8 --node ./dev ping
   g8 exec -- ls -l /
   g8 logs -f web
-  g8 run filesystem.mkdir path=/mnt/data
+  g8 call filesystem.mkdir path=/mnt/data
+  g8 run --storage http://10.0.0.1:8080 bafy... -- cat /etc/os-release
+  g8 run -d -p 8080:80 --name web bafy...; g8 exec -it -c web -- sh; g8 rm web
 """
 
 
@@ -49,7 +51,8 @@ def _parser() -> argparse.ArgumentParser:
     ping = _verb(verbs, "ping", commands.ping, "ask whether the node answers, and how fast")
     ping.add_argument("-c", "--count", metavar="N", type=_count, default=1, help="ask so many times (1)")
 
-    _verb(verbs, "ps", commands.ps, "list the jobs that run")
+    _verb(verbs, "ps", containers.ps, "list the containers")
+    _verb(verbs, "jobs", commands.jobs, "list the jobs that run")
 
     info = _verb(verbs, "info", commands.info, "show what the node is")
     info.add_argument("topic", nargs="?", choices=commands.TOPICS, help="show all of one topic")
@@ -59,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     logs = _verb(verbs, "logs", commands.logs, "show messages of a service, of a job, or of all")
     logs.add_argument("service", nargs="?", metavar="SERVICE", help="only what this service says")
     logs.add_argument("--job", metavar="ID", help="only what this job says, while it runs")
+    logs.add_argument("-c", "--container", metavar="CONTAINER", help="only what the entrypoint of this container says")
     logs.add_argument("-f", "--follow", action="store_true", help="go on until interrupted")
     logs.add_argument(
         "-n",
@@ -75,9 +79,42 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("-i", "--stdin", action="store_true", help="pass on what comes on stdin, up to 1 MiB")
     run.add_argument("--max-time", metavar="S", type=_seconds, help="kill it after so many seconds, and end with 124")
     run.add_argument("--queue", metavar="NAME", help="run it after the other jobs of this queue")
+    run.add_argument("-c", "--container", metavar="CONTAINER", help="run it in this container, a number or a name")
+    run.add_argument("-t", "--tty", action="store_true", help="give it this terminal; -it does, too")
     run.add_argument("argv", nargs="+", metavar="CMD", help="the program and its arguments, after --")
 
-    call = _verb(verbs, "run", commands.call, "send any command and show the answer")
+    create = _verb(verbs, "run", containers.run, "make a container from an flist, and run a command in it")
+    create.add_argument("-d", "--detach", action="store_true", help="the command is its entrypoint; do not wait for its end")
+    create.add_argument("-i", "--stdin", action="store_true", help="pass on what comes on stdin, up to 1 MiB")
+    create.add_argument("-t", "--tty", action="store_true", help="give the command this terminal")
+    create.add_argument("--name", metavar="NAME", help="call it so")
+    create.add_argument("--hostname", metavar="NAME", help="its host name")
+    create.add_argument("--storage", metavar="SPEC", action="append", default=[], help="a source of blocks, as http://HOST")
+    create.add_argument("-e", "--env", metavar="K=V", action="append", default=[], type=_pair, help="set a variable")
+    create.add_argument("-w", "--dir", metavar="DIR", default="", help="folder inside to start the command in")
+    create.add_argument(
+        "-p", "--port", metavar="NODE:INSIDE", action="append", default=[], type=_port, help="lead a port of the node into it"
+    )
+    create.add_argument(
+        "-v",
+        "--mount",
+        metavar="WHAT:PLACE",
+        action="append",
+        default=[],
+        type=_mount,
+        help="show a path of the node, or an flist",
+    )
+    create.add_argument("--net", choices=("default", "none", "host"), default="default", help="its network")
+    create.add_argument("reference", metavar="FLIST", help="the address of its root filesystem, or a tag")
+    create.add_argument(
+        "argv", nargs="*", metavar="CMD", help="program and arguments, after --; without it, the container stays"
+    )
+    create.set_defaults(max_time=None, queue=None)
+
+    rm = _verb(verbs, "rm", containers.rm, "end containers")
+    rm.add_argument("containers", nargs="+", metavar="CONTAINER", help="a number or a name")
+
+    call = _verb(verbs, "call", commands.call, "send any command and show the answer")
     call.add_argument("command", metavar="NAME", help="such as core.state; system.commands lists all")
     call.add_argument(
         "arguments",
@@ -134,6 +171,20 @@ def _pair(text: str) -> tuple[str, str]:
     if not name or not equals:
         raise argparse.ArgumentTypeError(f"{text!r} is not K=V")
     return name, value
+
+
+def _port(text: str) -> tuple[int, int]:
+    node, colon, inside = text.partition(":")
+    if not colon or not all(part.isascii() and part.isdigit() and 0 < int(part) < 65536 for part in (node, inside)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not NODE:INSIDE, two ports from 1 to 65535")
+    return int(node), int(inside)
+
+
+def _mount(text: str) -> tuple[str, str]:
+    what, colon, place = text.rpartition(":")
+    if not what or not colon or not place.startswith("/"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not WHAT:PLACE, with an absolute place")
+    return what, place
 
 
 def _argument(text: str) -> tuple[list[str], Any]:

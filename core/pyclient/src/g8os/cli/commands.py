@@ -9,11 +9,12 @@ from argparse import Namespace
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from ..client import Client, Response
+from ..client import Client, ContainerClient, Response
 from ..errors import G8Error, InvalidArgument, JobTimeout, NotFound, ProtocolError, job_error
 from ..result import Result
 from ..stream import LEVEL_STDERR, LEVEL_STDOUT, Message
 from ..wire import new_id
+from . import containers
 from .output import GREEN, RED, YELLOW, Output, age, printable, size
 
 Verb = Callable[[Client, Namespace, Output], int]
@@ -40,7 +41,7 @@ def ping(client: Client, arguments: Namespace, output: Output) -> int:
     return 0
 
 
-def ps(client: Client, arguments: Namespace, output: Output) -> int:
+def jobs(client: Client, arguments: Namespace, output: Output) -> int:
     response = client.raw("job.list", {})
     # The question is a job too.
     jobs = [job for job in _objects(response.json(), "job.list") if _object(job.get("cmd")).get("id") != response.id]
@@ -104,8 +105,8 @@ def services(client: Client, arguments: Namespace, output: Output) -> int:
 
 
 def logs(client: Client, arguments: Namespace, output: Output) -> int:
-    if arguments.service and arguments.job:
-        raise InvalidArgument("SERVICE and --job exclude each other")
+    if sum(bool(one) for one in (arguments.service, arguments.job, arguments.container)) > 1:
+        raise InvalidArgument("SERVICE, --job and --container exclude each other")
     patience = None if arguments.follow else _BACKLOG_SECONDS
     if arguments.job:
         _job_logs(client, arguments.job, patience, output)
@@ -117,6 +118,8 @@ def logs(client: Client, arguments: Namespace, output: Output) -> int:
     if arguments.service:
         client.service.status(arguments.service)  # a name that is none would be followed for ever
     source = f"service {arguments.service}" if arguments.service else None
+    if arguments.container:
+        source = f"container {containers.find(client, arguments.container)}"
     with _listening(client, source) as stream:
         for message in client.tail(stream, timeout=patience):
             _show(message, output)
@@ -139,8 +142,17 @@ def _job_logs(client: Client, job_id: str, patience: float | None, output: Outpu
 
 
 def execute(client: Client, arguments: Namespace, output: Output) -> int:
+    if arguments.container:
+        return containers.execute(client, arguments, output)
+    if arguments.tty:
+        raise InvalidArgument("-t is for programs in a container: name it with -c")
+    return run_program(client, client, arguments, output)
+
+
+def run_program(client: Client, place: Client | ContainerClient, arguments: Namespace, output: Output) -> int:
+    """On the node, or in a container of it."""
     stdin = _stdin() if arguments.stdin else ""
-    response = client.system(
+    response = place.system(
         arguments.argv,
         dir=arguments.dir,
         stdin=stdin,
@@ -223,6 +235,11 @@ def _result(response: Response) -> Result:
             return response.get(3600)
         except TimeoutError:
             continue
+
+
+def status(response: Response, output: Output) -> int:
+    """How a program ended whose output was shown."""
+    return _status(_result(response), output)
 
 
 def _status(result: Result, output: Output) -> int:

@@ -40,12 +40,17 @@ class Container(Domain[R_co]):
         workdir: str | None = None,
         config: Mapping[str, str] | None = None,
         upper_size: int | None = None,
+        nics: Sequence[Mapping[str, Any]] | None = None,
     ) -> Call[int]:
         """Makes a container from an flist and answers with its number when it runs, before the flist is downloaded.
 
         `mount` names the place inside of each path of the node, or flist: `{"/srv/data": "/data"}`. `storage` says where
         blocks come from, such as `http://10.0.0.1:8080`. Without an entrypoint the container waits for commands:
         `client(number).system(...)`.
+
+        It has an address on the default bridge, and on each `bridge` that is named: `[("br0", "dhcp")]`, or `"10.0.0.2/24"`, or
+        `""` for none. `nics` says it all instead, and `nics=[]` gives it none. `port={8080: 80}` leads port 8080 of the node
+        to its port 80.
         """
         network = {key: value for key, value in (("zerotier", zerotier), ("bridge", bridge)) if value is not None}
         arguments: dict[str, Any] = {
@@ -66,6 +71,7 @@ class Container(Domain[R_co]):
             "workdir": workdir,
             "config": config,
             "upper_size": upper_size,
+            "nics": nics,
         }
         return Call("corex.create", {key: value for key, value in arguments.items() if value is not None}, Result.json)
 

@@ -111,11 +111,14 @@ class Flist(Domain[R_co]):
         reference: str,
         mountpoint: str,
         sources: Sequence[str] = (),
-        mode: str = "auto",
+        mode: str | None = None,
         suid: bool = False,
         dev: bool = False,
     ) -> Call[Json]:
-        """Mounts an flist by its address on a folder that is there; `sources` are asked for its blocks, in order."""
+        """Mounts an flist by its address on a folder that is there; `sources` are asked for its blocks, in order.
+
+        Where nothing is said of `sources` and `mode`, the node's own settings hold.
+        """
         arguments = {"ref": reference, "mountpoint": mountpoint, "from": [*sources], "mode": mode, "suid": suid, "dev": dev}
         return Call("flist.mount", arguments, Result.json)
 

@@ -88,7 +88,7 @@ fn what_this_node_cannot_do_is_said() {
         json!({"port": {"eth*:80": 80}}),
     ] {
         let said = refused(arguments);
-        assert!(said.ends_with("are not supported by this node"), "{said}");
+        assert!(said.contains("are not supported by this node"), "{said}");
     }
 }
 
