@@ -19,7 +19,7 @@ step = @began=$$SECONDS; echo "== $(1)"; \
 # What mounts by the mode of the environment. The others choose it themselves, or mount nothing.
 FUSE_TESTS := fidelity model lazy http damage full_disk lifecycle identity posix modes semantics run_cmd crash debian
 
-.PHONY: help setup build demo node image image-lock boot test check bench soak fuzz clean
+.PHONY: help setup build demo node image image-lock boot test test-boot check bench soak fuzz clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -60,6 +60,10 @@ test: setup ## Run all tests (root)
 	$(call step,build,2400,cargo build --locked --workspace && cargo test --locked --workspace --no-run && cargo test --locked -p integration-tests --no-run)
 	$(call step,all tests and mounts in mode kernel,1500,G8_MODE=kernel cargo test --locked --workspace --no-fail-fast)
 	$(call step,integration tests in mode fuse,900,G8_MODE=fuse cargo test --locked -p integration-tests --no-fail-fast $(addprefix --test ,$(FUSE_TESTS)))
+
+test-boot: setup ## Boot ISO, disk and ISO by URL in BIOS and UEFI (root); some minutes
+	$(call step,build,2400,cargo build --locked --workspace)
+	$(call step,boots,1500,cargo test --locked -p integration-tests --test boot_media -- --ignored --nocapture --test-threads 1)
 
 check: setup ## Formatting, lints, licences
 	$(call step,fmt,60,cargo fmt --all --check)

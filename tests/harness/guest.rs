@@ -3,6 +3,7 @@
 //! It is emulated, with one processor: emulation is what every test machine has. Two guards belong to that: one processor,
 //! and no `cmpxchg16b`, which qemu 7.2 emulates wrongly.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::Read;
 use std::net::TcpListener;
@@ -39,7 +40,7 @@ pub struct Guest {
     qemu: Child,
     serial: Arc<Serial>,
     port: u16,
-    /// How long it took until redis answered.
+    /// How long it took until redis answered, or until the last stage was through.
     pub booted_in: Duration,
     _one: File,
 }
@@ -52,9 +53,20 @@ struct Serial {
 }
 
 impl Guest {
-    /// Builds the image and boots it. Only one machine runs at a time.
+    /// Builds the image and boots it, until redis answers.
     #[track_caller]
     pub fn boot(place: &Place) -> Self {
+        let mut guest = Self::boot_from(place, kernel);
+        let began = Instant::now();
+        guest.until_it_answers();
+        guest.booted_in += began.elapsed();
+        guest
+    }
+
+    /// Builds the image and boots it from a medium, which are arguments of qemu, until the last stage is through. Only one
+    /// machine runs at a time.
+    #[track_caller]
+    pub fn boot_from(place: &Place, medium: impl Fn(&Path) -> Vec<OsString>) -> Self {
         let programs = programs();
         let one = File::create(programs.join("guest.lock")).expect("the folder of programs is ours");
         one.lock().expect("a lock can be waited for");
@@ -67,14 +79,9 @@ impl Guest {
             let port = free.local_addr().expect("it is bound").port();
             drop(free);
             let began = Instant::now();
-            let (mut qemu, serial) = start(&image, &disk, port);
+            let (mut qemu, serial) = start(&medium(&image), &disk, port);
             match serial.until(LAST_STAGE, BOOT) {
-                Ok(()) => {
-                    let mut guest = Self { qemu, serial, port, booted_in: Duration::ZERO, _one: one };
-                    guest.until_it_answers();
-                    guest.booted_in = began.elapsed();
-                    return guest;
-                }
+                Ok(()) => return Self { qemu, serial, port, booted_in: began.elapsed(), _one: one },
                 Err(said) => {
                     let _ = qemu.kill();
                     let _ = qemu.wait();
@@ -220,7 +227,7 @@ impl Serial {
 }
 
 /// The folder where cargo leaves programs.
-fn programs() -> PathBuf {
+pub fn programs() -> PathBuf {
     let test = std::env::current_exe().expect("a process knows its executable");
     test.ancestors().nth(2).expect("tests lie in target/PROFILE/deps").into()
 }
@@ -243,10 +250,20 @@ fn build(programs: &Path, image: &Path) {
     eprintln!("{}{}", built.stderr, built.text());
 }
 
+/// Kernel and initramfs, handed over by qemu itself.
+fn kernel(image: &Path) -> Vec<OsString> {
+    let (kernel, initramfs) = (image.join("vmlinuz"), image.join("initramfs-minimal.cpio.zst"));
+    args!["-kernel", kernel, "-initrd", initramfs, "-append", kernel_arguments()]
+}
+
+/// What the kernel of a guest that is to be reached is told.
+pub fn kernel_arguments() -> String {
+    format!("console=ttyS0 quiet panic=-1 redis.sha256={PASSWORD_SHA256}")
+}
+
 /// Starts qemu. What it says itself is on the serial line too.
-fn start(image: &Path, disk: &Path, port: u16) -> (Child, Arc<Serial>) {
+fn start(medium: &[OsString], disk: &Path, port: u16) -> (Child, Arc<Serial>) {
     let (reader, writer) = std::io::pipe().expect("a pipe");
-    let arguments = format!("console=ttyS0 quiet panic=-1 redis.sha256={PASSWORD_SHA256}");
     let network = format!("user,id=n0,hostfwd=tcp:127.0.0.1:{port}-:6379");
     let drive = format!("file={},if=none,id=d0,format=raw,cache=unsafe", disk.display());
     let mut qemu = Command::new("qemu-system-x86_64");
@@ -263,11 +280,8 @@ fn start(image: &Path, disk: &Path, port: u16) -> (Child, Arc<Serial>) {
         "512",
     ])
     .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", "stdio"])
-    .arg("-kernel")
-    .arg(image.join("vmlinuz"))
-    .arg("-initrd")
-    .arg(image.join("initramfs-minimal.cpio.zst"))
-    .args(["-append", &arguments, "-netdev", &network, "-device", "virtio-net-pci,netdev=n0,romfile="])
+    .args(medium)
+    .args(["-netdev", &network, "-device", "virtio-net-pci,netdev=n0,romfile="])
     .args(["-device", "virtio-rng-pci", "-drive", &drive, "-device", "virtio-blk-pci,drive=d0"])
     .stdin(Stdio::null())
     .stderr(writer.try_clone().expect("a second descriptor of a pipe"))
