@@ -277,6 +277,9 @@ fn tell(measured: &Measured) {
     let facts = json!({
         "commit": text("git", &["-C", &root.display().to_string(), "describe", "--always", "--dirty", "--abbrev=12"]),
         "kernel": text("uname", &["-r"]),
+        // Runs of another profile, or beside others, tell little.
+        "debug": cfg!(debug_assertions),
+        "load": std::fs::read_to_string("/proc/loadavg").unwrap_or_default().trim(),
         "processors": std::thread::available_parallelism().map_or(0, usize::from),
         "redis": text("redis-server", &["--version"]),
         "rounds": ROUNDS,

@@ -171,6 +171,7 @@ fn each_operation_is_cut_once(what: Cut) {
         }
         assert!(nth < OPERATIONS, "there is no end of operations");
     }
+    println!("{} operations were cut: {what:?}", names.len() - 2);
     // At least: two commands taken, two answers given, one stream written, and all with connections that were made anew.
     assert!(names.len() > 6, "{names:?}");
     // Also later, nothing is answered again.
