@@ -189,7 +189,10 @@ def test_exec_ends_as_its_program_and_keeps_its_streams_apart(g8: G8) -> None:
 
 
 def test_run_sends_any_command(g8: G8, tmp_path: Path, name: str) -> None:
-    assert shows(g8("call", "core.ping")).startswith("PONG ")
+    for verb in ("call", "run"):
+        assert shows(g8(verb, "core.ping")).startswith("PONG ")
+    assert shows(g8("run", "filesystem.exists", f"path={tmp_path}")) == "yes\n"
+    assert g8("run", "filesystem.exists", "path").returncode == 2
     assert shows(g8("call", "filesystem.mkdir", f"path={tmp_path}/a b/c")) == ""
     assert (tmp_path / "a b" / "c").is_dir()
     assert shows(g8("call", "filesystem.list", f"path={tmp_path}")).splitlines()[0].split() == [

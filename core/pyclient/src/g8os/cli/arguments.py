@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from ..errors import InvalidArgument
 from . import commands, containers
 
 EPILOG = """\
@@ -83,7 +84,8 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("-t", "--tty", action="store_true", help="give it this terminal; -it does, too")
     run.add_argument("argv", nargs="+", metavar="CMD", help="the program and its arguments, after --")
 
-    create = _verb(verbs, "run", containers.run, "make a container from an flist, and run a command in it")
+    summary = "make a container from an flist, and run a command in it; or `call`, when it is given the name of a command"
+    create = _verb(verbs, "run", containers.run, summary)
     create.add_argument("-d", "--detach", action="store_true", help="the command is its entrypoint; do not wait for its end")
     create.add_argument("-i", "--stdin", action="store_true", help="pass on what comes on stdin, up to 1 MiB")
     create.add_argument("-t", "--tty", action="store_true", help="give the command this terminal")
@@ -105,11 +107,13 @@ def _parser() -> argparse.ArgumentParser:
         help="show a path of the node, or an flist",
     )
     create.add_argument("--net", choices=("default", "none", "host"), default="default", help="its network")
-    create.add_argument("reference", metavar="FLIST", help="the address of its root filesystem, or a tag")
+    create.add_argument(
+        "reference", metavar="FLIST", help="the address of its root filesystem, or a tag; or, as core.state, a command"
+    )
     create.add_argument(
         "argv", nargs="*", metavar="CMD", help="program and arguments, after --; without it, the container stays"
     )
-    create.set_defaults(max_time=None, queue=None)
+    create.set_defaults(max_time=None, queue=None, as_call=_as_call)
 
     rm = _verb(verbs, "rm", containers.rm, "end containers")
     rm.add_argument("containers", nargs="+", metavar="CONTAINER", help="a number or a name")
@@ -124,6 +128,15 @@ def _parser() -> argparse.ArgumentParser:
         help="an argument; V is JSON if it can be, else text, and K.L=V is L within K",
     )
     return parser
+
+
+def _as_call(arguments: argparse.Namespace) -> argparse.Namespace:
+    """What `call` makes of the same words."""
+    try:
+        pairs = [_argument(word) for word in arguments.argv]
+    except argparse.ArgumentTypeError as error:
+        raise InvalidArgument(str(error)) from None
+    return argparse.Namespace(command=arguments.reference, arguments=pairs)
 
 
 def _verb(verbs: Any, name: str, run: commands.Verb, summary: str) -> argparse.ArgumentParser:

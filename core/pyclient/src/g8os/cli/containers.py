@@ -28,7 +28,15 @@ _LOOK_SECONDS = 0.2
 
 
 def run(client: Client, arguments: Namespace, output: Output) -> int:
-    """Without a command, or detached, the container stays, and its number is said; else it goes with the command."""
+    """Without a command, or detached, the container stays, and its number is said; else it goes with the command.
+
+    A name of a command of the node, such as `core.state`, is no flist: it is called. That is what `run` was before there were
+    containers. Those without a dot are flists, as `bash` is likely to be one.
+    """
+    if "." in arguments.reference and arguments.reference in _commands(client):
+        from . import commands
+
+        return commands.call(client, arguments.as_call(arguments), output)
     stays = arguments.detach or not arguments.argv
     entrypoint: list[str] | None = None
     if arguments.argv:
@@ -53,6 +61,13 @@ def run(client: Client, arguments: Namespace, output: Output) -> int:
     finally:
         with contextlib.suppress(NotFound):
             client.container.terminate(number)
+
+
+def _commands(client: Client) -> set[str]:
+    listed = client.core.commands()
+    if not isinstance(listed, dict) or not isinstance(listed.get("commands"), list):
+        raise ProtocolError("system.commands answered with something that is no list of commands")
+    return {str(command.get("command")) for command in listed["commands"] if isinstance(command, dict)}
 
 
 def ps(client: Client, arguments: Namespace, output: Output) -> int:
