@@ -1,6 +1,6 @@
 //! Read-ahead of the kernel, which neither FUSE nor fuser can ask for beyond 128 KiB: it is set from outside.
 //!
-//! The sizes are measured (ARCHITECTURE.md): more costs memory and brings nothing where blocks are on this machine, and a long way
+//! The sizes are measured (DECISIONS.md): more costs memory and brings nothing where blocks are on this machine, and a long way
 //! to them wants more under way. In mode `kernel` that is our own business (`filesystem/ahead.rs`), which knows how a reader goes
 //! on: what the kernel asks for it waits for, all of it, and a page fault has it ask for a whole window around the page, and
 //! the last page of a small file for a window behind it.
