@@ -196,6 +196,11 @@ class Client(Domains[Runner], Commands, Runner):
             raise all_in_use(self.address, self._max_connections)
         try:
             return self._execute(*op.args)
+        except BaseException as error:
+            if not isinstance(error, Exception):
+                # An interrupt between question and answer: redis-py would give the connection to the next one as it is.
+                self._pool.disconnect(inuse_connections=False)
+            raise
         finally:
             self._places.release()
 

@@ -106,6 +106,15 @@ def test_logs_of_all_leave_no_listener_behind(g8: G8, node: ScriptedNode) -> Non
     assert node.listeners == set()
 
 
+def ended(process: subprocess.Popen[str]) -> int:
+    """How it ends. One that does not says where it hangs, on stderr, and is ended."""
+    try:
+        return process.wait(60)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGABRT)
+        raise
+
+
 ENDS = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
 
 
@@ -113,7 +122,7 @@ ENDS = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
 def test_following_ends_when_interrupted_and_leaves_no_listener_behind(
     server: RedisServer, node: ScriptedNode, ending: signal.Signals, status: int
 ) -> None:
-    argv = [sys.executable, "-m", "g8os.cli", "--node", server.url, "logs", "-f", "redis"]
+    argv = [sys.executable, "-X", "faulthandler", "-m", "g8os.cli", "--node", server.url, "logs", "-f", "redis"]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as following:
         assert following.stdout is not None
         assert following.stdout.readline().endswith("service redis: said before\n")
@@ -121,7 +130,7 @@ def test_following_ends_when_interrupted_and_leaves_no_listener_behind(
         node.add(f"logger:{listener}", "level", 2, "time", 1000, "source", "service redis", "text", "said \x1b]0;now")
         assert following.stdout.readline().endswith("service redis: said \ufffd]0;now\n")
         following.send_signal(ending)
-        assert following.wait(60) == status
+        assert ended(following) == status
     assert node.listeners == set()
 
 
@@ -129,12 +138,12 @@ def test_following_ends_when_interrupted_and_leaves_no_listener_behind(
 def test_an_interrupted_exec_kills_its_job(
     server: RedisServer, node: ScriptedNode, ending: signal.Signals, status: int
 ) -> None:
-    argv = [sys.executable, "-m", "g8os.cli", "--node", server.url, "exec", "--", "hang"]
+    argv = [sys.executable, "-X", "faulthandler", "-m", "g8os.cli", "--node", server.url, "exec", "--", "hang"]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as running:
         assert running.stdout is not None
         assert running.stdout.readline() == "hanging\n"
         running.send_signal(ending)
-        assert running.wait(60) == status
+        assert ended(running) == status
     assert [job["command"] for job in node.taken] == ["core.system", "job.kill"]
     assert node.taken[1]["arguments"] == {"id": node.taken[0]["id"], "signal": 15}
 

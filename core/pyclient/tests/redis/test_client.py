@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from typing import Any
 
 import pytest
 import redis
@@ -249,3 +250,23 @@ def test_a_key_of_a_wrong_kind_is_told(clients: Clients, server: RedisServer) ->
         admin.set("result:odd", "x")
     with pytest.raises(g8os.NodeError, match="WRONGTYPE"):
         clients(server.url).response_for("odd").get(1)
+
+
+def test_who_is_interrupted_before_the_answer_leaves_it_to_nobody(
+    server: RedisServer, node: ScriptedNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with g8os.Client.connect(server.url) as client:
+        slow = client.raw("test.sleep", {"seconds": 1})
+        (connection,) = client._pool._available_connections
+        send = connection.send_packed_command
+
+        def interrupted(*arguments: Any, **options: Any) -> None:
+            send(*arguments, **options)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(connection, "send_packed_command", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            slow.get()
+        monkeypatch.undo()
+        assert slow.running
+        assert slow.get().json() == 1
