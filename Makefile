@@ -58,8 +58,8 @@ test: setup ## Run all tests (root)
 	$(call step,IPFS nodes,2200,.ci/setup ipfs)
 	$(call step,Python environments,2500,.ci/setup venvs)
 	$(call step,build,2400,cargo build --locked --workspace && cargo test --locked --workspace --no-run && cargo test --locked -p integration-tests --no-run)
-	$(call step,all tests and mounts in mode kernel,1500,G8_MODE=kernel cargo test --locked --workspace --no-fail-fast)
-	$(call step,integration tests in mode fuse,900,G8_MODE=fuse cargo test --locked -p integration-tests --no-fail-fast $(addprefix --test ,$(FUSE_TESTS)))
+	$(call step,all tests and mounts in mode kernel,2700,G8_MODE=kernel cargo test --locked --workspace --no-fail-fast)
+	$(call step,integration tests in mode fuse,1500,G8_MODE=fuse cargo test --locked -p integration-tests --no-fail-fast $(addprefix --test ,$(FUSE_TESTS)))
 
 test-boot: setup ## Boot ISO, disk and ISO by URL in BIOS and UEFI (root); some minutes
 	$(call step,build,2400,cargo build --locked --workspace)
