@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import queue
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -126,7 +126,10 @@ class Client(Domains[Runner], Commands, Runner):
         self.timeout = steps.check_timeout(DEFAULT_TIMEOUT_SECONDS if timeout is None else timeout)
         self._mender = Mender(self.address, reconnect)
         self._max_connections = max_connections
-        self._places = threading.BoundedSemaphore(max_connections)
+        # No semaphore: those of `threading` are Python, and an interrupt (Ctrl-C) in there leaves them locked for ever.
+        self._places: queue.SimpleQueue[None] = queue.SimpleQueue()
+        for _ in range(max_connections):
+            self._places.put(None)
         self._pool = pool(self.address, max_connections)
         self._execute: Callable[..., Any] = redis.Redis(connection_pool=self._pool).execute_command
 
@@ -192,8 +195,10 @@ class Client(Domains[Runner], Commands, Runner):
                 return reply
 
     def _send(self, op: Op) -> Any:
-        if not self._places.acquire(timeout=PLACE_SECONDS):
-            raise all_in_use(self.address, self._max_connections)
+        try:
+            self._places.get(timeout=PLACE_SECONDS)
+        except queue.Empty:
+            raise all_in_use(self.address, self._max_connections) from None
         try:
             return self._execute(*op.args)
         except BaseException as error:
@@ -202,7 +207,7 @@ class Client(Domains[Runner], Commands, Runner):
                 self._pool.disconnect(inuse_connections=False)
             raise
         finally:
-            self._places.release()
+            self._places.put(None)
 
 
 class ContainerClient(Commands):
