@@ -1,6 +1,6 @@
 //! PID 1, in namespaces of its own.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use redis::{Connection, ConnectionAddr, IntoConnectionInfo, RedisConnectionInfo};
@@ -177,12 +177,8 @@ fn pid_1_of(machine: &Machine) -> i32 {
     std::fs::read_to_string(children).unwrap().trim().parse().unwrap()
 }
 
-#[test]
-fn ctrl_alt_del_is_an_orderly_reboot() {
-    let mut machine = Machine::start();
-    // The kernel gives it away to the machine alone, and says so in a namespace. Where it does, it sends SIGINT.
-    let log = std::fs::read_to_string(machine.dir().join("stderr.log")).unwrap();
-    assert!(log.contains("Ctrl-Alt-Del is not ours: Invalid argument"), "{log}");
+/// Has a job run that writes into a file, which is given, when it is asked to end.
+fn polite_job(machine: &Machine) -> PathBuf {
     let mark = machine.dir().join("mark");
     let script = format!(
         "trap 'echo ended >> {}; exit 0' TERM; echo up; while :; do sleep 0.05; done",
@@ -194,6 +190,16 @@ fn ctrl_alt_del_is_an_orderly_reboot() {
         let log = std::fs::read_to_string(machine.dir().join("log/jobs.log")).unwrap_or_default();
         log.contains("up")
     });
+    mark
+}
+
+#[test]
+fn ctrl_alt_del_is_an_orderly_reboot() {
+    let mut machine = Machine::start();
+    // The kernel gives it away to the machine alone, and says so in a namespace. Where it does, it sends SIGINT.
+    let log = std::fs::read_to_string(machine.dir().join("stderr.log")).unwrap();
+    assert!(log.contains("Ctrl-Alt-Del is not ours: Invalid argument"), "{log}");
+    let mark = polite_job(&machine);
     crate::harness::signal(pid_1_of(&machine), libc::SIGINT);
     assert_eq!(machine.end(), Some(libc::SIGHUP));
     assert_eq!(std::fs::read_to_string(mark).unwrap(), "ended\n");
@@ -202,17 +208,7 @@ fn ctrl_alt_del_is_an_orderly_reboot() {
 #[test]
 fn core_reboot_answers_and_reboots_in_order() {
     let mut machine = Machine::start();
-    let mark = machine.dir().join("mark");
-    let script = format!(
-        "trap 'echo ended >> {}; exit 0' TERM; echo up; while :; do sleep 0.05; done",
-        mark.display()
-    );
-    let envelope = json!({"id": "polite", "command": "bash", "arguments": {"script": script}}).to_string();
-    redis::cmd("RPUSH").arg("core:default").arg(envelope).exec(&mut machine.connect().unwrap()).unwrap();
-    until("the polite job runs", || {
-        let log = std::fs::read_to_string(machine.dir().join("log/jobs.log")).unwrap_or_default();
-        log.contains("up")
-    });
+    let mark = polite_job(&machine);
     assert_eq!(machine.call("again", "core.reboot", json!({}))["state"], "SUCCESS");
     until("the machine is down", || matches!(machine.unshare.try_wait(), Ok(Some(_))));
     // reboot(2) in a PID namespace ends its PID 1 by SIGHUP for a reboot, and by SIGINT for the other ends.

@@ -1,4 +1,4 @@
-//! What is asked of a node once it is known to be one: keys and peers, by `ipfs-api-backend-hyper`; and its version, which tells that.
+//! What is asked of a node once it is known to be one: keys and peers, by `ipfs-api-backend-hyper`. Its version, which tells that, is asked by `call`.
 //!
 //! The library waits for ever and reads answers of any length, so each call is given up after a time, and the node is told
 //! to do the same. That time is also all that bounds what an answer costs: the first call to a stranger, and what may last, go
