@@ -34,6 +34,10 @@ def _free_port() -> int:
             return port
 
 
+class NoStart(Exception):
+    """redis-server ended at once."""
+
+
 class RedisServer:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -69,7 +73,7 @@ class RedisServer:
         )
         self._process = subprocess.Popen([program, str(config)], stdout=subprocess.DEVNULL)
         deadline = time.monotonic() + 30
-        while True:
+        while self._process.poll() is None:
             try:
                 with self.admin() as admin:
                     admin.ping()
@@ -77,6 +81,7 @@ class RedisServer:
             except redis.RedisError:
                 assert time.monotonic() < deadline, "redis-server did not start within 30 s"
                 time.sleep(0.02)
+        raise NoStart(f"redis-server ended with {self._process.returncode}, on port {self.port} or {self.tls_port}")
 
     @contextmanager
     def admin(self) -> Iterator[Any]:
@@ -103,7 +108,12 @@ class RedisServer:
 def server(tmp_path: Path) -> Iterator[RedisServer]:
     server = RedisServer(tmp_path)
     try:
-        server.start()
+        try:
+            server.start()
+        except NoStart:
+            # Somebody else, as another run of these tests, took a port after it was found free.
+            server.port, server.tls_port = _free_port(), _free_port()
+            server.start()
         yield server
     finally:
         server.stop()

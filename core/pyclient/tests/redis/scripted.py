@@ -34,7 +34,7 @@ class ScriptedNode:
         self.duplicates = 0
         self.listeners: set[str] = set()
         self.killed = threading.Event()
-        self._timers: list[threading.Timer] = []
+        self._jobs: list[threading.Thread] = []
         self._thread = threading.Thread(target=self._serve, daemon=True)
 
     def start(self) -> ScriptedNode:
@@ -42,10 +42,13 @@ class ScriptedNode:
         return self
 
     def stop(self) -> None:
+        """Waits for each job: one that still speaks to redis would find its connection closed under it."""
         self._stopping.set()
-        for thread in (self._thread, *self._timers):
+        self.killed.set()
+        self._thread.join(30)
+        for thread in (self._thread, *self._jobs):
             thread.join(30)
-        assert not self._thread.is_alive()
+            assert not thread.is_alive()
         self._redis.close()
 
     def _serve(self) -> None:
@@ -65,12 +68,16 @@ class ScriptedNode:
                 continue
             self._seen.add(name)
             self.taken.append(command)
-            self._redis.execute_command("RPUSH", f"result:{name}:flag", "")
-            threading.Thread(target=self._run, args=(name, command), daemon=True).start()
+            self._start(threading.Thread(target=self._run, args=(name, command), daemon=True))
+
+    def _start(self, thread: threading.Thread) -> None:
+        self._jobs.append(thread)
+        thread.start()
 
     def _run(self, name: str, command: dict[str, Any]) -> None:
         # What a node answers while its redis is being killed is lost.
         with contextlib.suppress(redis.ConnectionError):
+            self._redis.execute_command("RPUSH", f"result:{name}:flag", "")
             self._handle(name, command)
 
     def _handle(self, name: str, command: dict[str, Any]) -> None:
@@ -91,14 +98,16 @@ class ScriptedNode:
         pipe.execute_command("EXPIRE", f"result:{name}:flag", 300)
         pipe.execute()
 
+    def pause(self, seconds: float) -> None:
+        """Until the time is over or the node stops."""
+        self._stopping.wait(seconds)
+
     def say(self, name: str, level: int, text: str) -> None:
         fields = ("level", level, "time", int(time.time() * 1000), "source", f"job {name}", "text", text)
         self._redis.execute_command("XADD", f"stream:{name}", "MAXLEN", "~", 1000, "*", *fields)
 
     def later(self, seconds: float, name: str, state: str) -> None:
-        timer = threading.Timer(seconds, self.end, (name, state))
-        self._timers.append(timer)
-        timer.start()
+        self._start(threading.Timer(seconds, self.end, (name, state)))
 
     def add(self, stream: str, *fields: Any) -> None:
         self._redis.execute_command("XADD", stream, "*", *fields)
@@ -121,14 +130,14 @@ def _ping(node: ScriptedNode, name: str, arguments: dict[str, Any]) -> Reply:
 
 
 def _sleep(node: ScriptedNode, name: str, arguments: dict[str, Any]) -> Reply:
-    time.sleep(arguments["seconds"])
+    node.pause(arguments["seconds"])
     return answer(arguments["seconds"])
 
 
 def _count(node: ScriptedNode, name: str, arguments: dict[str, Any]) -> Reply:
     for n in range(arguments["lines"]):
         node.say(name, 1 if n % 2 == 0 else 2, f"line {n}")
-        time.sleep(arguments.get("pause", 0))
+        node.pause(arguments.get("pause", 0))
     # As core0 does: the result may come before the end of the stream.
     if late := arguments.get("late"):
         node.later(late, name, "SUCCESS")
