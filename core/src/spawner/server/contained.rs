@@ -39,6 +39,9 @@ impl Children {
             News::Building => return,
             News::Built => {
                 child.building = false;
+                if child.forgotten {
+                    return;
+                }
                 outbox.push_back(Event::Spawned { slot, pid: child.pid, started_ms: child.started_ms });
                 return;
             }
