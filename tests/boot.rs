@@ -11,10 +11,15 @@ use harness::guest::Guest;
 use harness::{Flist, Gateway, Place, process, wait};
 use serde_json::json;
 
+mod boot {
+    pub mod containers;
+}
+use boot::containers;
+
 type Check = (&'static str, fn(&Guest));
 
 /// In order: the last ones end what others need.
-const CHECKS: [Check; 13] = [
+const CHECKS: [Check; 15] = [
     ("the console shows each stage and the address", the_console),
     ("redis is closed without its password", redis_is_closed),
     ("the client g8core 1.0.0 drives it, unmodified", the_old_client),
@@ -22,9 +27,11 @@ const CHECKS: [Check; 13] = [
     ("the root is read-only, and what has to be written can be", the_root),
     ("PID 1 is the small program, within 512 KiB", pid_1),
     ("an flist is mounted by the kernel over HTTP from the host", an_flist),
-    ("memory, processes and processor time of a cgroup are limited", limits),
+    ("both clients use containers of an flist that the host serves", containers::both_clients),
+    ("memory, processes and processor time of a container are limited", containers::limits),
     ("a vlan, and a bridge with NAT", networks),
     ("btrfs on the disk", btrfs),
+    ("containers have left nothing", containers::nothing_is_left),
     ("no module of the image is refused", no_trouble),
     ("a killed manager comes back, redis with it, and a vlan as planned", a_killed_manager),
     ("what is written at last is on a disk that stays mounted", a_mounted_disk),
@@ -130,24 +137,6 @@ fn an_flist(guest: &Guest) {
     let there = guest.bash("sha256sum /var/flist/dir/noise");
     assert_eq!(there.split(' ').next(), digest.split(' ').next());
     guest.call("flist.umount", json!({"mountpoint": "/var/flist"}));
-}
-
-fn limits(guest: &Guest) {
-    let script = "cd /sys/fs/cgroup; echo '+cpu +memory +pids' > cgroup.subtree_control; mkdir test; cd test
-        echo 16M > memory.max
-        (echo $BASHPID > cgroup.procs; exec dd if=/dev/zero of=/dev/shm/fill bs=1M count=64) >/dev/null 2>&1 || true
-        rm /dev/shm/fill; grep '^oom_kill ' memory.events
-        echo max > memory.max; echo 16 > pids.max; echo '5000 100000' > cpu.max
-        (echo $BASHPID > cgroup.procs; bomb() { bomb | bomb & }; bomb) >/dev/null 2>&1 &
-        until grep -q '^max [1-9]' pids.events && grep -q '^nr_throttled [1-9]' cpu.stat; do sleep 0.1; done
-        echo 1 > cgroup.kill; until grep -q 'populated 0' cgroup.events; do sleep 0.1; done
-        cat pids.events cpu.stat; cd ..; rmdir test";
-    let said = guest.bash(script);
-    let counts = |name: &str| {
-        let line = said.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
-        line.trim().parse::<u64>().unwrap_or(0)
-    };
-    assert!(["oom_kill ", "max ", "nr_throttled "].into_iter().all(|name| counts(name) > 0), "{said}");
 }
 
 fn networks(guest: &Guest) {

@@ -152,12 +152,22 @@ impl Guest {
         let envelope = json!({"id": id, "command": command, "arguments": arguments}).to_string();
         let mut connection = self.connect(Some(PASSWORD)).expect("redis takes connections");
         redis::cmd("RPUSH").arg("core:default").arg(envelope).exec(&mut connection).expect("it is taken");
+        self.answer(&mut connection, &id)
+    }
+
+    /// The result of a command that was sent before.
+    #[track_caller]
+    pub fn result_of(&self, id: &str) -> Value {
+        self.answer(&mut self.connect(Some(PASSWORD)).expect("redis takes connections"), id)
+    }
+
+    #[track_caller]
+    fn answer(&self, connection: &mut Connection, id: &str) -> Value {
         let mut pop = redis::cmd("BLPOP");
         pop.arg(format!("result:{id}")).arg(COMMAND.as_secs());
-        let popped: Option<(String, String)> = pop.query(&mut connection).expect("redis answers");
-        let (_, result) = popped.unwrap_or_else(|| {
-            panic!("{command} {arguments} has no result within {COMMAND:?}:\n{}", self.said())
-        });
+        let popped: Option<(String, String)> = pop.query(connection).expect("redis answers");
+        let (_, result) = popped
+            .unwrap_or_else(|| panic!("command {id} has no result within {COMMAND:?}:\n{}", self.said()));
         serde_json::from_str(&result).expect("a result is JSON")
     }
 
