@@ -19,7 +19,7 @@ import importlib, sys
 module, port, password, cid, url = sys.argv[1:]
 client = importlib.import_module(module).Client("127.0.0.1", int(port), password)
 client.timeout = 60
-number = client.container.create(cid, storage=url, hostname=module, port={8080: 80})
+number = client.container.create(cid, storage=url, hostname=module, port={8000: 80})
 assert str(number) in client.container.list()
 inside = client.container.client(number)
 assert inside.ping().startswith("PONG ")
