@@ -181,6 +181,11 @@ impl Source {
         latency.filter(|_| self.is_remote()).map_or(0, |latency| latency.carries())
     }
 
+    /// Whether it is next door: on this machine, or known to answer as fast.
+    pub(crate) fn is_near(&self) -> bool {
+        !self.is_remote() || self.latency.lock().is_some_and(|latency| latency.shortest < NEAR)
+    }
+
     /// Whether it gives parts of blocks.
     pub(crate) fn reads_ranges(&self) -> bool {
         self.origin.reads_ranges()

@@ -179,7 +179,8 @@ fn family_options(budget: u64) -> Options {
     options.set_level_zero_file_num_compaction_trigger(MERGE_FILES);
     options.set_compression_type(DBCompressionType::None);
     options.set_write_buffer_size(write_buffer(budget) as usize);
-    options.set_max_write_buffer_number(4);
+    // One is filled while the other is written: who fills them has the time to wait.
+    options.set_max_write_buffer_number(2);
     // Otherwise FIFO forgets everything after 30 days, used or not.
     options.set_ttl(0);
     options.set_periodic_compaction_seconds(0);

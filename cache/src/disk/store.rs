@@ -87,7 +87,7 @@ impl Store {
             sick: AtomicBool::new(false),
             broken: AtomicBool::new(false),
             duties: Duties::new(),
-            pending: Pending::new(write_buffer(budget)),
+            pending: Pending::new(2 * write_buffer(budget)),
             putting: Mutex::new(()),
             chance: SecondChance::new(),
             free: Gauge::new(),

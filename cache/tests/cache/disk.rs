@@ -34,8 +34,8 @@ async fn blocks_survive_reopening() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_block_is_here_from_when_it_came_and_in_the_database_soon() {
     let tmp = tempfile::tempdir().unwrap();
-    // More than may wait to be put: 4 MiB.
-    let blocks: Vec<_> = (0..40).map(|seed| Block::of(random(seed, 200_000), 65_536)).collect();
+    // More than may wait to be put: 8 MiB.
+    let blocks: Vec<_> = (0..60).map(|seed| Block::of(random(seed, 200_000), 65_536)).collect();
     let origin = Arc::new(TestOrigin::good(&blocks));
     let sources = sources([&origin]);
     let cache = disk_only(tmp.path(), 64 * MIB);
@@ -47,8 +47,8 @@ async fn a_block_is_here_from_when_it_came_and_in_the_database_soon() {
     }
     read_all(&cache, &blocks, &sources).await;
     cache.bring(&blocks[0].encoded.desc(), &sources, soon()).await.unwrap();
-    assert_eq!(origin.calls(), 40);
-    eventually("each is put once", || cache.stats().disk.puts == 40);
+    assert_eq!(origin.calls(), 60);
+    eventually("each is put once", || cache.stats().disk.puts == 60);
 
     cache.clear();
     cache.get(&blocks[0].encoded.desc(), 0, &sources, soon()).await.unwrap();
