@@ -1,6 +1,7 @@
 //! The command line: the first word says which process of a node this is.
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
@@ -29,6 +30,9 @@ pub enum RoleArgs {
     /// Serves the flists of one cache
     #[command(hide = true)]
     FlistDaemon(FlistDaemonArgs),
+    /// A trustless gateway of what the node's cache holds
+    #[command(hide = true)]
+    FlistServe(FlistServeArgs),
 }
 
 /// `core0 init`
@@ -86,6 +90,14 @@ pub struct FlistDaemonArgs {
     /// Most bytes of decoded contents in memory
     #[arg(long, value_name = "BYTES")]
     pub cache_memory: Option<u64>,
+}
+
+/// `core0 flist-serve`
+#[derive(Debug, Args)]
+pub struct FlistServeArgs {
+    /// Where to listen
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub listen: SocketAddr,
 }
 
 /// `core0 spawner`

@@ -11,6 +11,7 @@ pub mod config;
 pub mod context;
 pub mod domain;
 pub mod fault;
+pub mod gateway;
 pub mod init;
 pub mod job;
 pub mod log;

@@ -9,11 +9,11 @@ use anyhow::Context;
 use clap::Parser;
 use core0::boot::arguments::Arguments;
 use core0::boot::early;
-use core0::cli::{Cli, FlistDaemonArgs, InitArgs, RoleArgs, Run, SpawnerArgs};
+use core0::cli::{Cli, FlistDaemonArgs, FlistServeArgs, InitArgs, RoleArgs, Run, SpawnerArgs};
 use core0::domain::flist;
 use core0::manager::{self, Options};
 use core0::paths::Paths;
-use core0::{init, schema, spawner};
+use core0::{gateway, init, schema, spawner};
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
@@ -23,6 +23,7 @@ fn main() -> ExitCode {
         RoleArgs::Schema => print_schema(),
         RoleArgs::Spawner(args) => run_spawner(&args),
         RoleArgs::FlistDaemon(args) => run_flist_daemon(&args),
+        RoleArgs::FlistServe(args) => run_flist_serve(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -97,6 +98,11 @@ fn run_spawner(args: &SpawnerArgs) -> anyhow::Result<()> {
 fn run_flist_daemon(args: &FlistDaemonArgs) -> anyhow::Result<()> {
     log_to_stderr("info");
     g8_fs::daemon::run_process(flist::daemon(args)?)
+}
+
+fn run_flist_serve(args: &FlistServeArgs) -> anyhow::Result<()> {
+    log_to_stderr("info");
+    tokio::runtime::Runtime::new().context("cannot start the threads")?.block_on(gateway::serve(args.listen))
 }
 
 /// Logs go to stderr; `G8_LOG` says how much.

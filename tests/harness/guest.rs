@@ -40,6 +40,7 @@ pub struct Guest {
     qemu: Child,
     serial: Arc<Serial>,
     port: u16,
+    gateway: u16,
     /// How long it took until redis answered, or until the last stage was through.
     pub booted_in: Duration,
     _one: File,
@@ -75,13 +76,14 @@ impl Guest {
         let disk = place.join("disk");
         File::create(&disk).and_then(|file| file.set_len(DISK)).expect("a sparse file of the test's own");
         for _ in 0..PORTS {
-            let free = TcpListener::bind("127.0.0.1:0").expect("the loopback has a free port");
-            let port = free.local_addr().expect("it is bound").port();
-            drop(free);
+            // Both at once, so that they differ.
+            let free =
+                [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").expect("the loopback has a free port"));
+            let [port, gateway] = free.map(|free| free.local_addr().expect("it is bound").port());
             let began = Instant::now();
-            let (mut qemu, serial) = start(&medium(&image), &disk, port);
+            let (mut qemu, serial) = start(&medium(&image), &disk, [port, gateway]);
             match serial.until(LAST_STAGE, BOOT) {
-                Ok(()) => return Self { qemu, serial, port, booted_in: began.elapsed(), _one: one },
+                Ok(()) => return Self { qemu, serial, port, gateway, booted_in: began.elapsed(), _one: one },
                 Err(said) => {
                     let _ = qemu.kill();
                     let _ = qemu.wait();
@@ -95,6 +97,11 @@ impl Guest {
     /// Where redis is, on this machine.
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// Where its gateway is, on this machine, as `--from` names it.
+    pub fn gateway(&self) -> String {
+        format!("http://127.0.0.1:{}", self.gateway)
     }
 
     /// The administrator's password.
@@ -144,6 +151,19 @@ impl Guest {
         result["streams"][0].as_str().unwrap_or_default().trim().to_owned()
     }
 
+    /// The same; nothing when the manager was killed while the script ran or waited to, which is not told from its own end.
+    #[track_caller]
+    pub fn bash_or_interrupted(&self, script: &str) -> Option<String> {
+        let result = self.result("bash", json!({"script": script}));
+        match result["state"] == "SUCCESS" {
+            true => Some(result["streams"][0].as_str().unwrap_or_default().trim().to_owned()),
+            false => {
+                assert_eq!(result["code"], 503, "{script}: {result}");
+                None
+            }
+        }
+    }
+
     #[track_caller]
     fn result(&self, command: &str, arguments: Value) -> Value {
         use std::sync::atomic::{AtomicU64, Ordering};
@@ -152,12 +172,22 @@ impl Guest {
         let envelope = json!({"id": id, "command": command, "arguments": arguments}).to_string();
         let mut connection = self.connect(Some(PASSWORD)).expect("redis takes connections");
         redis::cmd("RPUSH").arg("core:default").arg(envelope).exec(&mut connection).expect("it is taken");
+        self.answer(&mut connection, &id)
+    }
+
+    /// The result of a command that was sent before.
+    #[track_caller]
+    pub fn result_of(&self, id: &str) -> Value {
+        self.answer(&mut self.connect(Some(PASSWORD)).expect("redis takes connections"), id)
+    }
+
+    #[track_caller]
+    fn answer(&self, connection: &mut Connection, id: &str) -> Value {
         let mut pop = redis::cmd("BLPOP");
         pop.arg(format!("result:{id}")).arg(COMMAND.as_secs());
-        let popped: Option<(String, String)> = pop.query(&mut connection).expect("redis answers");
-        let (_, result) = popped.unwrap_or_else(|| {
-            panic!("{command} {arguments} has no result within {COMMAND:?}:\n{}", self.said())
-        });
+        let popped: Option<(String, String)> = pop.query(connection).expect("redis answers");
+        let (_, result) = popped
+            .unwrap_or_else(|| panic!("command {id} has no result within {COMMAND:?}:\n{}", self.said()));
         serde_json::from_str(&result).expect("a result is JSON")
     }
 
@@ -262,9 +292,10 @@ pub fn kernel_arguments() -> String {
 }
 
 /// Starts qemu. What it says itself is on the serial line too.
-fn start(medium: &[OsString], disk: &Path, port: u16) -> (Child, Arc<Serial>) {
+fn start(medium: &[OsString], disk: &Path, [port, gateway]: [u16; 2]) -> (Child, Arc<Serial>) {
     let (reader, writer) = std::io::pipe().expect("a pipe");
-    let network = format!("user,id=n0,hostfwd=tcp:127.0.0.1:{port}-:6379");
+    let network =
+        format!("user,id=n0,hostfwd=tcp:127.0.0.1:{port}-:6379,hostfwd=tcp:127.0.0.1:{gateway}-:8080");
     let drive = format!("file={},if=none,id=d0,format=raw,cache=unsafe", disk.display());
     let mut qemu = Command::new("qemu-system-x86_64");
     qemu.args([

@@ -95,14 +95,19 @@ pub fn mount(plan: Plan) -> Result<MountStatus, FlistError> {
         profile: None,
         record: false,
     });
-    let mut arguments = vec![ROLE.into()];
-    arguments.extend(settings.daemon_arguments()?);
-    let program = std::env::current_exe().map_err(FlistError::Program)?;
-    let client = Client::new(&settings.cache()?, Some(Starter { program, arguments }));
+    let client = Client::new(&settings.cache()?, Some(starter(&settings)?));
     match client.ask(&request, settings.deadline + LIMIT)? {
         (Reply::Mounted(status), _) => Ok(*status),
         _ => Err(FlistError::Answer("a mount")),
     }
+}
+
+/// This program as the daemon, for who finds none.
+pub fn starter(settings: &Settings) -> Result<Starter, FlistError> {
+    let mut arguments = vec![ROLE.into()];
+    arguments.extend(settings.daemon_arguments()?);
+    let program = std::env::current_exe().map_err(FlistError::Program)?;
+    Ok(Starter { program, arguments })
 }
 
 /// How the daemon is set up that [`mount`] starts: by its arguments alone.
