@@ -10,6 +10,7 @@ mod config;
 mod container_net;
 mod corex;
 mod disk;
+pub mod errand;
 mod error;
 mod filesystem;
 mod flist;
@@ -34,6 +35,7 @@ use serde_json::Value;
 pub use error::{Code, CommandError};
 pub use table::{COMMANDS, find};
 
+use self::errand::{ForContainer, Inside};
 use crate::argument::HardwareAddress;
 use crate::context::Context;
 use crate::process::Process;
@@ -114,6 +116,8 @@ pub struct Entry {
     pub output: Option<fn(&mut SchemaGenerator) -> Schema>,
     /// How it is carried out.
     pub run: Run,
+    /// What becomes of it when it is for a container.
+    pub for_container: ForContainer,
 }
 
 impl Entry {
@@ -127,7 +131,18 @@ impl Entry {
             arguments: C::json_schema,
             output: Some(<C::Output as JsonSchema>::json_schema),
             run: Run::Answer(answer::<C>),
+            for_container: ForContainer::Refused,
         }
+    }
+
+    /// What the node answers for a container.
+    const fn both<C: Command>() -> Self {
+        Self { for_container: ForContainer::Node, ..Self::answer::<C>() }
+    }
+
+    /// What a container carries out.
+    const fn inside<C: Inside>() -> Self {
+        Self { for_container: errand::for_container::<C>(), ..Self::answer::<C>() }
     }
 
     const fn process<C: ProcessCommand>() -> Self {
@@ -140,6 +155,8 @@ impl Entry {
             arguments: C::json_schema,
             output: None,
             run: Run::Process(process::<C>),
+            // As one of its processes.
+            for_container: ForContainer::Node,
         }
     }
 }

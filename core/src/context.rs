@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::command::Role;
+use crate::command::{CommandError, Role};
 use crate::config::Config;
 use crate::domain::Domains;
-use crate::domain::container::Containers;
+use crate::domain::container::{Container, Containers};
+use crate::domain::filesystem::Files;
 use crate::job::Jobs;
 use crate::log::Logs;
 use crate::paths::Paths;
@@ -73,4 +74,22 @@ pub struct Context {
     pub caller: Caller,
     /// What it runs on.
     pub node: Arc<Node>,
+    /// The container that it is for, when the node answers for one.
+    pub container: Option<Arc<Container>>,
+}
+
+impl Context {
+    /// The files that callers hold open there.
+    pub fn files(&self) -> &Arc<Files> {
+        self.container.as_ref().map_or(&self.node.domains.files, |container| &container.errands.files)
+    }
+
+    /// Refuses a job of the node, or of another container, to one for a container.
+    pub fn own_job(&self, id: &str) -> Result<(), CommandError> {
+        let Some(container) = &self.container else { return Ok(()) };
+        match self.node.jobs.get(&self.caller, id)?.info().envelope.container {
+            Some(other) if other == container.id => Ok(()),
+            Some(_) | None => Err(CommandError::not_found(format!("no job {id} runs in this container"))),
+        }
+    }
 }

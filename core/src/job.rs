@@ -4,6 +4,7 @@
 //! runs and restarts, its deadline. [`process`] follows a process from its start to its end, [`output`] what it prints.
 
 mod accept;
+mod errand;
 mod looks;
 mod meter;
 mod outcome;

@@ -6,6 +6,7 @@ use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
 use serde_json::{Value, json};
 
+use crate::command::errand::ForContainer;
 use crate::command::{COMMANDS, Code, Entry, Run};
 
 /// Every command with its role, arguments and answer, as `core0 schema` prints it.
@@ -33,6 +34,7 @@ fn describe(entry: &Entry, generator: &mut SchemaGenerator) -> Value {
         "role": entry.role,
         "idempotent": entry.idempotent,
         "process": matches!(entry.run, Run::Process(_)),
+        "container": !matches!(entry.for_container, ForContainer::Refused),
         "arguments": (entry.arguments)(generator),
         "output": entry.output.map(|output| output(generator)),
     })
@@ -44,7 +46,9 @@ pub fn reference() -> String {
         "# Commands of a node\n\n\
          Made from the table in [src/command/table.rs](src/command/table.rs): `UPDATE=1 cargo test -p core0 --test commands`.\n\n\
          A command is sent as [src/wire.rs](src/wire.rs) says. `null` is absent, fields that a node does not know are \
-         ignored. Roles: `read` looks, `operate` runs processes, `admin` changes the node.\n\n## Codes\n\n",
+         ignored. Roles: `read` looks, `operate` runs processes, `admin` changes the node. What is said to run in containers \
+         is carried out inside by `corex.dispatch`, or with the field `container`: it has the files, processes, network and \
+         rights of the container there; processors and memory are the node's.\n\n## Codes\n\n",
     );
     // Writing to a string does not fail.
     for code in Code::ALL {
@@ -67,7 +71,11 @@ fn command(text: &mut String, entry: &Entry) {
     let again = if entry.idempotent { ", runs again when it was interrupted" } else { "" };
     let role = serde_json::to_value(entry.role).unwrap_or_default();
     let role = role.as_str().unwrap_or_default();
-    let _ = write!(text, "\n### {}\n\n{} Role `{role}`{again}.\n", entry.name, entry.summary);
+    let inside = match entry.for_container {
+        ForContainer::Refused => "",
+        ForContainer::Node | ForContainer::Errand { .. } => ", also in containers",
+    };
+    let _ = write!(text, "\n### {}\n\n{} Role `{role}`{again}{inside}.\n", entry.name, entry.summary);
     let mut generator = generator();
     let schema = (entry.arguments)(&mut generator);
     let required = schema.get("required").and_then(Value::as_array).cloned().unwrap_or_default();

@@ -10,7 +10,7 @@ use g8_fs::pack::{PackOptions, Progress, pack};
 use g8_fs::source::DirStore;
 
 const APPLETS: &str = "cat echo env false grep hostname httpd id ip kill ls mkdir mount nc nslookup ping ps readlink sh sleep \
-     stat touch true udhcpc";
+     stat touch true udhcpc mkfifo truncate";
 
 /// Packs it into a store below `folder`: the address, and the store.
 pub fn pack_busybox(folder: &Path) -> (String, PathBuf) {

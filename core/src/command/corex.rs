@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use g8_container::Limits;
 use g8_fs::source::Spec;
@@ -23,6 +24,8 @@ use crate::wire::{is_name, queue_key};
 
 /// What a container may write unless it asks for more or less.
 const UPPER_BYTES: u64 = 1 << 30;
+/// How long a command for a container may be on its way through redis.
+const ACCEPTED: Duration = Duration::from_secs(30);
 
 impl From<ContainerError> for CommandError {
     fn from(error: ContainerError) -> Self {
@@ -401,8 +404,7 @@ pub struct Dispatch {
 
 impl Command for Dispatch {
     const NAME: &'static str = "corex.dispatch";
-    const SUMMARY: &'static str =
-        "Has a container carry out a command, and returns the id that its result will have.";
+    const SUMMARY: &'static str = "Has a container carry out a command, and returns the id that its result will have, when that is accepted.";
     const ROLE: Role = Role::Operate;
     // The id is always the same, and a second command of one id is dropped.
     const IDEMPOTENT: bool = true;
@@ -430,7 +432,13 @@ impl Command for Dispatch {
         command.insert("container".into(), self.container.into());
         let queue = queue_key(context.caller.name());
         // Its result comes as that of any command; what is wrong with it is told there.
-        context.node.jobs.tell(Note::Push { queue, json: Value::Object(command).to_string() }).await;
-        Ok(id)
+        let jobs = &context.node.jobs;
+        jobs.tell(Note::Push { queue, json: Value::Object(command).to_string() }).await;
+        match tokio::time::timeout(ACCEPTED, jobs.accepted(&context.caller, &id)).await {
+            Ok(()) => Ok(id),
+            Err(_) => Err(CommandError::unavailable(format!(
+                "the command for the container was sent and not accepted within {ACCEPTED:?}: wait for the result of {id}"
+            ))),
+        }
     }
 }

@@ -122,6 +122,11 @@ impl CommandError {
         Self::new(Code::Unavailable, message)
     }
 
+    /// 500, by a defect of core0.
+    pub fn internal_because(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::internal("the command ended in a defect of core0").because(source)
+    }
+
     /// Adds the cause.
     pub fn because(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         self.source = Some(source.into());

@@ -3,13 +3,14 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::errand::{Hand, Inside};
 use super::{Command, CommandError, Role, blocking};
 use crate::context::Context;
 use crate::domain::info::{self, InfoError};
 
 impl From<InfoError> for CommandError {
     fn from(error: InfoError) -> Self {
-        CommandError::internal("the node cannot say what it is").because(error)
+        CommandError::internal("the system cannot say what it is").because(error)
     }
 }
 
@@ -29,6 +30,12 @@ impl Command for Cpu {
     }
 }
 
+impl Inside for Cpu {
+    fn inside(self, _hand: &mut Hand) -> Result<Self::Output, CommandError> {
+        Ok(info::cpus()?)
+    }
+}
+
 /// `info.mem`
 #[derive(Debug, Deserialize, JsonSchema)]
 pub struct Mem {}
@@ -42,6 +49,12 @@ impl Command for Mem {
 
     async fn run(self, _context: &Context) -> Result<Self::Output, CommandError> {
         blocking(info::memory).await
+    }
+}
+
+impl Inside for Mem {
+    fn inside(self, _hand: &mut Hand) -> Result<Self::Output, CommandError> {
+        Ok(info::memory()?)
     }
 }
 
@@ -61,6 +74,12 @@ impl Command for Disk {
     }
 }
 
+impl Inside for Disk {
+    fn inside(self, _hand: &mut Hand) -> Result<Self::Output, CommandError> {
+        Ok(info::partitions()?)
+    }
+}
+
 /// `info.nic`
 #[derive(Debug, Deserialize, JsonSchema)]
 pub struct Nic {}
@@ -74,6 +93,14 @@ impl Command for Nic {
 
     async fn run(self, _context: &Context) -> Result<Self::Output, CommandError> {
         Ok(info::nics().await?)
+    }
+}
+
+impl Inside for Nic {
+    fn inside(self, _hand: &mut Hand) -> Result<Self::Output, CommandError> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|e| CommandError::internal("no runtime for rtnetlink").because(e))?;
+        Ok(runtime.block_on(info::nics())?)
     }
 }
 
@@ -93,6 +120,12 @@ impl Command for Os {
     }
 }
 
+impl Inside for Os {
+    fn inside(self, _hand: &mut Hand) -> Result<Self::Output, CommandError> {
+        Ok(info::host()?)
+    }
+}
+
 /// `info.port`
 #[derive(Debug, Deserialize, JsonSchema)]
 pub struct Port {}
@@ -106,6 +139,12 @@ impl Command for Port {
 
     async fn run(self, _context: &Context) -> Result<Self::Output, CommandError> {
         blocking(info::ports).await
+    }
+}
+
+impl Inside for Port {
+    fn inside(self, _hand: &mut Hand) -> Result<Self::Output, CommandError> {
+        Ok(info::ports()?)
     }
 }
 

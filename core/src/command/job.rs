@@ -49,10 +49,16 @@ impl JobStat {
     /// The jobs that a caller may know of; one of them when an id is given.
     pub async fn list(context: &Context, id: Option<&str>) -> Result<Vec<Self>, CommandError> {
         let jobs = &context.node.jobs;
-        let infos = match id {
-            Some(id) => vec![jobs.get(&context.caller, id)?.info()],
+        let mut infos = match id {
+            Some(id) => {
+                context.own_job(id)?;
+                vec![jobs.get(&context.caller, id)?.info()]
+            }
             None => jobs.list(&context.caller),
         };
+        if let Some(container) = &context.container {
+            infos.retain(|info| info.envelope.container == Some(container.id));
+        }
         let groups: Vec<i32> = infos.iter().filter_map(|info| info.pid).collect();
         let mut used = blocking(move || Ok::<_, CommandError>(Usage::of_groups(&groups))).await?;
         let stat = |info: JobInfo| {

@@ -2,7 +2,9 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
+use super::errand::{Hand, Inside};
 use super::job::JobStat;
 use super::{Command, CommandError, Role, blocking};
 use crate::context::Context;
@@ -55,15 +57,31 @@ impl Command for List {
             }
             (id, None) => Ok(Listed::Jobs(JobStat::list(context, id.as_deref()).await?)),
             (None, pid) => {
-                let mut list = blocking(move || process::list(pid.filter(|pid| *pid != 0))).await?;
-                // Arguments tell what jobs of others do, and with what.
-                if context.caller.role < Role::Admin {
-                    list.iter_mut().for_each(|found| found.cmdline = format!("[{}]", found.name));
-                }
-                Ok(Listed::Processes(list))
+                let role = context.caller.role;
+                blocking(move || processes(pid, role)).await
             }
         }
     }
+}
+
+impl Inside for List {
+    /// Jobs are the node's.
+    fn is_errand(arguments: &Value) -> bool {
+        !arguments["pid"].is_null() && arguments["id"].is_null()
+    }
+
+    fn inside(self, hand: &mut Hand) -> Result<Listed, CommandError> {
+        Ok(processes(self.pid, hand.role)?)
+    }
+}
+
+/// One process, or all. Arguments tell what jobs of others do, and with what.
+fn processes(pid: Option<i64>, role: Role) -> Result<Listed, ProcessError> {
+    let mut list = process::list(pid.filter(|pid| *pid != 0))?;
+    if role < Role::Admin {
+        list.iter_mut().for_each(|found| found.cmdline = format!("[{}]", found.name));
+    }
+    Ok(Listed::Processes(list))
 }
 
 /// `process.kill`
@@ -93,16 +111,13 @@ impl Command for Kill {
 
     async fn run(self, context: &Context) -> Result<bool, CommandError> {
         match (self.id, self.pid) {
-            (Some(id), None) => context.node.jobs.kill(&context.caller, &id, self.signal).await?,
-            // A process may be anybody's, a job's or the node's own.
-            (None, Some(_)) if context.caller.role < Role::Admin => {
-                return Err(CommandError::forbidden(
-                    "process.kill: a process by its pid is for administrators",
-                ));
+            (Some(id), None) => {
+                context.own_job(&id)?;
+                context.node.jobs.kill(&context.caller, &id, self.signal).await?;
             }
             (None, Some(pid)) => {
-                let signal = i64::from(self.signal);
-                blocking(move || process::kill(pid, signal)).await?;
+                let role = context.caller.role;
+                blocking(move || kill(pid, self.signal, role)).await?;
             }
             (Some(_), Some(_)) | (None, None) => {
                 return Err(CommandError::bad_request("process.kill: either id or pid is needed"));
@@ -110,4 +125,25 @@ impl Command for Kill {
         }
         Ok(true)
     }
+}
+
+impl Inside for Kill {
+    /// Jobs are the node's.
+    fn is_errand(arguments: &Value) -> bool {
+        List::is_errand(arguments)
+    }
+
+    fn inside(self, hand: &mut Hand) -> Result<bool, CommandError> {
+        let pid = self.pid.ok_or_else(|| CommandError::bad_request("process.kill: no pid is given"))?;
+        kill(pid, self.signal, hand.role)?;
+        Ok(true)
+    }
+}
+
+/// A process may be anybody's, a job's or the node's own.
+fn kill(pid: i64, signal: i32, role: Role) -> Result<(), CommandError> {
+    if role < Role::Admin {
+        return Err(CommandError::forbidden("process.kill: a process by its pid is for administrators"));
+    }
+    Ok(process::kill(pid, i64::from(signal))?)
 }

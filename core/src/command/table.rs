@@ -6,7 +6,8 @@ use super::{
 };
 
 /// Makes the table: `answer` rows are [`Command`](super::Command)s, `process` rows are
-/// [`ProcessCommand`](super::ProcessCommand)s.
+/// [`ProcessCommand`](super::ProcessCommand)s. `inside` rows are commands that a container carries out as well, `both` rows
+/// are answered by the node for it; other commands are refused to containers.
 macro_rules! commands {
     ($($kind:ident $domain:ident: $($command:ident),+;)+) => {
         &[$($(Entry::$kind::<$domain::$command>()),+),+]
@@ -15,11 +16,15 @@ macro_rules! commands {
 
 /// Every command of a node.
 pub static COMMANDS: &[Entry] = commands! {
-    answer node: Ping, State, Reboot, PowerOff, Commands;
+    both node: Ping;
+    answer node: State, Reboot, PowerOff, Commands;
     answer logger: Subscribe, Listen, Unlisten;
     process system: System, Bash;
-    answer info: Cpu, Mem, Disk, Nic, Os, Port, Version;
-    answer filesystem: Open, Read, Write, Close, Exists, List, Mkdir, Remove, Move, Chmod, Chown;
+    inside info: Cpu, Mem, Disk, Nic, Os, Port;
+    both info: Version;
+    inside filesystem: Open, Read, Write;
+    both filesystem: Close;
+    inside filesystem: Exists, List, Mkdir, Remove, Move, Chmod, Chown;
     answer ip: LinkList, LinkUp, LinkDown, LinkName, LinkMtu;
     answer ip: AddrList, AddrAdd, AddrDel, RouteList, RouteAdd, RouteDel;
     answer ip: BridgeAdd, BridgeDel, BridgeAddIf, BridgeDelIf;
@@ -30,7 +35,7 @@ pub static COMMANDS: &[Entry] = commands! {
     answer btrfs: SubvolCreate, SubvolList, SubvolDelete, SubvolQuota, SubvolSnapshot;
     answer flist: Mount, Umount, List, Info;
     answer corex: Create, List, Get, Find, Terminate, Dispatch;
-    answer process: List, Kill;
+    inside process: List, Kill;
     answer config: Get;
     answer job: List, Kill, KillAll, Unschedule, Type, Query;
     answer service: List, Show, Start, Stop, Restart, Reload, Logs;

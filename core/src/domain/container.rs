@@ -27,7 +27,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use serde_json::Value;
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 
 pub use image::ImageError;
 pub use wanted::Wanted;
@@ -35,6 +35,7 @@ pub use wanted::Wanted;
 use self::image::Images;
 use self::record::Records;
 use crate::domain::container_net::{Attached, NetworkError, Networks};
+use crate::domain::filesystem::Files;
 use crate::fault::Fault;
 use crate::job::Adopted;
 use crate::log::Logs;
@@ -47,6 +48,10 @@ pub type Id = u32;
 const MAX_CONTAINERS: usize = 1000;
 /// The largest number; the old protocol has two bytes for it.
 const MAX_ID: Id = 0xffff;
+/// Most files of a container that callers hold open.
+const FILES: usize = 64;
+/// Most errands in a container at once; who sends more waits.
+const ERRANDS: usize = 16;
 /// What a container's entrypoint has to end after a polite signal.
 const GRACE: Duration = Duration::from_secs(2);
 
@@ -125,11 +130,31 @@ pub struct Container {
     pub started_ms: u64,
     /// The spawner inside.
     pub spawner: Spawner,
+    /// What it is asked for.
+    pub errands: Errands,
     /// Ends it.
     init: Handle,
     /// Its entrypoint, if it has one.
     entrypoint: Option<Handle>,
     ending: AtomicBool,
+}
+
+/// What a container is asked for: commands that are carried out in there.
+#[derive(Debug)]
+pub struct Errands {
+    /// Taken by each.
+    pub places: Semaphore,
+    /// The files in there that callers hold open.
+    pub files: Arc<Files>,
+    /// Held by who reads or writes one of them.
+    pub file_turn: tokio::sync::Mutex<()>,
+}
+
+impl Default for Errands {
+    fn default() -> Self {
+        let places = Semaphore::new(ERRANDS);
+        Self { places, files: Files::bounded(FILES), file_turn: tokio::sync::Mutex::default() }
+    }
 }
 
 /// The place of a number.

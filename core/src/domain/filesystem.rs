@@ -11,7 +11,7 @@ mod paths;
 mod tree;
 
 pub use error::FilesystemError;
-pub use files::{BLOCK, Files};
+pub use files::{BLOCK, Files, open_file, read_block};
 pub use mode::OpenMode;
 pub use names::{group, user};
 pub use paths::{Entry, exists, list, make_dir, move_to, remove};

@@ -99,14 +99,15 @@ impl Jobs {
         }
         let Run::Answer(answer) = entry.run else { return None };
         let (id, caller, starttime) = (envelope.id.clone(), sender.caller.clone(), now_ms());
-        let outcome = match answer(envelope.arguments, Context { id, caller, node: node.clone() }) {
-            // What panics, or waits, does so again as a job, which deals with that.
-            Ok(answering) => match AssertUnwindSafe(answering).catch_unwind().now_or_never()?.ok()? {
-                Ok(json) => Outcome::answer(json),
+        let outcome =
+            match answer(envelope.arguments, Context { id, caller, node: node.clone(), container: None }) {
+                // What panics, or waits, does so again as a job, which deals with that.
+                Ok(answering) => match AssertUnwindSafe(answering).catch_unwind().now_or_never()?.ok()? {
+                    Ok(json) => Outcome::answer(json),
+                    Err(error) => Outcome::error(&error),
+                },
                 Err(error) => Outcome::error(&error),
-            },
-            Err(error) => Outcome::error(&error),
-        };
+            };
         let result = outcome.result(&envelope.id, &envelope.command);
         let json = encode(JobResult { starttime, tags: envelope.tags, ..result });
         Some(AtOnce { raw: raw.into(), keys, json })
@@ -114,6 +115,19 @@ impl Jobs {
 
     fn is_known(&self, keys: &Keys) -> bool {
         self.live.lock().contains_key(keys.name()) || self.remembered.lock().has(keys.name())
+    }
+
+    /// Waits until a command is a job, or is refused.
+    pub async fn accepted(&self, caller: &Caller, id: &str) {
+        let keys = Keys::new(caller.name(), id);
+        loop {
+            let mut accepted = std::pin::pin!(self.accepted.notified());
+            accepted.as_mut().enable();
+            if self.is_known(&keys) {
+                return;
+            }
+            accepted.await;
+        }
     }
 
     /// Takes a command that an earlier manager had accepted. Its process may still run; without one it is interrupted,
@@ -180,6 +194,7 @@ impl Jobs {
         });
         self.bytes.fetch_add(job.size, Ordering::Relaxed);
         self.live.lock().insert(job.keys.name().into(), job.clone());
+        self.accepted.notify_waiters();
         Ok(job)
     }
 
@@ -254,6 +269,7 @@ impl Jobs {
         let Refusal { id, command, outcome } = refusal;
         let keys = Keys::new(sender.caller.name(), &id);
         self.remembered.lock().put(keys.name().into());
+        self.accepted.notify_waiters();
         let result = outcome.result(&id, &command);
         self.tell(Note::Answer { ticket, keys, json: encode(result), begun: false, child: None }).await;
     }

@@ -8,9 +8,11 @@ use std::time::Duration;
 
 use futures::FutureExt;
 
+use super::errand;
 use super::outcome::{Outcome, encode};
 use super::serial::Turn;
 use super::{Job, Jobs};
+use crate::command::errand::{Errand, ForContainer};
 use crate::command::{Answering, CommandError, Run};
 use crate::context::{Context, Node};
 use crate::process::{Inside, Process};
@@ -135,25 +137,39 @@ impl Jobs {
 
     async fn once(&self, node: &Arc<Node>, job: &Job) -> (Outcome, Option<Child>) {
         let arguments = job.envelope.arguments.clone();
-        if let Some(Err(error)) = job.envelope.container.map(|id| node.containers.get(id)) {
-            return (Outcome::error(&error.into()), None);
-        }
+        let container = match job.envelope.container.map(|id| node.containers.get(id)).transpose() {
+            Ok(container) => container,
+            Err(error) => return (Outcome::error(&error.into()), None),
+        };
         match job.entry.run {
             Run::Process(process) => match process(arguments).and_then(|process| enter(node, job, process)) {
                 Ok((process, spawner)) => self.start(job, &process, &spawner).await,
                 Err(error) => (Outcome::error(&error), None),
             },
-            Run::Answer(_) if job.envelope.container.is_some() && job.entry.name != "core.ping" => {
-                let name = job.entry.name;
-                let error = CommandError::not_acceptable(format!(
-                    "a container cannot carry out {name} yet: core.ping, core.system and bash"
-                ));
-                (Outcome::error(&error), None)
-            }
             Run::Answer(answer) => {
-                let context =
-                    Context { id: job.envelope.id.clone(), caller: job.caller.clone(), node: node.clone() };
-                let outcome = match answer(arguments, context) {
+                let context = Context {
+                    id: job.envelope.id.clone(),
+                    caller: job.caller.clone(),
+                    node: node.clone(),
+                    container: container.clone(),
+                };
+                let answering = match (container, job.entry.for_container) {
+                    (None, _) | (Some(_), ForContainer::Node) => answer(arguments, context),
+                    (Some(container), ForContainer::Errand { is_errand, on_file, .. }) => {
+                        match is_errand(&arguments) {
+                            true => {
+                                let (command, role) = (job.entry.name.into(), job.caller.role);
+                                Ok(errand::go(container, Errand { command, arguments, role }, on_file))
+                            }
+                            false => answer(arguments, context),
+                        }
+                    }
+                    (Some(_), ForContainer::Refused) => Err(CommandError::not_acceptable(format!(
+                        "{} is about the node: a container cannot carry it out",
+                        job.entry.name
+                    ))),
+                };
+                let outcome = match answering {
                     Ok(answering) => self.await_answer(job, answering).await,
                     Err(error) => Outcome::error(&error),
                 };

@@ -64,6 +64,8 @@ pub struct Jobs {
     pub(super) looks: Looks,
     /// One permit for all: taken when the last job is gone.
     ended: Notify,
+    /// Told when a command is accepted, or refused.
+    pub(super) accepted: Notify,
 }
 
 /// A job that is not answered yet.
@@ -159,6 +161,7 @@ impl Jobs {
             statistics: Mutex::default(),
             looks: Looks::new(),
             ended: Notify::new(),
+            accepted: Notify::new(),
         }
     }
 

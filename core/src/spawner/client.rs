@@ -112,14 +112,8 @@ impl Child {
 
 impl Drop for Child {
     fn drop(&mut self) {
-        let forget = Message::of(Request::Forget { slot: self.slot });
         // A spawner that never heard of it would keep its descriptors.
-        if let Err(mpsc::error::TrySendError::Full(forget)) = self.spawner.requests.try_send(forget)
-            && let Ok(runtime) = tokio::runtime::Handle::try_current()
-        {
-            let requests = self.spawner.requests.clone();
-            runtime.spawn(async move { requests.send(forget).await });
-        }
+        self.spawner.tell(Request::Forget { slot: self.slot });
     }
 }
 
@@ -136,6 +130,11 @@ impl Handle {
         let request = Request::Signal { slot: self.slot, signal };
         // Without a spawner there is no process either: it dies with its parent.
         let _ = self.spawner.requests.send(Message::of(request)).await;
+    }
+
+    /// Kills it, for who cannot wait until the spawner is told.
+    pub fn kill_soon(&self) {
+        self.spawner.tell(Request::Signal { slot: self.slot, signal: libc::SIGKILL });
     }
 
     /// Has the spawner keep three descriptors, of what is read of its output; true when it is sure to have them, whatever
@@ -298,6 +297,15 @@ impl Spawner {
         self.ask(slot, Request::Contain { slot, tag: tag.into() }, vec![memfd]).await
     }
 
+    /// Has a container carry out an errand, in JSON, with the file that it works on.
+    pub async fn errand(&self, json: &[u8], file: Option<OwnedFd>, tag: &str) -> Result<Child, SpawnError> {
+        let memfd = in_memory(json)
+            .map_err(|source| SpawnError::Failed { step: "describe the errand".into(), source })?;
+        let slot = self.next_slot.fetch_add(1, Ordering::Relaxed);
+        let fds = std::iter::once(memfd).chain(file).collect();
+        self.ask(slot, Request::Errand { slot, tag: tag.into() }, fds).await
+    }
+
     /// Starts a process. The tag names it to the next manager.
     pub async fn spawn(&self, process: &Process, tag: &str) -> Result<Child, SpawnError> {
         let failed = |step: &str| {
@@ -320,6 +328,16 @@ impl Spawner {
             fds.push(in_memory(&process.stdin).map_err(failed("hand over the standard input"))?);
         }
         self.ask(slot, request, fds).await
+    }
+
+    /// Sends a request, also when there is no room for it at once.
+    fn tell(&self, request: Request) {
+        if let Err(mpsc::error::TrySendError::Full(request)) = self.requests.try_send(Message::of(request))
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            let requests = self.requests.clone();
+            runtime.spawn(async move { requests.send(request).await });
+        }
     }
 
     /// Sends a request that makes a child, and waits for it.

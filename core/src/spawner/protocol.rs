@@ -64,6 +64,14 @@ pub enum Request {
         /// What the next manager knows it by.
         tag: String,
     },
+    /// Carry out an errand: a memfd with it in JSON, and perhaps the file that it works on. The first of the two ends that
+    /// [`Event::Spawned`] has gives what comes back.
+    Errand {
+        /// Number that the manager chose.
+        slot: u64,
+        /// What the next manager knows it by.
+        tag: String,
+    },
     /// Let programs start in a container that is built.
     Go {
         /// Its number.

@@ -2,6 +2,7 @@
 
 mod children;
 mod contained;
+mod errand;
 mod finish;
 pub mod inside;
 mod signals;
@@ -193,6 +194,14 @@ impl Server {
             Request::Contain { slot, .. } => {
                 let step = "a name that is too long".into();
                 self.outbox.push_back(Event::Failed { slot, step, errno: libc::ENAMETOOLONG });
+            }
+            // Out here nobody has errands: what they do is done by the manager itself.
+            Request::Errand { slot, tag } if tag.len() <= TAG_MAX && self.listener.is_none() => {
+                self.outbox.push_back(self.children.errand(slot, tag, fds));
+            }
+            Request::Errand { slot, .. } => {
+                let step = "carry out errands outside of a container".into();
+                self.outbox.push_back(Event::Failed { slot, step, errno: libc::EINVAL });
             }
             Request::Go { slot } => self.children.go(slot),
             Request::Hello { hello } => {

@@ -320,6 +320,33 @@ def test_containers(cl, origin, tmp_path):
     assert (result.state, result.stdout) == ("SUCCESS", "inside\nof the host\ninput\n")
     result = inside.bash("echo $0 >&2; exit 3").get()
     assert result.state == "ERROR" and result.stderr
+    # What is asked of a node can be asked of a container.
+    assert inside.info.os()["hostname"] == "inside"
+    assert [nic["name"] for nic in inside.info.nic()] == ["lo", "eth0"]
+    assert len(inside.info.cpu()) == len(cl.info.cpu()) and inside.info.mem()["total"] > 0
+    assert isinstance(inside.info.disk(), list)
+    job = inside.system("sleep 600")
+    assert [found["cmd"]["command"] for found in inside.process.list(job.id)] == ["core.system"]
+    assert inside.process.kill(job.id) and job.get().state == "KILLED"
+    files = inside.filesystem
+    files.mkdir("/tmp/a/b")
+    content = os.urandom(MIB)
+    files.upload("/data/new", io.BytesIO(content))
+    assert (tmp_path / "new").read_bytes() == content
+    files.move("/data/new", "/data/moved")
+    sink = io.BytesIO()
+    files.download("/data/moved", sink)
+    assert sink.getvalue() == content and files.exists("/data/moved")
+    files.chmod("/data/moved", 0o600)
+    files.chown("/data/moved", "web", "33")
+    assert inside.system("stat -c '%a %u %g' /data/moved").get().stdout == "600 33 33\n"
+    fd = files.open("/data/moved", "w")
+    files.write(fd, b"short")
+    files.close(fd)
+    assert [(entry["name"], entry["size"]) for entry in files.list("/data")] == [("file", 12), ("moved", 5)]
+    files.remove("/data/moved")
+    assert not (tmp_path / "moved").exists()
+    assert not files.exists(str(tmp_path)), "the folder of the host is not there under its name"
     # With a network: an address on the default bridge and on another, a port of the node that leads into it.
     cl.bridge.create("conts", network="dnsmasq", settings={"cidr": "10.75.0.1/24", "start": "10.75.0.10", "end": "10.75.0.19"})
     other = cl.container.create(

@@ -20,7 +20,7 @@ from .connection import MAX_CONNECTIONS, PLACE_SECONDS, RECONNECT_SECONDS, Failu
 from .result import Result
 from .steps import Job, Op, Steps
 from .stream import BEGINNING, Message, check_entry_id
-from .surface import DEFAULT_TIMEOUT_SECONDS, Domains, Starter
+from .surface import DEFAULT_TIMEOUT_SECONDS, Domains, InsideDomains, Starter
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -76,7 +76,7 @@ class AsyncResponse:
         return f"<AsyncResponse {self.id}>"
 
 
-class AsyncCommands(Starter[Coroutine[Any, Any, AsyncResponse]]):
+class AsyncCommands(Starter[Coroutine[Any, Any, AsyncResponse]], AsyncRunner):
     """Commands whose end is awaited."""
 
     async def sync(
@@ -95,8 +95,13 @@ class AsyncCommands(Starter[Coroutine[Any, Any, AsyncResponse]]):
         """`PONG` and the node's version."""
         return str(await self.json("core.ping", {}, timeout))
 
+    async def run(self, work: Call[T] | Flow[T]) -> T:
+        if isinstance(work, Call):
+            return work.read(await (await self.raw(work.command, work.arguments)).get())
+        return await _drive(work, self.run)
 
-class AsyncClient(Domains[AsyncRunner], AsyncCommands, AsyncRunner):
+
+class AsyncClient(Domains[AsyncRunner], AsyncCommands):
     """A node, as `Client`: `async with AsyncClient.connect() as cl: await cl.info.cpu()`."""
 
     def __init__(
@@ -138,11 +143,6 @@ class AsyncClient(Domains[AsyncRunner], AsyncCommands, AsyncRunner):
         while not tail.ended:
             for message in await self._drive(tail.read()):
                 yield message
-
-    async def run(self, work: Call[T] | Flow[T]) -> T:
-        if isinstance(work, Call):
-            return work.read(await (await self.raw(work.command, work.arguments)).get())
-        return await _drive(work, self.run)
 
     def inside(self, container: int) -> AsyncContainerClient:
         """What has a container of this node carry out commands, as `Client.inside`."""
@@ -201,10 +201,11 @@ class AsyncClient(Domains[AsyncRunner], AsyncCommands, AsyncRunner):
             self._places.release()
 
 
-class AsyncContainerClient(AsyncCommands):
+class AsyncContainerClient(InsideDomains[AsyncRunner], AsyncCommands):
     """A container of a node, as `ContainerClient`."""
 
     def __init__(self, client: AsyncClient, container: int) -> None:
+        InsideDomains.__init__(self, self)
         self._client = client
         self.container = container
 

@@ -19,7 +19,7 @@ from .connection import MAX_CONNECTIONS, PLACE_SECONDS, RECONNECT_SECONDS, Failu
 from .result import Result
 from .steps import Job, Op, Steps
 from .stream import BEGINNING, Message, check_entry_id
-from .surface import DEFAULT_TIMEOUT_SECONDS, Domains, Starter
+from .surface import DEFAULT_TIMEOUT_SECONDS, Domains, InsideDomains, Starter
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -80,7 +80,7 @@ class Response:
         return f"<Response {self.id}>"
 
 
-class Commands(Starter[Response]):
+class Commands(Starter[Response], Runner):
     """Commands whose end is waited for."""
 
     def sync(
@@ -99,8 +99,13 @@ class Commands(Starter[Response]):
         """`PONG` and the node's version."""
         return str(self.json("core.ping", {}, timeout))
 
+    def run(self, work: Call[T] | Flow[T]) -> T:
+        if isinstance(work, Call):
+            return work.read(self.raw(work.command, work.arguments).get())
+        return _drive(work, self.run)
 
-class Client(Domains[Runner], Commands, Runner):
+
+class Client(Domains[Runner], Commands):
     """A node.
 
     `Client("10.0.0.1", password="...")`, `Client.connect("redis://:...@10.0.0.1:6379")`, or `Client.connect()` for the
@@ -148,11 +153,6 @@ class Client(Domains[Runner], Commands, Runner):
         tail = steps.Tail(stream, check_entry_id(after), timeout, time.monotonic)
         while not tail.ended:
             yield from self._drive(tail.read())
-
-    def run(self, work: Call[T] | Flow[T]) -> T:
-        if isinstance(work, Call):
-            return work.read(self.raw(work.command, work.arguments).get())
-        return _drive(work, self.run)
 
     def inside(self, container: int) -> ContainerClient:
         """What has a container of this node carry out commands; `cl.container.client(number)` is the same."""
@@ -210,10 +210,11 @@ class Client(Domains[Runner], Commands, Runner):
             self._places.put(None)
 
 
-class ContainerClient(Commands):
-    """A container of a node: `ping`, `system`, `bash`, `raw` and the like run in it."""
+class ContainerClient(InsideDomains[Runner], Commands):
+    """A container of a node: `system`, `bash`, `raw` and the like run in it; `info`, `process` and `filesystem` are its."""
 
     def __init__(self, client: Client, container: int) -> None:
+        InsideDomains.__init__(self, self)
         self._client = client
         self.container = container
 

@@ -24,19 +24,26 @@ Started = TypeVar("Started", covariant=True)
 DEFAULT_TIMEOUT_SECONDS = 10.0
 
 
-class Domains(Generic[R_co]):
+class InsideDomains(Generic[R_co]):
+    """What a container has as well as a node: `cl.container.client(number).info.os()`, ..."""
+
+    def __init__(self, runner: R_co) -> None:
+        self.info: Info[R_co] = Info(runner)
+        self.process: Process[R_co] = Process(runner)
+        self.filesystem: Filesystem[R_co] = Filesystem(runner)
+
+
+class Domains(InsideDomains[R_co]):
     """The attributes of a client: `cl.info.cpu()`, `cl.ip.link.list()`, ..."""
 
     def __init__(self, runner: R_co) -> None:
+        super().__init__(runner)
         self.core: Core[R_co] = Core(runner)
-        self.info: Info[R_co] = Info(runner)
         self.config: Config[R_co] = Config(runner)
         self.logger: Logger[R_co] = Logger(runner)
         self.aggregator: Aggregator[R_co] = Aggregator(runner)
         self.job: JobDomain[R_co] = JobDomain(runner)
-        self.process: Process[R_co] = Process(runner)
         self.service: Service[R_co] = Service(runner)
-        self.filesystem: Filesystem[R_co] = Filesystem(runner)
         self.ip: Ip[R_co] = Ip(runner)
         self.bridge: Bridge[R_co] = Bridge(runner)
         self.nft: Nft[R_co] = Nft(runner)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import time
 from collections.abc import Iterator
@@ -40,6 +41,47 @@ def test_a_container_carries_out_commands(cl: Any, container: int) -> None:
     assert (result.state, result.code) == ("ERROR", 1003)
     with pytest.raises(g8os.NotSupported):
         inside.json("disk.list", {})
+
+
+def test_a_container_says_what_it_is_and_has_files_and_processes_of_its_own(cl: Any, container: int) -> None:
+    inside = cl.container.client(container)
+    assert inside.info.os()["hostname"] == f"core-{container}"
+    assert [nic["name"] for nic in inside.info.nic()] == ["lo", "eth0"]
+    assert (len(inside.info.cpu()), inside.info.version()) == (len(cl.info.cpu()), cl.info.version())
+    assert inside.info.mem()["total"] > 0
+    assert isinstance(inside.info.disk(), list)
+    assert isinstance(inside.info.port(), list)
+
+    job = inside.system(["sleep", "600"])
+    # With that of the question.
+    found = [each["id"] for each in inside.process.list()]
+    assert job.id in found and len(found) == 2
+    # As soon as it is a program.
+    end = time.monotonic() + 60
+    while not (found := [each for each in inside.process.list(pid=0) if each["cmdline"] == "sleep 600"]):
+        assert time.monotonic() < end
+    assert {each["pid"] for each in inside.process.list(pid=0)} >= {1, found[0]["pid"]}
+    assert inside.process.kill(pid=found[0]["pid"], signal=9)
+    assert job.get(60).code == 1137
+
+    files = inside.filesystem
+    files.mkdir("/tmp/a/b")
+    content = os.urandom(600_000)
+    files.upload("/tmp/a/new", io.BytesIO(content))
+    assert inside.system(["stat", "-c", "%s", "/tmp/a/new"]).get().stdout == "600000\n"
+    files.move("/tmp/a/new", "/tmp/a/moved")
+    files.chmod("/tmp/a/moved", 0o600)
+    files.chown("/tmp/a/moved", "web", "33")
+    assert inside.system(["stat", "-c", "%a %u %g", "/tmp/a/moved"]).get().stdout == "600 33 33\n"
+    sink = io.BytesIO()
+    files.download("/tmp/a/moved", sink)
+    assert sink.getvalue() == content
+    assert [(entry["name"], entry["is_dir"]) for entry in files.list("/tmp/a")] == [("b", True), ("moved", False)]
+    files.remove("/tmp/a")
+    assert not files.exists("/tmp/a")
+    assert not os.path.exists("/tmp/a")
+    with pytest.raises(g8os.NotFound):
+        files.open("/tmp/a/moved")
 
 
 def test_a_container_has_a_network(cl: Any, name: str) -> None:

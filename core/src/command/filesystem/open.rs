@@ -1,5 +1,7 @@
 //! Files that stay open from one command to the next.
 
+use std::io::Write as _;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use rustix::fs::Mode;
@@ -7,9 +9,10 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::argument::AbsolutePath;
+use crate::command::errand::{Hand, Inside};
 use crate::command::{Command, CommandError, Role, blocking};
 use crate::context::Context;
-use crate::domain::filesystem::OpenMode;
+use crate::domain::filesystem::{FilesystemError, OpenMode, open_file, read_block};
 
 /// `filesystem.open`
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -41,10 +44,25 @@ impl Command for Open {
     type Output = String;
 
     async fn run(self, context: &Context) -> Result<String, CommandError> {
-        let mode: OpenMode = self.mode.parse().map_err(CommandError::bad_request)?;
-        let permissions = Mode::from_raw_mode(self.perm & 0o777);
-        let files = context.node.domains.files.clone();
+        let (mode, permissions) = self.how()?;
+        let files = context.files().clone();
         blocking(move || files.open(&self.file, mode, permissions)).await
+    }
+}
+
+impl Open {
+    fn how(&self) -> Result<(OpenMode, Mode), CommandError> {
+        let mode = self.mode.parse().map_err(CommandError::bad_request)?;
+        Ok((mode, Mode::from_raw_mode(self.perm & 0o777)))
+    }
+}
+
+impl Inside for Open {
+    /// The file gets its name where it is kept.
+    fn inside(self, hand: &mut Hand) -> Result<String, CommandError> {
+        let (mode, permissions) = self.how()?;
+        hand.opened = Some(open_file(&self.file, mode, permissions)?.into());
+        Ok(String::new())
     }
 }
 
@@ -64,8 +82,17 @@ impl Command for Read {
     type Output = String;
 
     async fn run(self, context: &Context) -> Result<String, CommandError> {
-        let files = context.node.domains.files.clone();
+        let files = context.files().clone();
         blocking(move || files.read(&self.fd).map(|bytes| STANDARD.encode(bytes))).await
+    }
+}
+
+impl Inside for Read {
+    const ON_FILE: bool = true;
+
+    fn inside(self, hand: &mut Hand) -> Result<String, CommandError> {
+        let read = read_block(hand.file()?).map_err(FilesystemError::io("read", self.fd.as_ref()))?;
+        Ok(STANDARD.encode(read))
     }
 }
 
@@ -86,16 +113,27 @@ impl Command for Write {
     type Output = ();
 
     async fn run(self, context: &Context) -> Result<(), CommandError> {
-        let files = context.node.domains.files.clone();
-        let bytes = decode(self.block)
-            .map_err(|e| CommandError::bad_request("filesystem.write: the block is no base64").because(e))?;
+        let files = context.files().clone();
+        let bytes = decode(self.block)?;
         blocking(move || files.write(&self.fd, &bytes)).await
     }
 }
 
-fn decode(mut block: String) -> Result<Vec<u8>, base64::DecodeError> {
+impl Inside for Write {
+    const ON_FILE: bool = true;
+
+    fn inside(self, hand: &mut Hand) -> Result<(), CommandError> {
+        let bytes = decode(self.block)?;
+        let written = hand.file()?.write_all(&bytes);
+        Ok(written.map_err(FilesystemError::io("write", self.fd.as_ref()))?)
+    }
+}
+
+fn decode(mut block: String) -> Result<Vec<u8>, CommandError> {
     block.retain(|c| !c.is_ascii_whitespace());
-    STANDARD.decode(block)
+    STANDARD
+        .decode(block)
+        .map_err(|e| CommandError::bad_request("filesystem.write: the block is no base64").because(e))
 }
 
 /// `filesystem.close`
@@ -113,7 +151,7 @@ impl Command for Close {
     type Output = ();
 
     async fn run(self, context: &Context) -> Result<(), CommandError> {
-        let files = context.node.domains.files.clone();
+        let files = context.files().clone();
         blocking(move || files.close(&self.fd)).await
     }
 }

@@ -5,9 +5,10 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::argument::AbsolutePath;
+use crate::command::errand::{Hand, Inside};
 use crate::command::{Command, CommandError, Role, blocking};
 use crate::context::Context;
-use crate::domain::filesystem::{self, Depth, Entry};
+use crate::domain::filesystem::{self, Depth, Entry, FilesystemError};
 
 /// `filesystem.exists`
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -24,7 +25,19 @@ impl Command for Exists {
     type Output = bool;
 
     async fn run(self, _context: &Context) -> Result<bool, CommandError> {
-        blocking(move || filesystem::exists(&self.path)).await
+        blocking(move || self.work()).await
+    }
+}
+
+impl Exists {
+    fn work(self) -> Result<bool, FilesystemError> {
+        filesystem::exists(&self.path)
+    }
+}
+
+impl Inside for Exists {
+    fn inside(self, _hand: &mut Hand) -> Result<bool, CommandError> {
+        Ok(self.work()?)
     }
 }
 
@@ -43,7 +56,19 @@ impl Command for List {
     type Output = Vec<Entry>;
 
     async fn run(self, _context: &Context) -> Result<Vec<Entry>, CommandError> {
-        blocking(move || filesystem::list(&self.path)).await
+        blocking(move || self.work()).await
+    }
+}
+
+impl List {
+    fn work(self) -> Result<Vec<Entry>, FilesystemError> {
+        filesystem::list(&self.path)
+    }
+}
+
+impl Inside for List {
+    fn inside(self, _hand: &mut Hand) -> Result<Vec<Entry>, CommandError> {
+        Ok(self.work()?)
     }
 }
 
@@ -62,7 +87,19 @@ impl Command for Mkdir {
     type Output = ();
 
     async fn run(self, _context: &Context) -> Result<(), CommandError> {
-        blocking(move || filesystem::make_dir(&self.path)).await
+        blocking(move || self.work()).await
+    }
+}
+
+impl Mkdir {
+    fn work(self) -> Result<(), FilesystemError> {
+        filesystem::make_dir(&self.path)
+    }
+}
+
+impl Inside for Mkdir {
+    fn inside(self, _hand: &mut Hand) -> Result<(), CommandError> {
+        Ok(self.work()?)
     }
 }
 
@@ -82,7 +119,19 @@ impl Command for Remove {
     type Output = ();
 
     async fn run(self, _context: &Context) -> Result<(), CommandError> {
-        blocking(move || filesystem::remove(&self.path)).await
+        blocking(move || self.work()).await
+    }
+}
+
+impl Remove {
+    fn work(self) -> Result<(), FilesystemError> {
+        filesystem::remove(&self.path)
+    }
+}
+
+impl Inside for Remove {
+    fn inside(self, _hand: &mut Hand) -> Result<(), CommandError> {
+        Ok(self.work()?)
     }
 }
 
@@ -103,7 +152,19 @@ impl Command for Move {
     type Output = ();
 
     async fn run(self, _context: &Context) -> Result<(), CommandError> {
-        blocking(move || filesystem::move_to(&self.path, &self.destination)).await
+        blocking(move || self.work()).await
+    }
+}
+
+impl Move {
+    fn work(self) -> Result<(), FilesystemError> {
+        filesystem::move_to(&self.path, &self.destination)
+    }
+}
+
+impl Inside for Move {
+    fn inside(self, _hand: &mut Hand) -> Result<(), CommandError> {
+        Ok(self.work()?)
     }
 }
 
@@ -127,6 +188,12 @@ impl Command for Chmod {
     type Output = ();
 
     async fn run(self, _context: &Context) -> Result<(), CommandError> {
+        blocking(move || self.work()).await
+    }
+}
+
+impl Chmod {
+    fn work(self) -> Result<(), CommandError> {
         if self.mode > 0o7777 {
             return Err(CommandError::bad_request(format!(
                 "mode {:#o} is none: at most 0o7777 is",
@@ -134,7 +201,13 @@ impl Command for Chmod {
             )));
         }
         let mode = Mode::from_raw_mode(self.mode);
-        blocking(move || filesystem::change_mode(&self.path, mode, Depth::from(self.recursive))).await
+        Ok(filesystem::change_mode(&self.path, mode, Depth::from(self.recursive))?)
+    }
+}
+
+impl Inside for Chmod {
+    fn inside(self, _hand: &mut Hand) -> Result<(), CommandError> {
+        self.work()
     }
 }
 
@@ -160,10 +233,19 @@ impl Command for Chown {
     type Output = ();
 
     async fn run(self, _context: &Context) -> Result<(), CommandError> {
-        blocking(move || {
-            let (user, group) = (filesystem::user(&self.user)?, filesystem::group(&self.group)?);
-            filesystem::change_owner(&self.path, user, group, Depth::from(self.recursive))
-        })
-        .await
+        blocking(move || self.work()).await
+    }
+}
+
+impl Chown {
+    fn work(self) -> Result<(), FilesystemError> {
+        let (user, group) = (filesystem::user(&self.user)?, filesystem::group(&self.group)?);
+        filesystem::change_owner(&self.path, user, group, Depth::from(self.recursive))
+    }
+}
+
+impl Inside for Chown {
+    fn inside(self, _hand: &mut Hand) -> Result<(), CommandError> {
+        Ok(self.work()?)
     }
 }

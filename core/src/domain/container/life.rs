@@ -10,7 +10,7 @@ use g8_container::{ConfigFile, Network, Spec, Upper, User, Volume, resolve_user}
 use super::etc;
 use super::image::Image;
 use super::record::Record;
-use super::{Container, ContainerError, Containers, Id, Place, Wanted, ends, told};
+use super::{Container, ContainerError, Containers, Errands, Id, Place, Wanted, ends, told};
 use crate::domain::container_net;
 use crate::fault;
 use crate::job::Adopted;
@@ -129,6 +129,7 @@ impl Containers {
             root,
             started_ms,
             spawner,
+            errands: Errands::default(),
             init: init.handle(),
             entrypoint: entrypoint.as_ref().map(Child::handle),
             ending: AtomicBool::new(false),
@@ -180,6 +181,9 @@ impl Containers {
         let containers = self.clone();
         tokio::spawn(async move {
             containers.look_after(&container, init, entrypoint).await;
+            let files = container.errands.files.clone();
+            // A file system of the node that it was shown may hang at that.
+            tokio::task::spawn_blocking(move || files.close_all());
             drop(container);
             containers.tear_down(id, None, images).await;
         });
@@ -259,6 +263,8 @@ impl Containers {
                     for (tag, child) in held {
                         match tag.split_once(' ') {
                             Some(("job", name)) => drop(jobs.insert(name.into(), child)),
+                            // Nobody waits for its answer any more.
+                            Some(("errand", _)) => child.handle().signal(libc::SIGKILL).await,
                             Some(_) | None if tag == ENTRYPOINT => entrypoint = Some(child),
                             Some(_) | None => tracing::warn!("{tag:.64} in container {id} is nobody's"),
                         }
@@ -270,6 +276,7 @@ impl Containers {
                         root,
                         started_ms: record.started_ms,
                         spawner,
+                        errands: Errands::default(),
                         init: init.handle(),
                         entrypoint: entrypoint.as_ref().map(Child::handle),
                         ending: AtomicBool::new(false),

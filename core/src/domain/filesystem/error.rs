@@ -29,7 +29,7 @@ pub enum FilesystemError {
     #[error("no open file {0:?}: it was closed, or not used for {1:?}")]
     NotOpen(String, Duration),
     /// Too many.
-    #[error("{0} files are open, and no node holds more: close some")]
+    #[error("{0} files are open, and no more are held: close some")]
     TooManyOpen(usize),
     /// Only what has bytes can be read and written.
     #[error("{0} is {1}: only files and devices can be opened")]
@@ -55,7 +55,7 @@ pub enum FilesystemError {
 
 impl FilesystemError {
     /// For `map_err`.
-    pub(super) fn io(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self + use<> {
+    pub fn io(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self + use<> {
         let path = path.to_owned();
         move |e| FilesystemError::Io(what, path, e)
     }

@@ -31,6 +31,8 @@ const ROUND: Duration = Duration::from_secs(15);
 #[derive(Debug)]
 pub struct Files {
     table: Mutex<Table>,
+    /// Most that are open at once.
+    most: usize,
     idle: Duration,
     round: Duration,
 }
@@ -50,11 +52,16 @@ struct Slot {
 
 impl Default for Files {
     fn default() -> Self {
-        Files { table: Mutex::default(), idle: IDLE, round: ROUND }
+        Files { table: Mutex::default(), most: MAX_OPEN, idle: IDLE, round: ROUND }
     }
 }
 
 impl Files {
+    /// Those of a container.
+    pub fn bounded(most: usize) -> Arc<Self> {
+        Arc::new(Files { most, ..Files::default() })
+    }
+
     /// Opens a file and returns its name.
     pub fn open(
         self: &Arc<Self>,
@@ -62,17 +69,18 @@ impl Files {
         mode: OpenMode,
         permissions: Mode,
     ) -> Result<String, FilesystemError> {
-        // Neither a FIFO nor a terminal that nobody is at may hold us; on files it changes nothing (open(2)).
-        let always = OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
-        let failed = FilesystemError::io("open", path);
-        let fd = open(path, mode.flags() | always, permissions).map_err(|e| failed(e.into()))?;
-        check_kind(path, &fd)?;
+        self.keep(open_file(path, mode, permissions)?)
+    }
+
+    /// Keeps an open file and returns its name.
+    pub fn keep(self: &Arc<Self>, file: File) -> Result<String, FilesystemError> {
+        let path = Path::new("the file");
         let name = text::value::<String>("/proc/sys/kernel/random/uuid")
             .ok_or_else(|| FilesystemError::io("open", path)(io::Error::other("the kernel names no file")))?;
-        let slot = Slot { file: Arc::new(Mutex::new(fd.into())), used: Instant::now() };
+        let slot = Slot { file: Arc::new(Mutex::new(file)), used: Instant::now() };
         let mut table = self.table.lock();
-        if table.open.len() >= MAX_OPEN {
-            return Err(FilesystemError::TooManyOpen(MAX_OPEN));
+        if table.open.len() >= self.most {
+            return Err(FilesystemError::TooManyOpen(self.most));
         }
         table.open.insert(name.clone(), slot);
         if !std::mem::replace(&mut table.swept, true) {
@@ -84,14 +92,15 @@ impl Files {
     /// The next bytes, at most [`BLOCK`]; none at the end.
     pub fn read(&self, name: &str) -> Result<Vec<u8>, FilesystemError> {
         let file = self.get(name)?;
-        let mut bytes = Vec::new();
-        let read = (&*file.lock()).take(BLOCK as u64).read_to_end(&mut bytes);
-        match read {
-            // A terminal has no more bytes for now; what came before is an answer.
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock && !bytes.is_empty() => Ok(bytes),
-            Err(e) => Err(FilesystemError::io("read", Path::new(name))(e)),
-            Ok(_) => Ok(bytes),
-        }
+        let read = read_block(&file.lock());
+        read.map_err(FilesystemError::io("read", Path::new(name)))
+    }
+
+    /// The file itself, for somebody else to read and write.
+    pub fn lend(&self, name: &str) -> Result<OwnedFd, FilesystemError> {
+        let file = self.get(name)?;
+        let lent = file.lock().try_clone();
+        lent.map(OwnedFd::from).map_err(FilesystemError::io("lend", Path::new(name)))
     }
 
     /// Writes all of the bytes.
@@ -113,6 +122,13 @@ impl Files {
             return Ok(());
         }
         Err(FilesystemError::io("close", Path::new(name))(io::Error::last_os_error()))
+    }
+
+    /// Closes all.
+    pub fn close_all(&self) {
+        // A close may wait for a disk.
+        let open = std::mem::take(&mut self.table.lock().open);
+        drop(open);
     }
 
     fn get(&self, name: &str) -> Result<Arc<Mutex<File>>, FilesystemError> {
@@ -145,6 +161,27 @@ impl Files {
         drop(table);
         drop(closed);
         left
+    }
+}
+
+/// Opens a file, or a device.
+pub fn open_file(path: &Path, mode: OpenMode, permissions: Mode) -> Result<File, FilesystemError> {
+    // Neither a FIFO nor a terminal that nobody is at may hold us; on files it changes nothing (open(2)).
+    let always = OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
+    let failed = FilesystemError::io("open", path);
+    let fd = open(path, mode.flags() | always, permissions).map_err(|e| failed(e.into()))?;
+    check_kind(path, &fd)?;
+    Ok(fd.into())
+}
+
+/// The next bytes of a file, at most [`BLOCK`]; none at its end.
+pub fn read_block(file: &File) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    match file.take(BLOCK as u64).read_to_end(&mut bytes) {
+        // A terminal has no more bytes for now; what came before is an answer.
+        Err(e) if e.kind() == io::ErrorKind::WouldBlock && !bytes.is_empty() => Ok(bytes),
+        Err(e) => Err(e),
+        Ok(_) => Ok(bytes),
     }
 }
 

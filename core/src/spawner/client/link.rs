@@ -159,7 +159,7 @@ impl Link {
                 },
                 message = queue.recv(), if !finishing => {
                     let Some(Message { request, fds, sent }) = message else { return true };
-                    if matches!(request, Request::Spawn { slot, .. } | Request::Contain { slot, .. } if !spawner.waiting.lock().contains_key(&slot)) {
+                    if matches!(request, Request::Spawn { slot, .. } | Request::Contain { slot, .. } | Request::Errand { slot, .. } if !spawner.waiting.lock().contains_key(&slot)) {
                         // Its sender was told that the spawner before this one is gone.
                         continue;
                     }

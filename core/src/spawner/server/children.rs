@@ -253,10 +253,15 @@ fn terminal(size: Size) -> io::Result<(OwnedFd, OwnedFd)> {
 
 /// What a memfd says in JSON.
 pub(super) fn read_json<T: DeserializeOwned>(memfd: OwnedFd) -> io::Result<T> {
+    Ok(serde_json::from_slice(&read_bytes(memfd)?)?)
+}
+
+/// What a memfd says.
+pub(super) fn read_bytes(memfd: OwnedFd) -> io::Result<Vec<u8>> {
     rustix::fs::seek(&memfd, rustix::fs::SeekFrom::Start(0))?;
-    let mut json = Vec::new();
-    File::from(memfd).take(PROCESS_MAX).read_to_end(&mut json)?;
-    Ok(serde_json::from_slice(&json)?)
+    let mut bytes = Vec::new();
+    File::from(memfd).take(PROCESS_MAX).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 fn judge(process: Process) -> io::Result<Process> {

@@ -102,6 +102,6 @@ class Container(Domain[R_co]):
     def client(self: Container[AsyncRunner], container: int) -> AsyncContainerClient: ...
 
     def client(self, container: int) -> ContainerClient | AsyncContainerClient:
-        """What has this container carry out commands: `ping`, `system`, `bash`."""
+        """What has this container carry out commands: `system`, `bash`, and those of `info`, `process` and `filesystem`."""
         inside: ContainerClient | AsyncContainerClient = self._runner.inside(container)
         return inside

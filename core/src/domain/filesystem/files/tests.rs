@@ -81,7 +81,8 @@ async fn the_number_of_open_files_is_bounded() {
 #[tokio::test]
 async fn an_idle_file_is_closed_and_a_used_one_is_not() {
     let idle = Duration::from_millis(400);
-    let files = Arc::new(Files { table: Mutex::default(), idle, round: Duration::from_millis(20) });
+    let files =
+        Arc::new(Files { most: MAX_OPEN, table: Mutex::default(), idle, round: Duration::from_millis(20) });
     let forgotten = open_in(&files, Path::new("/dev/zero"), "r").unwrap();
     let held = open_in(&files, Path::new("/dev/zero"), "r").unwrap();
     let busy = files.get(&held).unwrap();
