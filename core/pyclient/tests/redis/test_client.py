@@ -256,7 +256,7 @@ def test_who_is_interrupted_before_the_answer_leaves_it_to_nobody(
     server: RedisServer, node: ScriptedNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with g8os.Client.connect(server.url) as client:
-        slow = client.raw("test.sleep", {"seconds": 1})
+        slow = client.raw("test.sleep", {"seconds": 5})
         (connection,) = client._pool._available_connections
         send = connection.send_packed_command
 
@@ -269,4 +269,4 @@ def test_who_is_interrupted_before_the_answer_leaves_it_to_nobody(
             slow.get()
         monkeypatch.undo()
         assert slow.running
-        assert slow.get().json() == 1
+        assert slow.get().json() == 5
