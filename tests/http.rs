@@ -145,6 +145,19 @@ fn what_lies_around_a_missing_block_comes_along_from_far_away_and_not_from_next_
     assert!(near < 8 && far > 1 && far < 16, "{near} blocks from next door, {far} from far away");
 }
 
+/// What the kernel asks for it waits for, all of it.
+#[test]
+fn the_kernel_reads_less_ahead_where_the_source_is_far() {
+    let publisher = Publisher::new();
+    let origin = publisher.origin();
+    origin.link(Link { round_trip: Duration::from_millis(20), bytes_per_second: None });
+    let reader = Flist::new();
+    let mounted = reader.mount_with(&publisher.cid, &["--from", &origin.url(), "--mode", "kernel"]);
+    let bdi = harness::mount_table::erofs_name(mounted.path());
+    let text = fs::read_to_string(format!("/sys/class/bdi/{bdi}/read_ahead_kb")).unwrap();
+    assert_eq!(text.trim(), "256", "from this machine it is 512");
+}
+
 #[test]
 fn what_was_read_is_served_while_the_source_is_down_and_the_rest_when_it_is_back() {
     let publisher = Publisher::new();

@@ -450,6 +450,18 @@ fn a_node_that_does_not_have_the_flist_is_an_error_that_says_why() {
     explains(&outcome, &["does not list its pin", &node.spec()]);
 }
 
+/// Asked to come back in three seconds, twice, we do: our own pauses would be over in less than one of them.
+#[test]
+fn a_node_that_is_busy_is_asked_again_when_it_says() {
+    let (node, (flist, cid)) = (Rpc::start(), Flist::with_image());
+    node.fails("dag/import", Trick::Busy(3), 2);
+    let began = std::time::Instant::now();
+    publish(&flist, &cid, &node.spec(), &[]);
+    assert!(began.elapsed() >= Duration::from_secs(6), "{:?}", began.elapsed());
+    assert_eq!(node.count("dag/import"), 3);
+    assert!(node.pins().contains_key(&cid));
+}
+
 /// The reason of a refusal may never come, and the call that was refused may take as long as it likes.
 #[test]
 fn a_node_that_refuses_and_never_says_why_holds_nobody_up() {

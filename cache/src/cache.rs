@@ -398,7 +398,7 @@ impl Inner {
     }
 }
 
-/// The flight of a block: its bytes are proven and kept before anyone gets them.
+/// The flight of a block: its bytes are proven, and can be found here, before anyone gets them.
 async fn fetch_and_keep(
     inner: Weak<Inner>,
     id: BlockId,
@@ -416,10 +416,15 @@ async fn fetch_and_keep(
     } else {
         inner.memory.put_block_if_room(&block);
     }
-    if source.keep() && inner.disk.is_some() {
-        let (keeper, kept) = (Arc::clone(&inner), block.clone());
-        let put = move || keeper.disk.as_ref().map(|disk| disk.put(&kept, &frames));
-        inner.workers.run(&urgency, put).await;
+    if source.keep()
+        && let Some(disk) = &inner.disk
+    {
+        if !disk.put_soon(&block, &frames) {
+            // They come faster than the disk takes them: who waits for this one keeps pace with it.
+            let (keeper, kept) = (Arc::clone(&inner), block.clone());
+            let put = move || keeper.disk.as_ref().map(|disk| disk.put(&kept, &frames));
+            inner.workers.run(&urgency, put).await;
+        }
     } else if source.reads_ranges() && !frames.is_empty() && inner.memory.seals().wants(id) {
         // Nobody waits for the seals, and they do not hold the cache. Those who wait do not bring more of them than they
         // keep pace with: the block that one of them fetches next is hashed after the seals of this one.

@@ -1,13 +1,14 @@
 //! The disk tier: the nearest origin, trusted no more than any other.
 //!
 //! It holds the frames of stored blocks, each with a MAC (`disk/value.rs`), in RocksDB (`disk/database.rs`), in a
-//! directory that one process owns (`disk/home.rs`). Whatever goes wrong is a WARN and a miss: a damaged entry is
+//! directory that one process owns (`disk/home.rs`). They come there when nobody waits for it (`disk/pending.rs`). Whatever goes wrong is a WARN and a miss: a damaged entry is
 //! deleted, a full or broken disk means "uncached" until its keeper thread (`disk/keeper.rs`) has healed it.
 
 mod database;
 mod gauge;
 mod home;
 mod keeper;
+mod pending;
 mod second_chance;
 mod store;
 mod value;
@@ -43,11 +44,11 @@ pub enum DiskState {
 pub struct DiskStats {
     /// Whether it works.
     pub state: DiskState,
-    /// Bytes in use, in files and in the write buffer.
+    /// Bytes in use: in files, in the write buffer, and of blocks that are still to be put.
     pub bytes: u64,
     /// Most bytes its files may use.
     pub budget: u64,
-    /// Entries, nearly: frames, and objects.
+    /// Entries, nearly: frames, and objects. Also those that are still to be put.
     pub entries: u64,
     /// Look-ups that gave proven bytes.
     pub hits: u64,
@@ -109,6 +110,11 @@ impl DiskTier {
     /// Whether it would keep a block now.
     pub(crate) fn takes_blocks(&self) -> bool {
         self.store.takes_blocks()
+    }
+
+    /// Keeps a block soon, and has it from now on; `false` where too many wait for that or none is taken, and nothing was done.
+    pub(crate) fn put_soon(&self, block: &VerifiedBlock, frames: &Arc<[u32]>) -> bool {
+        self.store.put_soon(block, frames)
     }
 
     /// Keeps a block, cut as `frames` say if they add up, else as one frame.

@@ -181,6 +181,11 @@ impl Source {
         latency.filter(|_| self.is_remote()).map_or(0, |latency| latency.carries())
     }
 
+    /// Whether it is next door: on this machine, or known to answer as fast.
+    pub(crate) fn is_near(&self) -> bool {
+        !self.is_remote() || self.latency.lock().is_some_and(|latency| latency.is_near())
+    }
+
     /// Whether it gives parts of blocks.
     pub(crate) fn reads_ranges(&self) -> bool {
         self.origin.reads_ranges()
@@ -295,9 +300,13 @@ impl Latency {
         });
     }
 
+    fn is_near(&self) -> bool {
+        self.shortest < NEAR
+    }
+
     /// Up to twice what was carried so far, so that it grows until the way is full; then answers take longer, and it is less.
     fn carries(&self) -> u64 {
-        if self.shortest < NEAR {
+        if self.is_near() {
             return 0;
         }
         let shortest = self.shortest.as_secs_f64();

@@ -265,6 +265,11 @@ impl Sources {
         self.list().iter().min_by_key(|source| source.rank()).map_or(0, |source| source.carries())
     }
 
+    /// Whether the source that will be asked is next door.
+    pub fn are_near(&self) -> bool {
+        self.list().iter().min_by_key(|source| source.rank()).is_none_or(|source| source.is_near())
+    }
+
     /// Tells two lists apart for as long as both live.
     pub(crate) fn identity(&self) -> usize {
         Arc::as_ptr(&self.0).addr()

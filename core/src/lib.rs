@@ -10,6 +10,7 @@ pub mod command;
 pub mod config;
 pub mod context;
 pub mod domain;
+pub mod fault;
 pub mod gateway;
 pub mod init;
 pub mod job;

@@ -54,6 +54,8 @@ pub enum Trick {
     Lies,
     /// A web page with status 200.
     Html,
+    /// 429 with `Retry-After`, in seconds.
+    Busy(u64),
     /// A status, with an error as kubo words it where that is 500.
     Status(u16),
 }
@@ -252,6 +254,13 @@ fn serve(state: &Mutex<State>, stream: &TcpStream) -> io::Result<()> {
                 stream.write_all(b"HTTP/1.1 500 It is so\r\nContent-Length: 100\r\n\r\n")?;
                 let _ = reader.read(&mut [0; 1]);
                 return Ok(());
+            }
+            Some(Trick::Busy(seconds)) => {
+                let head =
+                    format!("HTTP/1.1 429 It is so\r\nRetry-After: {seconds}\r\nContent-Length: 0\r\n\r\n");
+                let mut stream = stream;
+                stream.write_all(head.as_bytes())?;
+                continue;
             }
             Some(Trick::Says(words)) => Ok(words.as_bytes().to_vec()),
             Some(Trick::Endless(words)) => return for_ever(stream, &words.repeat(1000), Duration::ZERO),

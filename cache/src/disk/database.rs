@@ -35,6 +35,8 @@ pub(super) struct Database {
     db: DB,
     reading: ReadOptions,
     writing: WriteOptions,
+    /// For who has the time.
+    waiting: WriteOptions,
 }
 
 /// Why a database did not open.
@@ -59,12 +61,13 @@ impl Database {
         // Every byte that is used is proven by MAC.
         reading.set_verify_checksums(false);
         reading.fill_cache(false);
-        let mut writing = WriteOptions::default();
+        let [mut writing, mut waiting] = [WriteOptions::default(), WriteOptions::default()];
         // A crash loses what was not flushed, which is fetched again.
         writing.disable_wal(true);
+        waiting.disable_wal(true);
         // A put that would wait for the disk is refused instead: it must not hold up the read that brought it.
         writing.set_no_slowdown(true);
-        let database = Database { db, reading, writing };
+        let database = Database { db, reading, writing, waiting };
         database.set_budget(budget).map_err(classify)?;
         Ok(database)
     }
@@ -73,16 +76,18 @@ impl Database {
         self.db.get_pinned_cf_opt(self.family(), key.bytes(), &self.reading)
     }
 
-    /// Puts all entries that `fill` gives, about `len` bytes, or none; they come into the same file.
+    /// Puts all entries that `fill` gives, about `len` bytes, or none; they come into the same file. It `waits` for the disk or
+    /// is refused.
     pub(super) fn put(
         &self,
         len: usize,
+        waits: bool,
         fill: impl FnOnce(&mut dyn FnMut(EntryKey, &[u8])),
     ) -> Result<(), rocksdb::Error> {
         let mut batch = WriteBatch::with_capacity_bytes(len + BATCH_OVERHEAD);
         let family = self.family();
         fill(&mut |key, value| batch.put_cf(family, key.bytes(), value));
-        self.db.write_opt(batch, &self.writing)
+        self.db.write_opt(batch, if waits { &self.waiting } else { &self.writing })
     }
 
     pub(super) fn delete(&self, key: &EntryKey) -> Result<(), rocksdb::Error> {
@@ -174,7 +179,8 @@ fn family_options(budget: u64) -> Options {
     options.set_level_zero_file_num_compaction_trigger(MERGE_FILES);
     options.set_compression_type(DBCompressionType::None);
     options.set_write_buffer_size(write_buffer(budget) as usize);
-    options.set_max_write_buffer_number(4);
+    // One is filled while the other is written: who fills them has the time to wait.
+    options.set_max_write_buffer_number(2);
     // Otherwise FIFO forgets everything after 30 days, used or not.
     options.set_ttl(0);
     options.set_periodic_compaction_seconds(0);

@@ -1,4 +1,4 @@
-//! The thread of the disk tier: flushes when idle, heals when sick. It waits on one condition and never polls.
+//! The thread of the disk tier: puts the blocks that wait, flushes when idle, heals when sick. It waits on one condition and never polls.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
+use super::pending::Pending;
 use super::store::Store;
 
 /// After this long without a put the write buffer goes to a file, so that a crash later loses nothing.
@@ -31,6 +32,7 @@ struct Todo {
 }
 
 enum Next {
+    Put,
     Flush,
     Heal,
     Stop,
@@ -48,6 +50,13 @@ impl Duties {
         }
     }
 
+    /// The blocks that wait are the first one, or too many.
+    pub(super) fn note_pending(&self) {
+        // Whoever looks at them holds the lock until it waits, so the bell is not rung in between.
+        let _todo = self.todo.lock();
+        self.bell.notify_one();
+    }
+
     /// The database failed, now or again.
     pub(super) fn note_trouble(&self) {
         let mut todo = self.todo.lock();
@@ -61,24 +70,28 @@ impl Duties {
     }
 
     /// Waits for the next duty that is due, and takes it off the list.
-    fn next(&self) -> Next {
+    fn next(&self, pending: &Pending) -> Next {
         let mut todo = self.todo.lock();
         loop {
             if todo.stop {
                 return Next::Stop;
             }
             let now = Instant::now();
+            let put_at = pending.due();
             let flush_at = todo.last_put.map(|last| last + IDLE);
             if todo.heal_at.is_some_and(|at| at <= now) {
                 todo.heal_at = None;
                 todo.last_heal = Some(now);
                 return Next::Heal;
             }
+            if put_at.is_some_and(|at| at <= now) {
+                return Next::Put;
+            }
             if flush_at.is_some_and(|at| at <= now) {
                 todo.last_put = None;
                 return Next::Flush;
             }
-            match [todo.heal_at, flush_at].into_iter().flatten().min() {
+            match [todo.heal_at, put_at, flush_at].into_iter().flatten().min() {
                 Some(at) => {
                     self.bell.wait_until(&mut todo, at);
                 }
@@ -115,7 +128,8 @@ impl Drop for Keeper {
 
 fn run(store: &Store) {
     loop {
-        match store.duties().next() {
+        match store.duties().next(store.pending()) {
+            Next::Put => store.put_first(),
             Next::Flush => store.flush(),
             Next::Heal => store.heal(),
             Next::Stop => return store.flush(),

@@ -1,7 +1,7 @@
 //! The database in use: look up and prove. What is kept is decided in `store/keep.rs`, what to do when the database
 //! fails in `store/health.rs`.
 //!
-//! Lock order: `maintenance`, then `opened`. Look-ups and puts hold `opened` shared, for one operation; whoever replaces
+//! Lock order: `putting`, `maintenance`, then `opened`. Look-ups and puts hold `opened` shared, for one operation; whoever replaces
 //! the database takes it out under the exclusive lock and closes and opens outside of it, so nobody waits for that.
 
 mod health;
@@ -13,10 +13,11 @@ use std::time::Instant;
 use parking_lot::{Mutex, RwLock};
 use rocksdb::ErrorKind;
 
-use super::database::Database;
+use super::database::{Database, write_buffer};
 use super::gauge::Gauge;
 use super::home::Home;
 use super::keeper::Duties;
+use super::pending::Pending;
 use super::second_chance::SecondChance;
 use super::value::{Entry, EntryKey, MacKey};
 use super::{DiskState, DiskStats};
@@ -42,6 +43,9 @@ pub(super) struct Store {
     /// Healing starts with a new database.
     broken: AtomicBool,
     duties: Duties,
+    pending: Pending,
+    /// Held for one put of a block that waited, and by whoever needs that none is under way.
+    putting: Mutex<()>,
     chance: SecondChance,
     free: Gauge,
     horizon: Gauge,
@@ -83,6 +87,8 @@ impl Store {
             sick: AtomicBool::new(false),
             broken: AtomicBool::new(false),
             duties: Duties::new(),
+            pending: Pending::new(2 * write_buffer(budget)),
+            putting: Mutex::new(()),
             chance: SecondChance::new(),
             free: Gauge::new(),
             horizon: Gauge::new(),
@@ -97,8 +103,16 @@ impl Store {
         &self.duties
     }
 
+    pub(super) fn pending(&self) -> &Pending {
+        &self.pending
+    }
+
     /// Proves and decodes one frame.
     pub(super) fn frame(&self, desc: &BlockDesc<'_>, span: FrameSpan) -> Option<PlainFrame> {
+        if let Some(block) = self.pending.get(&desc.id()) {
+            count(&self.counts.hits);
+            return block.decode(desc, span.index as usize).ok();
+        }
         self.look_up(|opened| {
             let hit = FrameKey { id: desc.id(), span };
             let found = self.entry(opened, EntryKey { id: hit.id, index: span.index }, |entry| {
@@ -140,6 +154,10 @@ impl Store {
 
     /// Proves a whole block.
     pub(super) fn block(&self, id: &BlockId) -> Option<VerifiedBlock> {
+        if let Some(block) = self.pending.get(id) {
+            count(&self.counts.hits);
+            return Some(block);
+        }
         self.look_up(|opened| {
             let kept = self.kept(opened, *id, |_| true)?;
             let span = FrameSpan::whole(kept.stored.len() as u32);
@@ -150,6 +168,9 @@ impl Store {
 
     /// Whether the first frame of a block is here; a look that counts for nothing.
     pub(super) fn has(&self, id: &BlockId) -> bool {
+        if self.pending.get(id).is_some() {
+            return true;
+        }
         let opened = self.opened.read();
         let first = EntryKey { id: *id, index: 0 };
         opened.as_ref().is_some_and(|opened| opened.database.get(&first).is_ok_and(|found| found.is_some()))
@@ -157,6 +178,9 @@ impl Store {
 
     /// The same without counting, and without a second chance for the block.
     pub(super) fn peek(&self, id: &BlockId) -> Option<VerifiedBlock> {
+        if let Some(block) = self.pending.get(id) {
+            return Some(block);
+        }
         let opened = self.opened.read();
         let kept = self.kept(opened.as_ref()?, *id, |_| true)?;
         Some(VerifiedBlock::proven_by_mac(*id, kept.stored.into()))
@@ -234,6 +258,7 @@ impl Store {
     }
 
     pub(super) fn flush(&self) {
+        self.put_all();
         let opened = self.opened.read();
         // After trouble a flush can but fail again.
         if let Some(opened) = opened.as_ref()
@@ -261,9 +286,9 @@ impl Store {
         let ready = database.is_some() && !self.sick.load(Relaxed);
         DiskStats {
             state: if ready { DiskState::Ready } else { DiskState::Sick },
-            bytes: database.map_or(0, Database::bytes),
+            bytes: database.map_or(0, Database::bytes) + self.pending.bytes(),
             budget: self.budget.load(Relaxed),
-            entries: database.map_or(0, Database::entries),
+            entries: database.map_or(0, Database::entries) + self.pending.entries(),
             hits: self.counts.hits.load(Relaxed),
             misses: self.counts.misses.load(Relaxed),
             damaged: self.counts.damaged.load(Relaxed),

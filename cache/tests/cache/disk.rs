@@ -32,6 +32,31 @@ async fn blocks_survive_reopening() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_block_is_here_from_when_it_came_and_in_the_database_soon() {
+    let tmp = tempfile::tempdir().unwrap();
+    // More than may wait to be put: 8 MiB.
+    let blocks: Vec<_> = (0..60).map(|seed| Block::of(random(seed, 200_000), 65_536)).collect();
+    let origin = Arc::new(TestOrigin::good(&blocks));
+    let sources = sources([&origin]);
+    let cache = disk_only(tmp.path(), 64 * MIB);
+    for (count, block) in (1..).zip(&blocks) {
+        cache.get(&block.encoded.desc(), 0, &sources, soon()).await.unwrap();
+        assert_eq!(frames_here(&cache, std::slice::from_ref(block)), 4);
+        assert_eq!(cache.held(block.encoded.id).await.unwrap().bytes(), &block.encoded.stored);
+        assert_eq!(origin.calls(), count);
+    }
+    read_all(&cache, &blocks, &sources).await;
+    cache.bring(&blocks[0].encoded.desc(), &sources, soon()).await.unwrap();
+    assert_eq!(origin.calls(), 60);
+    eventually("each is put once", || cache.stats().disk.puts == 60);
+
+    cache.clear();
+    cache.get(&blocks[0].encoded.desc(), 0, &sources, soon()).await.unwrap();
+    cache.clear();
+    assert_eq!((frames_here(&cache, &blocks), cache.held(blocks[0].encoded.id).await.is_some()), (0, false));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_kill_loses_what_was_not_flushed_and_nothing_else() {
     let tmp = tempfile::tempdir().unwrap();
     let (first, last) = (blocks(4, 300_000), blocks(8, 300_000));

@@ -96,6 +96,7 @@ impl From<NetworkError> for CommandError {
             NetworkError::Firewall(error) => error.into(),
             NetworkError::File(_, source) => CommandError::internal(message).because(source),
             NetworkError::Interrupted(_, source) => CommandError::internal(message).because(source),
+            NetworkError::Fault(_) => CommandError::internal(message),
             #[cfg(test)]
             NetworkError::Injected(_) => CommandError::internal(message),
         }

@@ -54,6 +54,7 @@ impl From<ContainerError> for CommandError {
             | ContainerError::Entrypoint(SpawnError::Gone)
             | ContainerError::Silent(_)
             | ContainerError::Network(_)
+            | ContainerError::Fault(_)
             | ContainerError::Record(..) => Code::Internal,
         };
         let message = error.to_string();

@@ -35,6 +35,7 @@ pub use wanted::Wanted;
 use self::image::Images;
 use self::record::Records;
 use crate::domain::container_net::{Attached, NetworkError, Networks};
+use crate::fault::Fault;
 use crate::job::Adopted;
 use crate::log::Logs;
 use crate::spawner::{Child, Exit, Handle, SpawnError, Spawner};
@@ -101,6 +102,9 @@ pub enum ContainerError {
     /// Its record.
     #[error("the record of the container at {0}")]
     Record(PathBuf, #[source] std::io::Error),
+    /// A test says so.
+    #[error(transparent)]
+    Fault(#[from] Fault),
     /// The node ends, or something panicked.
     #[error("the container was not finished")]
     Interrupted,

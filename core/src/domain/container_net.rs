@@ -40,6 +40,9 @@ pub use plan::{Addressing, Nic, Plan, PlanError, Port, Wanted};
 use self::record::{Record, Records};
 use crate::domain::bridge::{self, BridgeError, Bridges};
 use crate::domain::nft::{Firewall, NftError, Protocol};
+#[cfg(not(test))]
+use crate::fault;
+use crate::fault::Fault;
 use crate::sys::netlink::{self, Cidr};
 
 /// Number of a container.
@@ -126,6 +129,9 @@ pub enum NetworkError {
     #[error("the network of container {0} was not finished")]
     Interrupted(Id, #[source] tokio::task::JoinError),
     /// A test says so.
+    #[error(transparent)]
+    Fault(#[from] Fault),
+    /// A test of this module says so.
     #[cfg(test)]
     #[error("step {0} fails, as the test wants")]
     Injected(usize),
@@ -272,13 +278,13 @@ impl Networks {
 
     /// Every step of attaching passes here before it begins: in tests, one of them fails, or the manager dies there.
     #[cfg(test)]
-    async fn step(&self) -> Result<(), NetworkError> {
+    async fn step(&self, _what: &'static str) -> Result<(), NetworkError> {
         self.faults.step().await
     }
 
     #[cfg(not(test))]
-    async fn step(&self) -> Result<(), NetworkError> {
-        Ok(())
+    async fn step(&self, what: &'static str) -> Result<(), NetworkError> {
+        Ok(fault::step(what)?)
     }
 }
 

@@ -4,6 +4,7 @@ mod bad_input;
 mod config;
 mod container_images;
 mod container_networks;
+mod container_steps;
 mod containers;
 mod cuts;
 mod dev;

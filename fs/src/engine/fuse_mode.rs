@@ -35,7 +35,7 @@ pub(super) fn start(parts: &Parts<'_>) -> Result<Made, MountError> {
         (session, before.added(&parts.mountpoint.path).map_err(parts.failed("finding the mount on"))?)
     };
     pusher.connect(session.notifier());
-    read_ahead::set(&location.device, read_ahead::fuse(parts.spec));
+    read_ahead::set(&location.device, read_ahead::fuse(parts));
     let session = Serving::run(session).map_err(|e| {
         detach(&location);
         parts.failed("starting a thread for")(e)

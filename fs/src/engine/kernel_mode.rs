@@ -53,14 +53,14 @@ pub(super) fn start(parts: &Parts<'_>) -> Result<Made, MountError> {
     let spaces = ImageSpaces::new(fs.clone(), parts.runtime.clone(), trimmer.clone());
     let (devices, session) = Devices::serve(SpaceEdge(spaces))?;
     // EROFS takes it over when it opens the files; later changes have no effect.
-    read_ahead::set(&devices.connection.bdi(), read_ahead::small(parts.spec));
+    read_ahead::set(&devices.connection.bdi(), read_ahead::small(parts));
     let location = mount_tree(parts, &devices)?;
     let superblock = superblock_name(&location).inspect_err(|error| {
         tracing::debug!(%error, "the kernel does not tell the name of an EROFS superblock");
     });
     let superblock = superblock.ok();
     if let Some(name) = &superblock {
-        read_ahead::set(name, read_ahead::erofs(parts.spec));
+        read_ahead::set(name, read_ahead::erofs(parts));
     }
     // From here on nothing but EROFS holds the private mount.
     let Devices { connection, page_cache, .. } = devices;

@@ -3,9 +3,9 @@
 //! The sizes are measured (DECISIONS.md): more costs memory and brings nothing where blocks are on this machine, and a long way
 //! to them wants more under way. In mode `kernel` that is our own business (`filesystem/ahead.rs`), which knows how a reader goes
 //! on: what the kernel asks for it waits for, all of it, and a page fault has it ask for a whole window around the page, and
-//! the last page of a small file for a window behind it.
+//! the last page of a small file for a window behind it. A source next door is as good as one on this machine.
 
-use super::spec::MountSpec;
+use super::mount::Parts;
 
 /// In KiB: FUSE in mode `fuse`.
 const LOCAL: u32 = 512;
@@ -18,18 +18,24 @@ const EROFS_LOCAL: u32 = 512;
 const EROFS_REMOTE: u32 = 256;
 
 /// For the FUSE mount of mode `fuse`.
-pub(super) fn fuse(spec: &MountSpec) -> u32 {
-    if spec.is_remote() { REMOTE } else { LOCAL }
+pub(super) fn fuse(parts: &Parts<'_>) -> u32 {
+    if is_far(parts) { REMOTE } else { LOCAL }
 }
 
 /// For the FUSE mount below mode `kernel`.
-pub(super) fn small(spec: &MountSpec) -> u32 {
-    if spec.is_remote() { SMALL_REMOTE } else { SMALL_LOCAL }
+pub(super) fn small(parts: &Parts<'_>) -> u32 {
+    if is_far(parts) { SMALL_REMOTE } else { SMALL_LOCAL }
 }
 
 /// For the EROFS mount of mode `kernel`.
-pub(super) fn erofs(spec: &MountSpec) -> u32 {
-    if spec.is_remote() { EROFS_REMOTE } else { EROFS_LOCAL }
+pub(super) fn erofs(parts: &Parts<'_>) -> u32 {
+    if is_far(parts) { EROFS_REMOTE } else { EROFS_LOCAL }
+}
+
+/// Whether blocks come a long way, or what is recorded is for mounts where they do.
+fn is_far(parts: &Parts<'_>) -> bool {
+    let as_if = parts.spec.record || parts.spec.source_options.cache_local;
+    as_if || (parts.spec.is_remote() && !parts.sources.are_near())
 }
 
 /// Sets it for the backing device `bdi`, `0:MINOR` or `erofs-N`. Needs root; without it the mount is only slower.

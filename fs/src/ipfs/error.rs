@@ -9,6 +9,8 @@ use serde::Deserialize;
 
 /// Most characters of what a node says that are repeated.
 const SHOWN: usize = 300;
+/// Most that a node may ask us to wait before we come again.
+const PEACE: Duration = Duration::from_secs(30);
 
 /// Why a call brought nothing. The name of the node is for the caller to tell.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -110,6 +112,12 @@ impl RpcError {
             | RpcError::TooMuch { .. }
             | RpcError::NotAnRpc { .. } => false,
         }
+    }
+
+    /// How long it wants to be left in peace, within what anybody may ask of us.
+    pub fn peace(&self) -> Duration {
+        let RpcError::Busy { wait: Some(wait), .. } = self else { return Duration::ZERO };
+        (*wait).min(PEACE)
     }
 
     /// Whether the node says itself that it does not have what was asked for. The words are all that nodes give.

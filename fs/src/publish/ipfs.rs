@@ -255,6 +255,7 @@ async fn patiently<T, F: Future<Output = Result<T, RpcError>>>(
             // Who said nothing for so long is not waited for again.
             Err(error) if error.may_pass() && !error.is_late() => match pauses.next() {
                 Some(pause) => {
+                    let pause = pause.max(error.peace());
                     tracing::debug!(%error, ?pause, "asking the node again");
                     tokio::time::sleep(pause).await;
                 }

@@ -93,6 +93,8 @@ impl Store {
 
     /// Empties the tier.
     pub(in crate::disk) fn clear(&self) {
+        let _none_comes = self.putting.lock();
+        self.pending.clear();
         let _alone = self.maintenance.lock();
         drop(self.take());
         if let Err(error) = self.home.remove_database().and_then(|()| self.home.remove_set_aside()) {

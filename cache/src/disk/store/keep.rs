@@ -1,14 +1,16 @@
 //! What comes into the database, and what stays: puts, and second chances.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use rocksdb::ErrorKind;
 
 use super::super::database::{Database, write_buffer};
+use super::super::pending::Offered;
 use super::super::value::{self, Entry, EntryKey};
 use super::{Opened, Store, count};
 use crate::block::VerifiedBlock;
-use crate::desc::MAX_FRAMES;
+use crate::desc::{MAX_FRAMES, MAX_STORED};
 use crate::id::BlockId;
 use crate::memory::FrameKey;
 
@@ -22,8 +24,51 @@ pub(super) struct Kept {
 }
 
 impl Store {
-    /// Keeps a proven block if there is room, cut as `frames` say if they add up, else as one frame.
+    /// Lets a proven block wait until it is put; `false` where no more may wait, or none would be taken.
+    pub(in crate::disk) fn put_soon(&self, block: &VerifiedBlock, frames: &Arc<[u32]>) -> bool {
+        if !self.is_well() {
+            return false;
+        }
+        let offered = self.pending.offer(block, frames);
+        if offered == Offered::Ring {
+            self.duties.note_pending();
+        }
+        offered != Offered::Full
+    }
+
+    /// Puts the block that waits longest, if the database drops old ones as fast as new ones come.
+    pub(in crate::disk) fn put_first(&self) {
+        let _putting = self.putting.lock();
+        if self.is_well() && self.opened.read().as_ref().is_some_and(|opened| self.lags(opened)) {
+            return self.pending.pause();
+        }
+        self.put_next();
+    }
+
+    /// Puts those that wait now.
+    pub(super) fn put_all(&self) {
+        // Who reads meanwhile may bring more, without end.
+        for _ in 0..self.pending.len() {
+            let _putting = self.putting.lock();
+            self.put_next();
+        }
+    }
+
+    /// With `putting` held.
+    fn put_next(&self) {
+        if let Some(first) = self.pending.first() {
+            self.put_one(&first.block, &first.frames, true);
+            self.pending.done();
+        }
+    }
+
+    /// Keeps a proven block if there is room and the disk does not have to be waited for, cut as `frames` say if they add up,
+    /// else as one frame.
     pub(in crate::disk) fn put(&self, block: &VerifiedBlock, frames: &[u32]) {
+        self.put_one(block, frames, false);
+    }
+
+    fn put_one(&self, block: &VerifiedBlock, frames: &[u32], waits: bool) {
         let stored = block.bytes();
         let whole = [stored.len() as u32];
         let total: u64 = frames.iter().map(|&len| u64::from(len)).sum();
@@ -34,7 +79,7 @@ impl Store {
         if !self.has_room(opened, value::overhead(frames.len()) + stored.len()) {
             return count(&self.counts.skipped);
         }
-        self.write_block(opened, block.id(), frames, stored);
+        self.write_block(opened, block.id(), frames, stored, waits);
     }
 
     /// Puts a frame again that was hit when about to fall out.
@@ -42,14 +87,14 @@ impl Store {
         if self.earned(opened, hit, entry.total as usize, entry.sequence()) {
             let renewed = entry.renewed(opened.database.sequence());
             let key = EntryKey { id: hit.id, index: hit.span.index };
-            self.write(opened, renewed.len(), |put| put(key, &renewed));
+            self.write(opened, renewed.len(), false, |put| put(key, &renewed));
         }
     }
 
     /// The same for all frames of a block.
     pub(super) fn renew_block(&self, opened: &Opened, kept: &Kept, hit: FrameKey) {
         if self.earned(opened, hit, kept.stored.len(), kept.sequence) {
-            self.write_block(opened, hit.id, &kept.frames, &kept.stored);
+            self.write_block(opened, hit.id, &kept.frames, &kept.stored, false);
         }
     }
 
@@ -75,10 +120,14 @@ impl Store {
     }
 
     fn has_room(&self, opened: &Opened, len: usize) -> bool {
+        self.is_well() && len as u64 <= self.budget.load(Relaxed) && !self.lags(opened)
+    }
+
+    /// Whether files that are beyond the budget are still there: RocksDB drops them in the background. What comes meanwhile
+    /// is not kept, since a budget is one, or waits.
+    fn lags(&self, opened: &Opened) -> bool {
         let budget = self.budget.load(Relaxed);
-        // RocksDB drops files in the background. Where that lags behind, what comes meanwhile is not kept: a budget is one.
-        let most = budget + 2 * write_buffer(budget);
-        self.is_well() && len as u64 <= budget && opened.database.bytes() + len as u64 <= most
+        opened.database.bytes() + MAX_STORED as u64 > budget + 2 * write_buffer(budget)
     }
 
     /// Whether it would keep a small block now.
@@ -91,14 +140,20 @@ impl Store {
         !self.sick.load(Relaxed) && self.free.read(|| self.home.free_bytes()) >= self.free_floor
     }
 
-    fn write_block(&self, opened: &Opened, id: BlockId, frames: &[u32], stored: &[u8]) {
+    fn write_block(&self, opened: &Opened, id: BlockId, frames: &[u32], stored: &[u8], waits: bool) {
         let now = opened.database.sequence();
         let len = value::overhead(frames.len()) + stored.len();
-        self.write(opened, len, |put| value::encode(&opened.key, id, now, frames, stored, put));
+        self.write(opened, len, waits, |put| value::encode(&opened.key, id, now, frames, stored, put));
     }
 
-    fn write(&self, opened: &Opened, len: usize, fill: impl FnOnce(&mut dyn FnMut(EntryKey, &[u8]))) {
-        match opened.database.put(len, fill) {
+    fn write(
+        &self,
+        opened: &Opened,
+        len: usize,
+        waits: bool,
+        fill: impl FnOnce(&mut dyn FnMut(EntryKey, &[u8])),
+    ) {
+        match opened.database.put(len, waits, fill) {
             Ok(()) => {
                 count(&self.counts.puts);
                 self.duties.note_put();

@@ -12,6 +12,7 @@ use super::image::Image;
 use super::record::Record;
 use super::{Container, ContainerError, Containers, Id, Place, Wanted, ends, told};
 use crate::domain::container_net;
+use crate::fault;
 use crate::job::Adopted;
 use crate::log::now_ms;
 use crate::process::{Inside, Process, drain};
@@ -65,6 +66,7 @@ impl Containers {
         let images = Vec::new();
         let mut record =
             Record { wanted: wanted.clone(), images, started_ms, cgroup: cgroup.clone(), whole: false };
+        fault::step("write its record")?;
         // First: from here on the next manager would know.
         self.records.write(id, &record)?;
         let root = self.take(&wanted.root, &wanted, parts).await?;
@@ -73,6 +75,7 @@ impl Containers {
             wanted.complete(&image.config);
         }
         let volumes = self.volumes(&wanted, parts).await?;
+        fault::step("find its user")?;
         let user = user(&wanted, &root).await?;
         let process = (!wanted.program().is_empty()).then(|| entrypoint(&wanted, user));
         if let Some(fault) = process.as_ref().and_then(Process::fault) {
@@ -81,34 +84,44 @@ impl Containers {
         let network = match &wanted.network {
             container_net::Wanted::Host => None,
             container_net::Wanted::Own(plan) => {
+                fault::step("reserve its network")?;
                 Some(self.networks.reserve(id, &wanted.name, plan.clone()).await?)
             }
         };
+        fault::step("gather its files")?;
         let hostname = wanted.hostname.clone().unwrap_or_else(|| format!("core-{id}"));
         let files = etc::files(&hostname, network.as_ref(), &wanted.files).await;
         let limits = cgroup.map(|name| (name, wanted.limits.clone()));
         let spec = Spec { limits, ..spec(&wanted, hostname, &root, volumes, files) };
+        fault::step("have it built")?;
         let init = self.spawner.contain(&spec, &format!("container {id}")).await;
         let init = parts.init.insert(init.map_err(ContainerError::Build)?);
+        fault::step("take its ends")?;
         let [socket, namespace] = ends(init)?;
+        fault::step("attach its network")?;
         // Before anything runs in there: what looks for its network at its start finds it.
         match network {
             Some(_) => drop(self.networks.attach(id, namespace).await?),
             None => drop(namespace),
         }
+        fault::step("let it go on")?;
         init.go().await;
+        fault::step("speak to its first process")?;
         let (spawner, _) = Spawner::inside(socket).await.map_err(ContainerError::Silent)?;
         let entrypoint = match process {
             None => None,
             Some(process) => {
+                fault::step("start its entrypoint")?;
                 Some(spawner.spawn(&process, ENTRYPOINT).await.map_err(ContainerError::Entrypoint)?)
             }
         };
+        fault::step("write that it is whole")?;
         // Last: what is not whole is taken apart by the next manager.
         record.images = parts.images.iter().map(|image| image.key.clone()).collect();
         record.wanted.clone_from(&wanted);
         record.whole = true;
         self.records.write(id, &record)?;
+        fault::step("show it")?;
         let container = Container {
             id,
             wanted,
@@ -129,6 +142,7 @@ impl Containers {
         wanted: &Wanted,
         parts: &mut Parts,
     ) -> Result<std::path::PathBuf, ContainerError> {
+        fault::step("mount an image")?;
         let image = self.images.take(flist, &wanted.sources, wanted.privileged).await;
         let image = image.map_err(|e| ContainerError::Image(format!("{flist:.200}"), e))?;
         let path = image.path.clone();
@@ -141,7 +155,10 @@ impl Containers {
         for (source, target) in &wanted.mounts {
             let path = Path::new(source);
             let (source, read_only) = match path.is_absolute() {
-                true => (look_at(path).await?, false),
+                true => {
+                    fault::step("look at what it shows")?;
+                    (look_at(path).await?, false)
+                }
                 false => (self.take(source, wanted, parts).await?, true),
             };
             volumes.push(Volume { source, target: target.clone(), read_only });

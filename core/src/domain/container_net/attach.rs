@@ -50,10 +50,10 @@ impl Networks {
     async fn make(&self, record: &Record, netns: BorrowedFd<'_>) -> Result<(), NetworkError> {
         let netlink = Netlink::open().await?;
         // First what somebody else may have, and costs nothing to give back.
-        self.step().await?;
+        self.step("hold its ports").await?;
         self.hold(record).await?;
         for nic in &record.nics {
-            self.step().await?;
+            self.step("make a NIC").await?;
             let bridge = netlink.link(&nic.bridge).await?;
             let veth = Veth {
                 name: &nic.link,
@@ -69,12 +69,12 @@ impl Networks {
         self.inside(record, netns).await?;
         // Last what lets others in: now there is somebody to answer.
         if let Some(target) = &record.target {
-            self.step().await?;
+            self.step("lead its own ports back to it").await?;
             for nic in record.nics.iter().filter(|nic| nic.bridge == target.bridge) {
                 netlink.change(&netlink.link(&nic.link).await?, Change::Hairpin).await?;
             }
             self.forward().await?;
-            self.step().await?;
+            self.step("let others in").await?;
             write(FORWARDING, "1")?;
             // After the rules that keep others from using it.
             write(&route_localnet(&target.bridge), "1")?;
@@ -94,7 +94,7 @@ impl Networks {
 
     /// What the container sees: its loopback, its addresses, its way out.
     async fn inside(&self, record: &Record, netns: BorrowedFd<'_>) -> Result<(), NetworkError> {
-        self.step().await?;
+        self.step("enter its network namespace").await?;
         let netlink = Netlink::open_in(netns).await?;
         let links = netlink.links().await?;
         let find = |name: &str| {
@@ -103,7 +103,7 @@ impl Networks {
         };
         netlink.change(find("lo")?, Change::Up).await?;
         for nic in &record.nics {
-            self.step().await?;
+            self.step("raise a NIC").await?;
             let link = find(&nic.name)?;
             netlink.change(link, Change::Up).await?;
             if let Some(address) = nic.address {
@@ -112,7 +112,7 @@ impl Networks {
         }
         let way_out = record.nics.iter().find_map(|nic| Some((nic, nic.gateway?)));
         if let Some((nic, gateway)) = way_out {
-            self.step().await?;
+            self.step("give it a way out").await?;
             netlink.add_route(find(&nic.name)?, None, Some(gateway)).await?;
         }
         Ok(())

@@ -46,9 +46,9 @@ impl Networks {
         // The default bridge stays from here until the record says that it is used.
         let bridge_use = self.bridge_use.read().await;
         let reserved = async {
-            self.step().await?;
+            self.step("find the bridges of its network").await?;
             let sites = self.sites(plan).await?;
-            self.step().await?;
+            self.step("write its network down").await?;
             self.write_down(id, name, plan, &sites)
         };
         let reserved = reserved.await;

@@ -197,12 +197,14 @@ impl Children {
     pub fn tell_held(&mut self, hello: u64, outbox: &mut VecDeque<Event>) {
         // The last manager forgot them; this one has not yet.
         self.by_slot.values_mut().for_each(|child| child.forgotten = false);
-        // What was being built for the last manager is of no use to this one.
-        self.by_slot
-            .values()
-            .filter(|child| child.building)
-            .filter_map(|child| child.container.as_ref())
-            .for_each(Container::kill);
+        // What was being built for the last manager is of no use to this one, which never hears of it: not even that it is
+        // built, which may be on its way.
+        for child in self.by_slot.values_mut().filter(|child| child.building) {
+            child.forgotten = true;
+            if let Some(container) = &child.container {
+                container.kill();
+            }
+        }
         let held = self.by_slot.iter().filter(|(_, child)| !child.building);
         outbox.extend(held.map(|(&slot, child)| Event::Held {
             hello,

@@ -10,6 +10,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use super::children::{Children, read_json};
 use super::inside;
 use super::start::Failure;
+use crate::fault::{self, Fault};
 use crate::spawner::protocol::Event;
 
 impl Children {
@@ -38,6 +39,9 @@ impl Children {
             News::Building => return,
             News::Built => {
                 child.building = false;
+                if child.forgotten {
+                    return;
+                }
                 outbox.push_back(Event::Spawned { slot, pid: child.pid, started_ms: child.started_ms });
                 return;
             }
@@ -70,12 +74,20 @@ impl Children {
 fn build(fds: Vec<OwnedFd>) -> Result<(Container, [OwnedFd; 2]), Failure> {
     let spec = fds.into_iter().next().ok_or(io::ErrorKind::InvalidInput.into()).and_then(read_json::<Spec>);
     let spec = spec.map_err(|e| Failure("read what to build".into(), e))?;
+    wanted(fault::step("make a socket into the container"))?;
     let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
         .map_err(|e| Failure("make a socket into the container".into(), e.into()))?;
+    wanted(fault::step("clone its first process"))?;
     let container =
         Container::start(&spec, theirs.as_fd(), || inside::run(theirs.as_fd())).map_err(failure)?;
+    wanted(fault::step("open its network namespace"))?;
     let network = container.network().map_err(|e| Failure("open the network namespace".into(), e))?;
     Ok((container, [ours, network]))
+}
+
+/// A step that fails as a test wants it.
+fn wanted(step: Result<(), Fault>) -> Result<(), Failure> {
+    step.map_err(|fault| Failure(fault.what().into(), io::Error::from_raw_os_error(libc::ECANCELED)))
 }
 
 /// The words that follow "cannot", and the errno.

@@ -131,6 +131,7 @@ impl Run<'_> {
                 }
                 error if error.may_pass() && !error.is_late() => {
                     let Some(pause) = pauses.next() else { return Err(self.told()(error)) };
+                    let pause = pause.max(error.peace());
                     tracing::warn!(to = %self.to, %error, ?pause, "the import broke off: sending what is missing of it");
                     self.pause(pause).await?;
                 }
