@@ -84,6 +84,7 @@ soak: setup ## Mounts, readers and failures of every kind at once for ten minute
 
 fuzz: ## Fuzz the parsers for a minute each (needs cargo-fuzz and a nightly toolchain)
 	@cd fs/fuzz && for target in root shard map tree frame car profile elf; do cargo +nightly fuzz run $$target -- -max_total_time=60; done
+	@cd core/fuzz && cargo +nightly fuzz run bootstrap -- -max_total_time=60
 
 clean: ## Remove what cargo built
 	cargo clean

@@ -12,14 +12,15 @@ use harness::{Flist, Gateway, Place, args, cid, process, wait};
 use serde_json::json;
 
 mod boot {
+    pub mod bootstrap;
     pub mod containers;
 }
-use boot::containers;
+use boot::{bootstrap, containers};
 
 type Check = (&'static str, fn(&Guest));
 
 /// In order: the last ones end what others need.
-const CHECKS: [Check; 15] = [
+const CHECKS: [Check; 16] = [
     ("the console shows each stage and the address", the_console),
     ("redis is closed without its password", redis_is_closed),
     ("the client g8core 1.0.0 drives it, unmodified", the_old_client),
@@ -32,6 +33,7 @@ const CHECKS: [Check; 15] = [
     ("btrfs on the disk", btrfs),
     ("no module of the image is refused", no_trouble),
     ("memory, processes and processor time of a container are limited", containers::limits),
+    ("the bootstrap file of the host is followed", bootstrap::is_followed),
     ("containers have left nothing", containers::nothing_is_left),
     ("a killed manager comes back, redis with it, and a vlan as planned", a_killed_manager),
     ("what is written at last is on a disk that stays mounted", a_mounted_disk),
@@ -40,7 +42,8 @@ const CHECKS: [Check; 15] = [
 #[test]
 fn a_machine_boots_from_the_image_and_does_what_a_node_does() {
     let place = Place::new();
-    let guest = Guest::boot(&place);
+    let host = bootstrap::Host::new(&place);
+    let guest = Guest::boot(&place, &host.own());
     eprintln!("it answers after {:.1} s", guest.booted_in.as_secs_f64());
     let mut failed = Vec::new();
     for (name, check) in CHECKS {
@@ -60,7 +63,7 @@ fn a_machine_boots_from_the_image_and_does_what_a_node_does() {
 
 fn the_console(guest: &Guest) {
     let said = guest.said();
-    for stage in ["pseudo_fs", "root", "drivers", "network", "redis", "services"] {
+    for stage in ["pseudo_fs", "root", "drivers", "network", "redis", "bootstrap", "services"] {
         assert!(said.contains(&format!("{stage:<10} done")), "{stage}\n{said}");
     }
     assert!(said.contains("eth0 10.0.2.15/24 by 10.0.2.2") && said.contains("10.0.2.15:6379"), "{said}");

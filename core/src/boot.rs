@@ -4,6 +4,7 @@
 //! A stage that fails is shown on the console with why. The machine goes on or tries again; it never halts.
 
 pub mod arguments;
+pub mod bootstrap;
 pub mod console;
 pub mod drivers;
 pub mod early;
@@ -28,9 +29,8 @@ use console::{Console, State};
 /// Pauses before a stage is tried again, in seconds.
 const PAUSE: [u64; 5] = [1, 2, 5, 10, 30];
 
-/// All stages. The overlay network, updates, the private file system and the system flist come between `network` and
-/// `redis`.
-pub const STAGES: [Stage; 6] = [
+/// All stages. The overlay network, updates and the private file system come between `network` and `redis`.
+pub const STAGES: [Stage; 7] = [
     Stage { name: "pseudo_fs", run: Run::Pid1(early::pseudo_fs), on_failure: OnFailure::GoOn },
     Stage { name: "root", run: Run::Pid1(early::root), on_failure: OnFailure::GoOn },
     Stage { name: "drivers", run: Run::Manager(|_| drivers::load().boxed()), on_failure: OnFailure::GoOn },
@@ -43,6 +43,11 @@ pub const STAGES: [Stage; 6] = [
         name: "redis",
         run: Run::Manager(|boot| boot.redis_listens().boxed()),
         on_failure: OnFailure::Again,
+    },
+    Stage {
+        name: "bootstrap",
+        run: Run::Manager(|boot| boot.bootstrap_is_known().boxed()),
+        on_failure: OnFailure::GoOn,
     },
     Stage {
         name: "services",
@@ -96,6 +101,9 @@ pub enum StageError {
     /// redis does not listen.
     #[error(transparent)]
     Redis(#[from] ListenError),
+    /// There is no bootstrap file to follow.
+    #[error("{0}")]
+    Bootstrap(bootstrap::follow::Shown),
     /// The manager ends.
     #[error("the node is being stopped")]
     Stopped,
@@ -110,12 +118,24 @@ pub struct Up {
     pub services: usize,
 }
 
+/// Where the password of others comes from.
+pub enum Password {
+    /// From the kernel's arguments or the configuration.
+    Own,
+    /// From the bootstrap file; its SHA-256, if one was kept.
+    Told(Option<String>),
+}
+
 /// The manager's part of a boot.
 pub struct Boot {
     console: Console,
     paths: Paths,
     network: watch::Receiver<network::State>,
+    bootstrap: watch::Receiver<bootstrap::follow::State>,
     manager: watch::Receiver<Option<Up>>,
+    /// The password that the bootstrap file gives, as redis knows it; nothing when the administrator has another one that
+    /// goes before.
+    let_in: Option<Mutex<Option<String>>>,
     /// The addresses that redis was told last.
     listens_at: Mutex<Option<Vec<IpAddr>>>,
 }
@@ -125,9 +145,14 @@ impl Boot {
     pub async fn begin(
         paths: Paths,
         arguments: Arguments,
+        password: Password,
         manager: watch::Receiver<Option<Up>>,
     ) -> Result<Self, StageError> {
         network::loopback().await?;
+        let let_in = match password {
+            Password::Own => None,
+            Password::Told(hash) => Some(Mutex::new(hash)),
+        };
         let console = Console::open();
         for refused in &arguments.refused {
             console.say(refused);
@@ -137,8 +162,28 @@ impl Boot {
                 console.is_done_already(stage.name);
             }
         }
-        let network = network::start(paths.net(), paths.run(), arguments.bootstrap);
-        Ok(Self { console, paths, network, manager, listens_at: Mutex::default() })
+        let (server, trouble) = match (arguments.bootstrap, bootstrap::medium::find(paths.medium())) {
+            (Some(server), _) => (Some(server), None),
+            (None, Ok(server)) => (server, None),
+            (None, Err(e)) => (None, Some(e.to_string())),
+        };
+        let (controllers, told) = watch::channel(Vec::new());
+        let network = network::start(paths.net(), paths.run(), server.clone(), told);
+        let setup = bootstrap::follow::Setup {
+            server,
+            trouble,
+            key: paths.bootstrap_key(),
+            kept: paths.bootstrap(),
+            manifest: paths.manifest(),
+            controllers,
+        };
+        let bootstrap = bootstrap::follow::start(setup, network.clone());
+        Ok(Self { console, paths, network, bootstrap, manager, let_in, listens_at: Mutex::default() })
+    }
+
+    /// What the node knows of its bootstrap file.
+    pub fn bootstrap(&self) -> watch::Receiver<bootstrap::follow::State> {
+        self.bootstrap.clone()
     }
 
     /// Runs the manager's stages, and then shows for ever what changes.
@@ -195,6 +240,7 @@ impl Boot {
 
     async fn redis_listens(&self) -> Result<String, StageError> {
         let server = self.manager_is_up().await?.server;
+        self.let_in(&server).await?;
         if !server.is_for_others() {
             return Ok("on the loopback alone: redis.sha256=, the hash of a password, opens it".into());
         }
@@ -207,6 +253,32 @@ impl Boot {
         let list: Vec<String> =
             addresses.iter().map(|address| format!("{address}:{}", server.port)).collect();
         Ok(list.join(" "))
+    }
+
+    /// Has the password hold that the bootstrap file gives, if that goes before no other.
+    async fn let_in(&self, server: &Server) -> Result<(), StageError> {
+        let Some(let_in) = &self.let_in else { return Ok(()) };
+        let document = self.bootstrap.borrow().document.clone();
+        let told = document.and_then(|document| document.redis.clone()).map(|redis| redis.password_sha256.0);
+        let known = let_in.lock().clone();
+        if told != known {
+            server.let_in(&self.paths, told.as_deref()).await?;
+            *let_in.lock() = told;
+            // With nobody to let in it listens nowhere, and with somebody where it did not.
+            server.listen(&self.paths, &self.addresses()).await?;
+            *self.listens_at.lock() = Some(self.addresses());
+        }
+        Ok(())
+    }
+
+    /// Waits until the server of the bootstrap file was asked for the first time.
+    async fn bootstrap_is_known(&self) -> Result<String, StageError> {
+        let mut bootstrap = self.bootstrap.clone();
+        let state = bootstrap.wait_for(|state| state.asked).await.map_err(|_| StageError::Stopped)?;
+        match (&state.document, state.shown.trouble.is_empty()) {
+            (None, false) => Err(StageError::Bootstrap(state.shown.clone())),
+            (Some(_), _) | (None, true) => Ok(state.shown.to_string()),
+        }
     }
 
     async fn services_run(&self) -> Result<String, StageError> {
@@ -228,7 +300,7 @@ impl Boot {
 
     /// Goes with the network, which comes and goes: the console says it, and redis listens where it can be reached.
     async fn follow(&mut self) {
-        let mut network = self.network.clone();
+        let (mut network, mut bootstrap) = (self.network.clone(), self.bootstrap.clone());
         let mut pauses = PAUSE.iter().peekable();
         loop {
             let state = network.borrow_and_update().clone();
@@ -238,6 +310,14 @@ impl Boot {
                     self.console.set("network", State::Waits(why.clone()));
                 }
             }
+            let known = bootstrap.borrow_and_update().clone();
+            self.console.set(
+                "bootstrap",
+                match (&known.document, known.shown.trouble.is_empty()) {
+                    (None, false) => State::Waits(known.shown.to_string()),
+                    (Some(_), _) | (None, true) => State::Done(known.shown.to_string()),
+                },
+            );
             let again = match self.redis_listens().await {
                 Ok(result) => {
                     self.console.set("redis", State::Done(result));
@@ -253,6 +333,7 @@ impl Boot {
             };
             tokio::select! {
                 changed = network.changed() => if changed.is_err() { return },
+                changed = bootstrap.changed() => if changed.is_err() { return },
                 () = tokio::time::sleep(again.unwrap_or_default()), if again.is_some() => {}
             }
         }

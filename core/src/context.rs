@@ -3,6 +3,9 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use tokio::sync::watch;
+
+use crate::boot::bootstrap;
 use crate::command::{CommandError, Role};
 use crate::config::Config;
 use crate::domain::Domains;
@@ -32,6 +35,8 @@ pub struct Node {
     pub logs: Arc<Logs>,
     /// Since when.
     pub began: Instant,
+    /// What a machine knows of its bootstrap file.
+    pub bootstrap: Option<watch::Receiver<bootstrap::follow::State>>,
     /// Whether it is a machine, below `core0 init`: only such a node can be rebooted.
     pub machine: bool,
 }

@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::boot::arguments::Arguments;
-use crate::boot::{Boot, Up};
+use crate::boot::{Boot, Password, Up, bootstrap};
 use crate::config::{self, Config};
 use crate::context::{Caller, Node};
 use crate::domain::Domains;
@@ -149,6 +149,7 @@ async fn work(
     }
     know_logged(paths.log(), &mut kept_jobs).await;
     let node = Arc::new(Node {
+        bootstrap: booting.as_ref().map(|booting| booting.bootstrap.clone()),
         jobs,
         services,
         domains,
@@ -179,7 +180,7 @@ async fn work(
 
     let mut boot = None;
     match booting {
-        Some(Booting { up, task }) => {
+        Some(Booting { up, task, .. }) => {
             up.send_replace(Some(Up { server, services: node.services.list().len() }));
             boot = Some(task);
         }
@@ -246,6 +247,8 @@ fn say_ready(server: &Server) -> anyhow::Result<()> {
 struct Booting {
     /// Is told when the manager is up.
     up: watch::Sender<Option<Up>>,
+    /// What is known of the bootstrap file.
+    bootstrap: watch::Receiver<bootstrap::follow::State>,
     /// It has no end.
     task: JoinHandle<()>,
 }
@@ -266,9 +269,19 @@ async fn begin(paths: &Paths, redis: &mut config::Redis, arguments: Arguments) -
     if arguments.redis_sha256.is_some() {
         redis.password_sha256.clone_from(&arguments.redis_sha256);
     }
+    let password = match redis.password_sha256 {
+        Some(_) => Password::Own,
+        None => {
+            // As redis knows it from the last manager.
+            redis.password_sha256 = bootstrap::password(paths);
+            Password::Told(redis.password_sha256.clone())
+        }
+    };
     let (up, seen) = watch::channel(None);
-    let boot = Boot::begin(paths.clone(), arguments, seen).await.context("cannot begin the boot")?;
-    Ok(Booting { up, task: tokio::spawn(boot.run()) })
+    let boot =
+        Boot::begin(paths.clone(), arguments, password, seen).await.context("cannot begin the boot")?;
+    let bootstrap = boot.bootstrap();
+    Ok(Booting { up, bootstrap, task: tokio::spawn(boot.run()) })
 }
 
 fn lock(paths: &Paths) -> anyhow::Result<File> {

@@ -41,6 +41,26 @@ impl Paths {
         self.config.join("net.toml")
     }
 
+    /// Where the medium may say which server has the bootstrap file.
+    pub fn medium(&self) -> &Path {
+        &self.config
+    }
+
+    /// Who may sign bootstrap files.
+    pub fn bootstrap_key(&self) -> PathBuf {
+        self.config.join("bootstrap.pub")
+    }
+
+    /// The bootstrap file that is followed.
+    pub fn bootstrap(&self) -> PathBuf {
+        self.run.join("bootstrap")
+    }
+
+    /// What is in the image of a machine.
+    pub fn manifest(&self) -> PathBuf {
+        self.config.join("manifest")
+    }
+
     /// The units of services.
     pub fn services(&self) -> PathBuf {
         self.config.join("services")

@@ -22,7 +22,7 @@ mod spec;
 pub use cache::{CacheSourceError, cache_source};
 pub use car::{Car, CarError};
 pub use dir::{DirStore, Put, StoreError};
-pub use http::{BadAddress, ClientError, Gateway};
+pub use http::{BadAddress, ClientError, FileError, Gateway, fetch_file};
 pub(crate) use http::{Way, build as client};
 pub(crate) use peer::is_neighbour;
 pub use peer::{AnnounceError, Announcement, PeerError};

@@ -15,8 +15,8 @@ use crate::pool::Pool;
 use crate::recipe::{Recipe, RecipeError};
 use crate::resolve;
 use crate::store::{Store, StoreError};
-use crate::tree::Tree;
-use crate::{cpio, report};
+use crate::tree::{Content, Node, PLAIN, Tree};
+use crate::{cpio, manifest, report};
 
 /// Folder for the parts that `initramfs serve` makes ISOs of, below the output folder.
 pub const PARTS: &str = "ipxe";
@@ -36,6 +36,8 @@ pub struct Options {
     pub cache: PathBuf,
     /// Where the files go.
     pub output: PathBuf,
+    /// Files of this machine that go into the image, and where.
+    pub with: Vec<(String, PathBuf)>,
 }
 
 /// Why nothing was built.
@@ -91,6 +93,8 @@ pub struct Built {
     pub files: Vec<(PathBuf, u64)>,
     /// Bytes of the initramfs before compression.
     pub unpacked_bytes: u64,
+    /// SHA-256 of the manifest of the image.
+    pub build_id: String,
     /// How long it took.
     pub took: Duration,
 }
@@ -123,6 +127,12 @@ pub fn build(options: &Options) -> Result<Built, BuildError> {
     let count =
         modules::install(&from, &version, &recipe.kernel.modules, &work.path().join("modules"), &mut tree)?;
     step.done(&format!("{count} of Linux {version}"));
+    for (place, file) in &options.with {
+        let bytes = fs::read(file).map_err(|source| BuildError::Io { path: file.clone(), source })?;
+        tree.insert(place, Node::File(Content::Bytes(bytes), PLAIN));
+    }
+    let vmlinuz = kernel.join(format!("boot/vmlinuz-{version}"));
+    let build_id = manifest::insert(&mut tree, &vmlinuz).map_err(output)?;
 
     let step = report::step("compressing");
     let initramfs = work.path().join("initramfs");
@@ -141,7 +151,7 @@ pub fn build(options: &Options) -> Result<Built, BuildError> {
         let length = fs::metadata(&to).map_err(|source| BuildError::Io { path: to.clone(), source })?.len();
         files.push((to, length));
     }
-    Ok(Built { files, unpacked_bytes, took: began.elapsed() })
+    Ok(Built { files, unpacked_bytes, build_id, took: began.elapsed() })
 }
 
 /// The locked packages, all of them here.

@@ -71,9 +71,23 @@ pub struct BuildArgs {
     /// Folder for what is built
     #[arg(long, value_name = "DIR", default_value = "target/image")]
     pub output: PathBuf,
+    /// Put a file of this machine into the image, as the public key and the address of the bootstrap file:
+    /// --with /etc/g8os/bootstrap.pub=key.pub. Can be given several times
+    #[arg(long, value_name = "PLACE=FILE", value_parser = placed)]
+    pub with: Vec<(String, PathBuf)>,
     /// Where things are
     #[command(flatten)]
     pub places: PlaceArgs,
+}
+
+/// A place in the image, and the file for it.
+fn placed(text: &str) -> Result<(String, PathBuf), String> {
+    match text.split_once('=') {
+        Some((place, file)) if place.starts_with('/') && !place.ends_with('/') && !file.is_empty() => {
+            Ok((place.into(), file.into()))
+        }
+        Some(_) | None => Err("it is an absolute path in the image, =, and a file of this machine".into()),
+    }
 }
 
 /// Where things are.
@@ -94,7 +108,12 @@ impl BuildArgs {
     /// What is to be built.
     pub fn options(self) -> Result<Options, StoreError> {
         let recipe = if self.minimal { "minimal" } else { "node" };
-        Ok(Options { relock: self.relock, output: self.output, ..self.places.options(recipe)? })
+        Ok(Options {
+            relock: self.relock,
+            output: self.output,
+            with: self.with,
+            ..self.places.options(recipe)?
+        })
     }
 }
 
@@ -108,6 +127,7 @@ impl PlaceArgs {
             programs: self.programs,
             cache: self.cache.map_or_else(Store::usual, Ok)?,
             output: PathBuf::new(),
+            with: Vec::new(),
         })
     }
 }

@@ -12,6 +12,7 @@ pub mod cli;
 pub mod cpio;
 pub mod elf;
 pub mod lock;
+mod manifest;
 pub mod media;
 pub mod modules;
 pub mod pool;

@@ -55,6 +55,7 @@ fn print(built: &Built) -> std::io::Result<()> {
     for (path, length) in &built.files {
         writeln!(out, "{:>10}  {}", size(*length), path.display())?;
     }
+    writeln!(out, "{:>10}  {}", "build id", built.build_id)?;
     let (unpacked, seconds) = (size(built.unpacked_bytes), built.took.as_secs_f64());
     writeln!(out, "{unpacked:>10}  the initramfs, unpacked; built in {seconds:.1} s")
 }

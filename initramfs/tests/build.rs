@@ -23,6 +23,7 @@ fn options(output: &Path) -> Options {
         programs: test.ancestors().nth(2).unwrap().into(),
         cache: Store::usual().unwrap(),
         output: output.into(),
+        with: Vec::new(),
     }
 }
 
@@ -41,6 +42,7 @@ fn two_builds_are_the_same_bytes_and_a_changed_text_is_another_image() {
     let again = Options { lock: lock_of(&first), ..options(&second) };
     let again = build::build(&again).unwrap();
     assert_eq!(built.files.len(), 5);
+    assert_eq!(built.build_id, again.build_id);
     for ((one, length), (other, _)) in built.files.iter().zip(&again.files) {
         assert_eq!(one.file_name(), other.file_name());
         assert_eq!(digest(one), digest(other), "{} differs", one.display());
@@ -57,6 +59,7 @@ fn two_builds_are_the_same_bytes_and_a_changed_text_is_another_image() {
     let changed = build::build(&changed).unwrap();
     assert_eq!(digest(&built.files[0].0), digest(&changed.files[0].0));
     assert_ne!(digest(&initramfs.0), digest(&changed.files[1].0));
+    assert_ne!(built.build_id, changed.build_id);
 }
 
 #[test]

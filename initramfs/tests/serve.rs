@@ -34,6 +34,7 @@ fn served() -> &'static Served {
             programs: test.ancestors().nth(2).unwrap().into(),
             cache: Store::usual().unwrap(),
             output: images.clone(),
+            with: Vec::new(),
         });
         let built = built.unwrap();
         let options = serve::Options {

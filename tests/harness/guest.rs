@@ -46,6 +46,15 @@ pub struct Guest {
     _one: File,
 }
 
+/// What a machine has that others have not.
+#[derive(Default)]
+pub struct Own {
+    /// Files in its image, and what they are on this machine.
+    pub files: Vec<(String, PathBuf)>,
+    /// More arguments of its kernel.
+    pub arguments: String,
+}
+
 /// What the machine said on its serial line.
 #[derive(Default)]
 struct Serial {
@@ -56,8 +65,8 @@ struct Serial {
 impl Guest {
     /// Builds the image and boots it, until redis answers.
     #[track_caller]
-    pub fn boot(place: &Place) -> Self {
-        let mut guest = Self::boot_from(place, kernel);
+    pub fn boot(place: &Place, own: &Own) -> Self {
+        let mut guest = Self::boot_own(place, own, |image| kernel(image, &own.arguments));
         let began = Instant::now();
         guest.until_it_answers();
         guest.booted_in += began.elapsed();
@@ -68,11 +77,16 @@ impl Guest {
     /// machine runs at a time.
     #[track_caller]
     pub fn boot_from(place: &Place, medium: impl Fn(&Path) -> Vec<OsString>) -> Self {
+        Self::boot_own(place, &Own::default(), medium)
+    }
+
+    #[track_caller]
+    fn boot_own(place: &Place, own: &Own, medium: impl Fn(&Path) -> Vec<OsString>) -> Self {
         let programs = programs();
         let one = File::create(programs.join("guest.lock")).expect("the folder of programs is ours");
         one.lock().expect("a lock can be waited for");
         let image = place.dir("image");
-        build(&programs, &image);
+        build(&programs, &image, own);
         let disk = place.join("disk");
         File::create(&disk).and_then(|file| file.set_len(DISK)).expect("a sparse file of the test's own");
         for _ in 0..PORTS {
@@ -263,9 +277,9 @@ pub fn programs() -> PathBuf {
 }
 
 #[track_caller]
-fn build(programs: &Path, image: &Path) {
+fn build(programs: &Path, image: &Path, own: &Own) {
     let recipes = Path::new(env!("CARGO_MANIFEST_DIR")).join("../initramfs/recipes");
-    let arguments = args![
+    let mut arguments = args![
         "build",
         "--minimal",
         "--relock",
@@ -276,14 +290,17 @@ fn build(programs: &Path, image: &Path) {
         "--output",
         image
     ];
+    for (place, file) in &own.files {
+        arguments.extend(args!["--with", format!("{place}={}", file.display())]);
+    }
     let built = process::run(Command::new(programs.join("initramfs")).args(arguments), BUILD).ok();
     eprintln!("{}{}", built.stderr, built.text());
 }
 
 /// Kernel and initramfs, handed over by qemu itself.
-fn kernel(image: &Path) -> Vec<OsString> {
+fn kernel(image: &Path, more: &str) -> Vec<OsString> {
     let (kernel, initramfs) = (image.join("vmlinuz"), image.join("initramfs-minimal.cpio.zst"));
-    args!["-kernel", kernel, "-initrd", initramfs, "-append", kernel_arguments()]
+    args!["-kernel", kernel, "-initrd", initramfs, "-append", format!("{} {more}", kernel_arguments())]
 }
 
 /// What the kernel of a guest that is to be reached is told.

@@ -110,13 +110,19 @@ pub async fn loopback() -> Result<(), netlink::Error> {
 }
 
 /// Begins to search, and goes on in the background. It ends when nobody looks any more.
-pub fn start(config: PathBuf, run: &Path, bootstrap: Option<Endpoint>) -> watch::Receiver<State> {
+pub fn start(
+    config: PathBuf,
+    run: &Path,
+    bootstrap: Option<Endpoint>,
+    told: watch::Receiver<Vec<Endpoint>>,
+) -> watch::Receiver<State> {
     let (state, seen) = watch::channel(State::Searching { why: "its turn".into(), addresses: Vec::new() });
     let setup = Setup {
         plan: config,
         kept: run.join("net.toml"),
         files: edge::Files { resolver: RESOLVER.into(), addresses: run.join("network.addresses") },
         bootstrap,
+        told,
         ..Setup::default()
     };
     let mut search = Search::new(setup, state.clone());

@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Command, CommandError, Role};
+use crate::boot::bootstrap::follow::Shown;
 use crate::context::Context;
 use crate::job::Usage;
 use crate::schema;
@@ -39,6 +40,9 @@ pub struct NodeState {
     /// How many processes were reaped that jobs and services had left behind; absent when the spawner is busy.
     #[serde(skip_serializing_if = "Option::is_none")]
     orphans: Option<u64>,
+    /// What a machine knows of its bootstrap file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bootstrap: Option<Shown>,
 }
 
 /// `core.state`
@@ -47,8 +51,8 @@ pub struct State {}
 
 impl Command for State {
     const NAME: &'static str = "core.state";
-    const SUMMARY: &'static str =
-        "Says what the manager itself uses, and how many processes were reaped that others left behind.";
+    const SUMMARY: &'static str = "Says what the manager itself uses, how many processes were reaped that others left behind, and of a machine what its \
+         bootstrap file says.";
     const ROLE: Role = Role::Read;
     const IDEMPOTENT: bool = true;
     type Output = NodeState;
@@ -56,7 +60,8 @@ impl Command for State {
     async fn run(self, context: &Context) -> Result<NodeState, CommandError> {
         let age = context.node.began.elapsed().as_millis() as u64;
         let orphans = context.node.jobs.orphans(SPAWNER).await;
-        Ok(NodeState { usage: Usage::of(std::process::id() as i32).since(age), orphans })
+        let bootstrap = context.node.bootstrap.as_ref().map(|known| known.borrow().shown.clone());
+        Ok(NodeState { usage: Usage::of(std::process::id() as i32).since(age), orphans, bootstrap })
     }
 }
 

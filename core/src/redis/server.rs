@@ -10,6 +10,8 @@ use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, TcpListener};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::{Access, Link, one, quoted, users};
 use crate::config::Config;
@@ -44,7 +46,7 @@ pub struct Server {
     /// The password of redis' user `default`, the administrator of the node.
     pub password: String,
     /// Somebody else knows a password, too.
-    for_others: bool,
+    for_others: Arc<AtomicBool>,
     dir: PathBuf,
 }
 
@@ -73,7 +75,7 @@ impl Server {
         let acl = users::acl(&access.password, &password, config)?;
         note_changed_users(&dir, &acl)?;
         private(&dir.join("users.acl"), &acl)?;
-        let for_others = config.redis.password_sha256.is_some();
+        let for_others = Arc::new(AtomicBool::new(config.redis.password_sha256.is_some()));
         let port_is_configured = config.redis.port != 0;
         let server = Self { access, port, port_is_configured, password, for_others, dir };
         server.configure(paths)?;
@@ -82,12 +84,27 @@ impl Server {
 
     /// Whether somebody can log in who is not on this machine: only then may redis listen on a network.
     pub fn is_for_others(&self) -> bool {
-        self.for_others
+        self.for_others.load(Ordering::SeqCst)
+    }
+
+    /// Has another password of the administrator hold beside the node's own, by its SHA-256, or none any more. Who came in with
+    /// the one before is cut off.
+    pub async fn let_in(&self, paths: &Paths, hash: Option<&str>) -> Result<(), ListenError> {
+        let file = self.dir.join("users.acl");
+        let acl = users::with_administrator(&fs::read_to_string(&file)?, &self.password, hash);
+        private(&file, &acl)?;
+        let before = self.for_others.swap(hash.is_some(), Ordering::SeqCst);
+        self.configure(paths)?;
+        Link::new(&self.access)?.query::<()>(&one("ACL", &["LOAD"])).await?;
+        if before {
+            Link::new(&self.access)?.query::<()>(&one("CLIENT", &["KILL", "USER", "default"])).await?;
+        }
+        Ok(())
     }
 
     /// Has redis listen on these addresses beside the loopback, from now on and when it is started again.
     pub async fn listen(&self, paths: &Paths, addresses: &[IpAddr]) -> Result<(), ListenError> {
-        let others = addresses.iter().filter(|_| self.for_others);
+        let others = addresses.iter().filter(|_| self.is_for_others());
         // With `-`, redis starts though an address is gone.
         let bind: String = others.map(|address| format!(" -{address}")).collect();
         private(&self.dir.join("bind"), &bind)?;
@@ -97,7 +114,7 @@ impl Server {
     }
 
     fn configure(&self, paths: &Paths) -> io::Result<()> {
-        private(&paths.redis_config(), &configuration(paths, self.port, self.for_others))
+        private(&paths.redis_config(), &configuration(paths, self.port, self.is_for_others()))
     }
 
     /// Whether something else has the port.
@@ -283,5 +300,50 @@ mod tests {
         let server = Server::set_up(&paths, &config).unwrap();
         assert!(read("redis.conf").starts_with("bind 127.0.0.1 -10.0.2.15\nport 6379\n"));
         assert!(server.is_for_others() && read("users.acl").contains(&format!(" #{} ", "ab".repeat(32))));
+    }
+
+    /// A redis of its own, as the manager starts it.
+    struct Running(std::process::Child);
+
+    impl Drop for Running {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_password_that_comes_later_lets_in_and_one_that_is_taken_back_cuts_off() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = Paths::development(dir.path());
+        let server = Server::set_up(&paths, &Config::default()).unwrap();
+        let argv = Server::process(&paths, false).argv;
+        let mut command = std::process::Command::new(&argv[0]);
+        let _running = Running(command.args(&argv[1..]).stdout(std::process::Stdio::null()).spawn().unwrap());
+        let began = std::time::Instant::now();
+        let ping = async || Link::new(&server.access)?.query::<()>(&one("PING", &[])).await;
+        while let Err(e) = ping().await {
+            assert!(began.elapsed() < std::time::Duration::from_secs(60), "{e}");
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+        let enter = async || {
+            let url = format!("redis://:secret@127.0.0.1:{}", server.port);
+            let client = ::redis::Client::open(url)?;
+            let mut connection = client.get_multiplexed_async_connection().await?;
+            ::redis::cmd("PING").query_async::<String>(&mut connection).await?;
+            ::redis::RedisResult::Ok(connection)
+        };
+        assert!(enter().await.is_err() && !server.is_for_others());
+        // SHA-256 of `secret`.
+        let hash = "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b";
+        server.let_in(&paths, Some(hash)).await.unwrap();
+        let mut guest = enter().await.unwrap();
+        assert!(server.is_for_others() && server.clone().is_for_others());
+        // What an administrator of this machine knew holds on.
+        assert!(fs::read_to_string(dir.path().join("redis/users.acl")).unwrap().contains(&server.password));
+        server.let_in(&paths, None).await.unwrap();
+        assert!(enter().await.is_err() && !server.is_for_others());
+        let cut = ::redis::cmd("PING").query_async::<String>(&mut guest).await;
+        assert!(cut.is_err(), "{cut:?}");
     }
 }

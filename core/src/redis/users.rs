@@ -18,11 +18,9 @@ const PASSWORD_MAX: usize = 4096;
 
 /// The content of `users.acl`: core0 itself, the administrator, and whom the configuration names.
 pub fn acl(own: &str, admin: &str, config: &Config) -> io::Result<String> {
-    let other = config.redis.password_sha256.as_ref().map(|hash| format!(" #{hash}")).unwrap_or_default();
     let mut lines = vec![
         format!("user core0 on >{own} ~* &* +@all"),
-        // redis reads its append-only file in the name of this user: what it may not do is missing after a restart.
-        format!("user default on >{admin}{other} ~* resetchannels +@all -@admin -@dangerous +info"),
+        administrator(admin, config.redis.password_sha256.as_deref()),
     ];
     for (name, user) in &config.users {
         let password = password(&user.password_file).map_err(|why| {
@@ -34,6 +32,22 @@ pub fn acl(own: &str, admin: &str, config: &Config) -> io::Result<String> {
         lines.push(format!("user {name} on >{password} resetchannels {read} {READ} {push}"));
     }
     Ok(lines.join("\n") + "\n")
+}
+
+/// The line of the administrator, who may have a second password, by its SHA-256.
+fn administrator(password: &str, other: Option<&str>) -> String {
+    let other = other.map(|hash| format!(" #{hash}")).unwrap_or_default();
+    // redis reads its append-only file in the name of this user: what it may not do is missing after a restart.
+    format!("user default on >{password}{other} ~* resetchannels +@all -@admin -@dangerous +info")
+}
+
+/// The content of `users.acl` with another second password of the administrator.
+pub fn with_administrator(acl: &str, password: &str, other: Option<&str>) -> String {
+    let lines = acl.lines().map(|line| match line.starts_with("user default ") {
+        true => administrator(password, other) + "\n",
+        false => format!("{line}\n"),
+    });
+    lines.collect()
 }
 
 /// The users of `old` that are not the same in `new`.

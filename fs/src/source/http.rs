@@ -26,6 +26,7 @@
 mod address;
 mod bulk;
 mod client;
+mod file;
 mod resolver;
 #[cfg(test)]
 mod tests;
@@ -48,6 +49,7 @@ pub use address::{BadAddress, Gateway};
 use bulk::Bulk;
 pub use client::ClientError;
 pub(crate) use client::{Way, build};
+pub use file::{FileError, fetch_file};
 use warm::Warm;
 
 /// Media type of a block.

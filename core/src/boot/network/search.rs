@@ -38,6 +38,8 @@ pub struct Setup {
     pub files: Files,
     /// Where the node gets its bootstrap file from.
     pub bootstrap: Option<Endpoint>,
+    /// The controllers that it names.
+    pub told: watch::Receiver<Vec<Endpoint>>,
     /// What NICs are.
     pub nics: Nics,
     /// How long leases and cables may take.
@@ -53,6 +55,7 @@ impl Default for Setup {
             kept: PathBuf::new(),
             files: Files { resolver: PathBuf::new(), addresses: PathBuf::new() },
             bootstrap: None,
+            told: watch::channel(Vec::new()).1,
             nics: Nics { kind: "", patience: Duration::from_secs(5) },
             times: Times { lease: Duration::from_secs(10), cable: Duration::from_secs(10) },
             number: Box::new(last_resort::random_number),
@@ -198,7 +201,7 @@ impl Search {
         self.resolve();
         self.controller = None;
         let endpoints = match place {
-            Where::Configured => self.plan.controllers.clone(),
+            Where::Configured => self.controllers(),
             Where::LastResort => self.controllers_of_last_resort(),
         };
         if !endpoints.is_empty() {
@@ -229,10 +232,23 @@ impl Search {
         }
     }
 
+    /// Those of the plan, or else those of the bootstrap file. Beside the latter its server will do: what it named can be wrong,
+    /// and it must be possible to hear that.
+    fn controllers(&self) -> Vec<Endpoint> {
+        if !self.plan.controllers.is_empty() {
+            return self.plan.controllers.clone();
+        }
+        let mut told = self.setup.told.borrow().clone();
+        if !told.is_empty() {
+            told.extend(self.setup.bootstrap.clone());
+        }
+        told
+    }
+
     /// The controllers' schemes and ports, at the one address.
     fn controllers_of_last_resort(&self) -> Vec<Endpoint> {
         let mut known: Vec<(String, u16)> =
-            self.plan.controllers.iter().map(|c| (c.url().scheme().to_owned(), c.port())).collect();
+            self.controllers().iter().map(|c| (c.url().scheme().to_owned(), c.port())).collect();
         known.sort();
         known.dedup();
         if known.is_empty() {
