@@ -126,7 +126,13 @@ impl Drop for Keeper {
     }
 }
 
+/// It yields the processors to those who read: what is put costs as much as what is proven, and nobody waits for it.
+const NICE: i32 = 10;
+
 fn run(store: &Store) {
+    if let Err(error) = rustix::process::nice(NICE) {
+        tracing::debug!(%error, "the keeper of the disk cache is as urgent as the readers");
+    }
     loop {
         match store.duties().next(store.pending()) {
             Next::Put => store.put_first(),

@@ -64,6 +64,9 @@ impl Body {
                 });
             }
         };
+        if sending.has_no_bound() {
+            return sending.send_file(&file, range);
+        }
         let mut buffer = vec![0; PART.min(range.end - range.start) as usize];
         let mut at = range.start;
         while at < range.end {
@@ -94,8 +97,9 @@ impl Shared {
         if cid == PROBE {
             return Some(Found { status: "200 OK", headers, body: Body::Memory(Vec::new()) });
         }
-        let block = fs::read(place(&self.store, cid)?).ok()?;
-        Some(Found { status: "200 OK", headers, body: Body::Memory(block) })
+        let block = File::open(place(&self.store, cid)?).ok()?;
+        let len = block.metadata().ok()?.len();
+        Some(Found { status: "200 OK", headers, body: Body::Part(block, 0..len) })
     }
 
     fn car(&self, root: &str) -> Option<Found> {
