@@ -56,7 +56,7 @@ pub struct DiskStats {
     pub misses: u64,
     /// Entries found damaged and deleted.
     pub damaged: u64,
-    /// Blocks put, and second chances.
+    /// Blocks put, or waiting for it, and second chances.
     pub puts: u64,
     /// Frames and objects put again because they were used when about to fall out.
     pub second_chances: u64,

@@ -50,6 +50,8 @@ pub(super) enum Offered {
     Waits,
     /// It waits, and whoever puts them has to be told: it is the first one, or one too many.
     Ring,
+    /// It waits already.
+    Known,
     /// No more may wait.
     Full,
 }
@@ -65,7 +67,7 @@ impl Pending {
         let len = block.bytes().len() as u64;
         let mut queue = self.queue.lock();
         if queue.blocks.contains_key(&block.id()) {
-            return Offered::Waits;
+            return Offered::Known;
         }
         if queue.bytes + len > self.most {
             return Offered::Full;
@@ -156,9 +158,9 @@ mod tests {
         let (pending, frames) = (Pending::new(400), Arc::from([100]));
         let blocks: Vec<_> = (0..5).map(block).collect();
         let offered: Vec<_> = blocks.iter().map(|block| pending.offer(block, &frames)).collect();
-        use Offered::{Full, Ring, Waits};
+        use Offered::{Full, Known, Ring, Waits};
         assert_eq!(offered, [Ring, Waits, Waits, Ring, Full]);
-        assert_eq!(pending.offer(&blocks[0], &frames), Waits, "once is enough");
+        assert_eq!(pending.offer(&blocks[0], &frames), Known, "once is enough");
         for (index, block) in blocks[..4].iter().enumerate() {
             assert_eq!(pending.bytes(), 400 - 100 * index as u64);
             assert_eq!(pending.first().map(|first| first.block.id()), Some(block.id()));

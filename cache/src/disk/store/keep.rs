@@ -29,11 +29,15 @@ impl Store {
         if !self.is_well() {
             return false;
         }
-        let offered = self.pending.offer(block, frames);
-        if offered == Offered::Ring {
-            self.duties.note_pending();
+        match self.pending.offer(block, frames) {
+            Offered::Ring => self.duties.note_pending(),
+            Offered::Waits => {}
+            Offered::Known => return true,
+            Offered::Full => return false,
         }
-        offered != Offered::Full
+        // Here, so that who asks finds it counted from when it is here.
+        count(&self.counts.puts);
+        true
     }
 
     /// Puts the block that waits longest, if the database drops old ones as fast as new ones come.
@@ -155,7 +159,9 @@ impl Store {
     ) {
         match opened.database.put(len, waits, fill) {
             Ok(()) => {
-                count(&self.counts.puts);
+                if !waits {
+                    count(&self.counts.puts);
+                }
                 self.duties.note_put();
             }
             // It would have waited for the disk.

@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -13,6 +14,8 @@ import g8os
 
 from .conftest import RedisServer
 from .scripted import ScriptedNode
+
+CLIENT = str(Path(g8os.__file__).parent)
 
 
 @contextmanager
@@ -22,7 +25,7 @@ def interrupted_at(step: int) -> Iterator[list[int]]:
 
     def trace(frame: FrameType, event: str, argument: Any) -> Any:
         path = frame.f_code.co_filename
-        if "/g8os/" not in path and not path.endswith("threading.py"):
+        if not path.startswith(CLIENT) and not path.endswith("threading.py"):
             return None
         count[0] += 1
         if count[0] == step:
