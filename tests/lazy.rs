@@ -178,8 +178,8 @@ fn of_what_is_on_this_machine_the_disk_cache_gets_not_one_entry() {
             };
             assert_eq!(entries(&[]), (0, 0, 0), "{spec}, {mode:?}");
             // That it would have been seen.
-            let (some, _, _) = entries(&["--cache-local"]);
-            assert!(some > 0, "{spec}, {mode:?}: no entry");
+            let (some, puts, _) = entries(&["--cache-local"]);
+            assert!(some > 0 && puts > 0, "{spec}, {mode:?}: {some} entries by {puts} puts");
         }
     }
 }

@@ -38,7 +38,7 @@ metrics! {
     DISK_ENTRIES = "g8_cache_disk_entries", "Frames in the disk tier, nearly.", |s| s.disk.entries;
     DISK_MISSES = "g8_cache_disk_misses_total", "Disk look-ups that gave nothing.", |s| s.disk.misses;
     DISK_DAMAGED = "g8_cache_disk_damaged_total", "Disk entries found damaged.", |s| s.disk.damaged;
-    DISK_PUTS = "g8_cache_disk_puts_total", "Blocks put on disk, and second chances.", |s| s.disk.puts;
+    DISK_PUTS = "g8_cache_disk_puts_total", "Blocks put on disk or about to be, and second chances.", |s| s.disk.puts;
     DISK_SECOND_CHANCES = "g8_cache_disk_second_chances_total", "Frames put again when about to fall out.",
         |s| s.disk.second_chances;
     DISK_SKIPPED = "g8_cache_disk_skipped_total", "Blocks not put: no room, sick, or faster than the disk.",

@@ -39,6 +39,7 @@ struct Queue {
     blocks: HashMap<BlockId, PendingBlock>,
     order: VecDeque<BlockId>,
     bytes: u64,
+    entries: u64,
     last: Option<Instant>,
     not_before: Option<Instant>,
 }
@@ -75,6 +76,7 @@ impl Pending {
         let many = |bytes| bytes > self.most / 4 * 3;
         let ring = queue.order.is_empty() || (many(queue.bytes + len) && !many(queue.bytes));
         queue.bytes += len;
+        queue.entries += entries(frames);
         queue.last = Some(Instant::now());
         queue.order.push_back(block.id());
         queue.blocks.insert(block.id(), PendingBlock { block: block.clone(), frames: Arc::clone(frames) });
@@ -100,7 +102,10 @@ impl Pending {
     pub(super) fn done(&self) {
         let mut queue = self.queue.lock();
         let first = queue.order.pop_front().and_then(|id| queue.blocks.remove(&id));
-        queue.bytes -= first.as_ref().map_or(0, |first| first.block.bytes().len() as u64);
+        if let Some(first) = &first {
+            queue.bytes -= first.block.bytes().len() as u64;
+            queue.entries -= entries(&first.frames);
+        }
         self.is_empty.store(queue.order.is_empty(), Relaxed);
         drop(queue);
         drop(first);
@@ -133,13 +138,18 @@ impl Pending {
 
     /// What they will be in the database: frames, and objects.
     pub(super) fn entries(&self) -> u64 {
-        self.queue.lock().blocks.values().map(|pending| pending.frames.len().max(1) as u64).sum()
+        self.queue.lock().entries
     }
 
     /// Bytes that wait.
     pub(super) fn bytes(&self) -> u64 {
         self.queue.lock().bytes
     }
+}
+
+/// What a block is in the database: one whose frames nobody knows is one entry.
+fn entries(frames: &[u32]) -> u64 {
+    frames.len().max(1) as u64
 }
 
 #[cfg(test)]
@@ -162,7 +172,8 @@ mod tests {
         assert_eq!(offered, [Ring, Waits, Waits, Ring, Full]);
         assert_eq!(pending.offer(&blocks[0], &frames), Known, "once is enough");
         for (index, block) in blocks[..4].iter().enumerate() {
-            assert_eq!(pending.bytes(), 400 - 100 * index as u64);
+            let left = 4 - index as u64;
+            assert_eq!((pending.bytes(), pending.entries(), pending.len() as u64), (100 * left, left, left));
             assert_eq!(pending.first().map(|first| first.block.id()), Some(block.id()));
             assert!(pending.get(&block.id()).is_some());
             pending.done();

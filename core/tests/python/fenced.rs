@@ -4,6 +4,7 @@
 //! make them detach them.
 
 use std::io::{BufRead, BufReader, Read};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -120,10 +121,24 @@ impl Drop for Fenced {
     }
 }
 
+/// In a group of its own, which goes with the test. Whoever runs tests in the background of a script has SIGINT ignored, and
+/// what Ctrl-C does is tested.
+fn alone() -> std::io::Result<()> {
+    // SAFETY: no pointers.
+    let done = unsafe {
+        libc::signal(libc::SIGINT, libc::SIG_DFL) != libc::SIG_ERR
+            && libc::setpgid(0, 0) == 0
+            && libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) == 0
+    };
+    if done { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+}
+
 /// Runs a program to its end; what it said, if it failed or took too long.
 pub fn run(command: &mut Command, patience: Duration) -> Result<String, String> {
     let (mut reader, writer) = std::io::pipe().unwrap();
     let errors = writer.try_clone().unwrap();
+    // SAFETY: system calls alone.
+    unsafe { command.pre_exec(alone) };
     let mut child = command.stdin(Stdio::null()).stdout(writer).stderr(errors).spawn().unwrap();
     // The writing ends that the command holds would keep the pipe open.
     command.stdout(Stdio::null()).stderr(Stdio::null());
@@ -136,7 +151,8 @@ pub fn run(command: &mut Command, patience: Duration) -> Result<String, String> 
         match child.try_wait().unwrap() {
             Some(status) => break Some(status),
             None if began.elapsed() > patience => {
-                child.kill().unwrap();
+                // With all that it started, which else would hold the pipe open. SAFETY: no pointers.
+                unsafe { libc::kill(-(child.id() as i32), libc::SIGKILL) };
                 child.wait().unwrap();
                 break None;
             }
