@@ -68,6 +68,8 @@ class ScriptedNode:
                 continue
             self._seen.add(name)
             self.taken.append(command)
+            with contextlib.suppress(redis.ConnectionError):
+                self._redis.execute_command("RPUSH", f"result:{name}:flag", "")
             self._start(threading.Thread(target=self._run, args=(name, command), daemon=True))
 
     def _start(self, thread: threading.Thread) -> None:
@@ -77,7 +79,6 @@ class ScriptedNode:
     def _run(self, name: str, command: dict[str, Any]) -> None:
         # What a node answers while its redis is being killed is lost.
         with contextlib.suppress(redis.ConnectionError):
-            self._redis.execute_command("RPUSH", f"result:{name}:flag", "")
             self._handle(name, command)
 
     def _handle(self, name: str, command: dict[str, Any]) -> None:

@@ -257,6 +257,8 @@ def test_who_is_interrupted_before_the_answer_leaves_it_to_nobody(
 ) -> None:
     with g8os.Client.connect(server.url) as client:
         slow = client.raw("test.sleep", {"seconds": 5})
+        while not slow.running:
+            time.sleep(0.01)  # the node has not taken it yet
         (connection,) = client._pool._available_connections
         send = connection.send_packed_command
 
