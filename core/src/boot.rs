@@ -162,16 +162,11 @@ impl Boot {
                 console.is_done_already(stage.name);
             }
         }
-        let (server, trouble) = match (arguments.bootstrap, bootstrap::medium::find(paths.medium())) {
-            (Some(server), _) => (Some(server), None),
-            (None, Ok(server)) => (server, None),
-            (None, Err(e)) => (None, Some(e.to_string())),
-        };
+        let named = bootstrap::medium::named(arguments.bootstrap, paths.medium(), &paths.bootstrap());
         let (controllers, told) = watch::channel(Vec::new());
-        let network = network::start(paths.net(), paths.run(), server.clone(), told);
+        let network = network::start(paths.net(), paths.run(), named.clone(), told);
         let setup = bootstrap::follow::Setup {
-            server,
-            trouble,
+            named,
             key: paths.bootstrap_key(),
             kept: paths.bootstrap(),
             manifest: paths.manifest(),

@@ -1,18 +1,21 @@
-//! A machine follows the bootstrap file that the host serves: signed, with a wanted image, the system's flist and another one.
+//! A machine follows the bootstrap file that the host serves, which a stick names: signed, with a wanted image, the system's
+//! flist and another one.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use harness::guest::{Guest, Own};
-use harness::{Flist, Origin, Place, wait};
+use harness::{Flist, Origin, Place, process, wait};
 use serde_json::json;
 
 use crate::PATIENCE;
 
 /// The host: one server of the file and of the flist in it.
 pub struct Host {
-    origin: Origin,
+    _origin: Origin,
     key: PathBuf,
+    stick: PathBuf,
     _flist: Flist,
 }
 
@@ -33,14 +36,28 @@ impl Host {
         fs::write(files.join("bootstrap_i64.yaml.minisig"), signature.to_string()).unwrap();
         fs::write(&key, signer.pk.to_box().unwrap().to_string()).unwrap();
         origin.gives_files_of(&files);
-        Self { origin, key, _flist: flist }
+        let (named, stick) = (place.join("bootstrap_0.yaml"), place.join("stick"));
+        fs::write(&named, format!("url: http://10.0.2.2:{}/boot\n", origin.address().port())).unwrap();
+        fat(&stick, &named);
+        Self { _origin: origin, key, stick, _flist: flist }
     }
 
-    /// What its machines have of their own: the key in the image, and the server on the kernel's command line.
+    /// What its machines have of their own: the key in the image, and a stick that names the server.
     pub fn own(&self) -> Own {
-        let server = format!("bootstrap=http://10.0.2.2:{}/boot", self.origin.address().port());
-        Own { files: vec![("/etc/g8os/bootstrap.pub".into(), self.key.clone())], arguments: server }
+        let files = vec![("/etc/g8os/bootstrap.pub".into(), self.key.clone())];
+        Own { files, media: vec![self.stick.clone()], ..Own::default() }
     }
+}
+
+/// A FAT file system with one file in it.
+fn fat(image: &Path, file: &Path) {
+    fs::File::create(image).and_then(|file| file.set_len(16 << 20)).unwrap();
+    let mut format = Command::new("mformat");
+    process::run(format.arg("-i").arg(image).args(["-T", "32768", "-h", "255", "-s", "63", "::"]), PATIENCE)
+        .ok();
+    let mut copy = Command::new("mcopy");
+    process::run(copy.arg("-i").arg(image).args(["-m".as_ref(), file.as_os_str(), "::".as_ref()]), PATIENCE)
+        .ok();
 }
 
 pub fn is_followed(guest: &Guest) {
@@ -58,6 +75,10 @@ pub fn is_followed(guest: &Guest) {
         assert_eq!(guest.bash(&format!("cat {place}/hello")), "hello, world");
         assert_eq!(guest.bash(&format!("touch {place}/x 2>/dev/null && echo written || true")), "");
     }
+    // The mount of the stick is nowhere, and gone.
+    assert_eq!(guest.bash("grep -c vfat /proc/mounts || true"), "0");
+    let told = guest.bash("cat /run/core0/bootstrap/medium/bootstrap.yaml /proc/cmdline");
+    assert!(told.starts_with("url: http://10.0.2.2:") && !told.contains("bootstrap="), "{told}");
     guest.until_it_says("sequence 7; update wanted: image bafyrei");
     let said = guest.said();
     assert!(said.contains("overlay 8056c2e21c000001 is not joined"), "{said}");

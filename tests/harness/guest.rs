@@ -53,6 +53,8 @@ pub struct Own {
     pub files: Vec<(String, PathBuf)>,
     /// More arguments of its kernel.
     pub arguments: String,
+    /// Disks that it can only read, behind its own.
+    pub media: Vec<PathBuf>,
 }
 
 /// What the machine said on its serial line.
@@ -66,7 +68,10 @@ impl Guest {
     /// Builds the image and boots it, until redis answers.
     #[track_caller]
     pub fn boot(place: &Place, own: &Own) -> Self {
-        let mut guest = Self::boot_own(place, own, |image| kernel(image, &own.arguments));
+        let media: Vec<OsString> =
+            own.media.iter().enumerate().flat_map(|(n, file)| medium(n, file)).collect();
+        let boot = |image: &Path| [kernel(image, &own.arguments), media.clone()].concat();
+        let mut guest = Self::boot_own(place, own, boot);
         let began = Instant::now();
         guest.until_it_answers();
         guest.booted_in += began.elapsed();
@@ -301,6 +306,12 @@ fn build(programs: &Path, image: &Path, own: &Own) {
 fn kernel(image: &Path, more: &str) -> Vec<OsString> {
     let (kernel, initramfs) = (image.join("vmlinuz"), image.join("initramfs-minimal.cpio.zst"));
     args!["-kernel", kernel, "-initrd", initramfs, "-append", format!("{} {more}", kernel_arguments())]
+}
+
+/// A disk that is found after the machine's own, so that this one stays `vda`.
+fn medium(n: usize, file: &Path) -> Vec<OsString> {
+    let drive = format!("file={},if=none,id=medium{n},format=raw,readonly=on", file.display());
+    args!["-drive", drive, "-device", format!("virtio-blk-pci,drive=medium{n},addr={:#x}", 0x10 + n)]
 }
 
 /// What the kernel of a guest that is to be reached is told.

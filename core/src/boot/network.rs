@@ -23,6 +23,7 @@ use std::path::{Path, PathBuf};
 
 use tokio::sync::watch;
 
+use super::bootstrap::medium::Named;
 use crate::sys::netlink::{self, Change, Cidr, Netlink};
 use crate::sys::tool::ToolError;
 use plan::Endpoint;
@@ -113,7 +114,7 @@ pub async fn loopback() -> Result<(), netlink::Error> {
 pub fn start(
     config: PathBuf,
     run: &Path,
-    bootstrap: Option<Endpoint>,
+    bootstrap: watch::Receiver<Named>,
     told: watch::Receiver<Vec<Endpoint>>,
 ) -> watch::Receiver<State> {
     let (state, seen) = watch::channel(State::Searching { why: "its turn".into(), addresses: Vec::new() });

@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use super::document::{Document, Image, Mount, may_be_mounted_on};
 use super::fetch::{FetchError, fetch};
 use super::judge::{Judge, Refused};
-use super::medium::file_at;
+use super::medium::{Named, file_at};
 use super::signature::{Key, SignatureError};
 use crate::boot::network;
 use crate::boot::network::plan::Endpoint;
@@ -33,10 +33,8 @@ const PAUSE: [u64; 5] = [2, 5, 15, 60, AGAIN];
 
 /// Where things are.
 pub struct Setup {
-    /// The server; none is asked when nobody names one.
-    pub server: Option<Endpoint>,
-    /// Why the medium names none.
-    pub trouble: Option<String>,
+    /// The server; a medium may name one late.
+    pub named: watch::Receiver<Named>,
     /// The public key.
     pub key: PathBuf,
     /// Where the file is kept that is followed.
@@ -148,7 +146,7 @@ impl Follower {
     pub(super) fn new(setup: Setup, state: watch::Sender<State>) -> Self {
         let judge = Key::load(&setup.key).map(|key| Judge::open(key, &setup.kept));
         let build_id = build_id(&setup.manifest);
-        let asked = setup.server.is_none();
+        let asked = setup.named.borrow().server.is_none();
         let mut follower = Self { setup, state, judge, build_id, mounts: BTreeMap::new(), asked };
         // An earlier manager has mounted them.
         follower.mounts = follower.wanted();
@@ -165,13 +163,23 @@ impl Follower {
             let is_well = self.round().await;
             failures = if is_well { 0 } else { failures + 1 };
             let pause = if is_well { AGAIN } else { PAUSE[(failures - 1).min(PAUSE.len() - 1)] };
-            tokio::time::sleep(Duration::from_secs(pause)).await;
+            let named = async {
+                if self.setup.named.changed().await.is_err() {
+                    // It was known from the start, or nobody looks any more.
+                    std::future::pending().await
+                }
+            };
+            tokio::select! {
+                () = tokio::time::sleep(Duration::from_secs(pause)) => {}
+                () = named => failures = 0,
+            }
         }
     }
 
     /// Asks, and does what is not done yet. Says whether all is well.
     pub(super) async fn round(&mut self) -> bool {
-        let refused = match self.setup.server.clone() {
+        let server = self.setup.named.borrow_and_update().server.clone();
+        let refused = match server {
             None => None,
             Some(server) => self.ask(&server).await.err().map(|e| e.to_string()),
         };
@@ -235,7 +243,8 @@ impl Follower {
 
     fn tell(&self, refused: Option<String>, mounts: BTreeMap<String, String>) {
         let document = self.document();
-        let mut trouble: Vec<String> = self.setup.trouble.iter().cloned().chain(refused).collect();
+        let named = self.setup.named.borrow().clone();
+        let mut trouble: Vec<String> = named.trouble.into_iter().chain(refused).collect();
         if let Some(overlay) = document.and_then(|document| document.overlay.as_ref()) {
             trouble.push(format!("overlay {} is not joined: this node can join none yet", overlay.zerotier));
         }
@@ -243,7 +252,7 @@ impl Follower {
             .extend(mounts.iter().filter(|(_, how)| *how != MOUNTED).map(|(at, how)| format!("{at}: {how}")));
         let image = document.and_then(|document| document.image.as_ref());
         let shown = Shown {
-            url: self.setup.server.as_ref().map(|server| file_at(server).to_string()),
+            url: named.server.as_ref().map(|server| file_at(server).to_string()),
             sequence: document.map(|document| document.sequence),
             expires: document.map(|document| document.expires.to_string()),
             build_id: self.build_id.clone(),

@@ -16,6 +16,7 @@ use super::machine::{Action, Candidate, Event, Machine, Way, Where};
 use super::nics::Nics;
 use super::plan::{Address, Endpoint, Plan};
 use super::{NetworkError, State, Up, reach};
+use crate::boot::bootstrap::medium::Named;
 use crate::sys::netlink::{self, Link, Netlink};
 
 /// Notes of keepers that wait to be read; a keeper that has more to say waits.
@@ -37,7 +38,7 @@ pub struct Setup {
     /// What is written.
     pub files: Files,
     /// Where the node gets its bootstrap file from.
-    pub bootstrap: Option<Endpoint>,
+    pub bootstrap: watch::Receiver<Named>,
     /// The controllers that it names.
     pub told: watch::Receiver<Vec<Endpoint>>,
     /// What NICs are.
@@ -54,7 +55,7 @@ impl Default for Setup {
             plan: PathBuf::new(),
             kept: PathBuf::new(),
             files: Files { resolver: PathBuf::new(), addresses: PathBuf::new() },
-            bootstrap: None,
+            bootstrap: watch::channel(Named::default()).1,
             told: watch::channel(Vec::new()).1,
             nics: Nics { kind: "", patience: Duration::from_secs(5) },
             times: Times { lease: Duration::from_secs(10), cable: Duration::from_secs(10) },
@@ -222,7 +223,8 @@ impl Search {
         if !leads_out.map_err(|e| e.to_string())? {
             return Err("no default route".into());
         }
-        match &self.setup.bootstrap {
+        let named = self.setup.bootstrap.borrow().server.clone();
+        match &named {
             Some(bootstrap) => {
                 self.waits(&format!("the server of the bootstrap file, {bootstrap}"));
                 let found = reach::any(std::slice::from_ref(bootstrap)).await;
@@ -240,7 +242,7 @@ impl Search {
         }
         let mut told = self.setup.told.borrow().clone();
         if !told.is_empty() {
-            told.extend(self.setup.bootstrap.clone());
+            told.extend(self.setup.bootstrap.borrow().server.clone());
         }
         told
     }

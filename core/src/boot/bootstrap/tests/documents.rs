@@ -120,4 +120,52 @@ fn the_medium_names_the_server_and_one_without_a_file_names_none() {
     std::fs::write(folder.path().join("bootstrap.yaml"), "\nurl: nowhere\n").unwrap();
     let error = medium::find(folder.path()).unwrap_err().to_string();
     assert!(error.contains("bootstrap.yaml, line 2: ") && error.contains("nowhere"), "{error}");
+    assert!(medium::find(&folder.path().join("missing")).unwrap().is_none());
+}
+
+#[test]
+fn a_medium_whose_file_is_a_link_a_pipe_a_folder_or_endless_names_nobody() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("bootstrap.yaml");
+    let refused = |said: &str| {
+        let error = medium::find(folder.path()).unwrap_err().to_string();
+        assert!(error.contains(said), "{said}: {error}");
+    };
+    std::fs::write(folder.path().join("other"), "url: https://boot.example.org\n").unwrap();
+    std::os::unix::fs::symlink("other", &path).unwrap();
+    refused("cannot read");
+    std::fs::remove_file(&path).unwrap();
+    rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+    refused("it is no file");
+    std::fs::remove_file(&path).unwrap();
+    std::fs::create_dir(&path).unwrap();
+    refused("it is no file");
+    std::fs::remove_dir(&path).unwrap();
+    std::fs::write(&path, format!("url: https://boot.example.org\n{}", "#".repeat(5000))).unwrap();
+    refused("more than 4096 bytes");
+    std::fs::write(&path, [0xff; 10]).unwrap();
+    refused("cannot read");
+}
+
+#[tokio::test]
+async fn the_kernels_argument_goes_before_the_image_and_the_image_before_what_a_medium_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let (image, kept) = (folder.path().join("image"), folder.path().join("kept"));
+    let write = |folder: &std::path::Path, host: &str| {
+        std::fs::create_dir_all(folder).unwrap();
+        std::fs::write(folder.join("bootstrap.yaml"), format!("url: http://{host}\n")).unwrap();
+    };
+    let named = |told: Option<&str>| {
+        let told = told.map(|told| told.parse().unwrap());
+        let named = medium::named(told, &image, &kept).borrow().clone();
+        (named.server.map(|server| server.host().to_owned()), named.trouble.is_some())
+    };
+    write(&kept.join("medium"), "medium.example.org");
+    assert_eq!(named(None), (Some("medium.example.org".into()), false));
+    write(&image, "image.example.org");
+    assert_eq!(named(None), (Some("image.example.org".into()), false));
+    assert_eq!(named(Some("http://told.example.org")), (Some("told.example.org".into()), false));
+    // An image that should name one, and does not: no stick may take its place.
+    write(&image, "no host");
+    assert_eq!(named(None), (None, true));
 }

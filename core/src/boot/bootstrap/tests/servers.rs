@@ -14,6 +14,7 @@ use url::Url;
 use super::super::document;
 use super::super::fetch::{FetchError, fetch_within};
 use super::super::follow::{Follower, Setup, State};
+use super::super::medium::Named;
 use super::{Signer, numbered};
 
 /// Longer than any answer that is right takes.
@@ -121,8 +122,7 @@ fn follower(folder: &Path, url: Option<&Url>, signer: &Signer) -> (Follower, wat
     let server = url.map(|url| url.join(".").unwrap().as_str().parse().unwrap());
     let (controllers, _) = watch::channel(Vec::new());
     let setup = Setup {
-        server,
-        trouble: None,
+        named: watch::channel(Named { server, trouble: None }).1,
         key: folder.join("bootstrap.pub"),
         kept: folder.join("kept"),
         manifest: folder.join("manifest"),
@@ -197,8 +197,7 @@ async fn without_a_server_or_a_key_it_is_said_and_nobody_is_believed() {
     let (_, _) = follower(folder.path(), Some(&url), &signer);
     std::fs::remove_file(folder.path().join("bootstrap.pub")).unwrap();
     let setup = Setup {
-        server: Some(url.as_str().parse().unwrap()),
-        trouble: None,
+        named: watch::channel(Named { server: Some(url.as_str().parse().unwrap()), trouble: None }).1,
         key: folder.path().join("bootstrap.pub"),
         kept: folder.path().join("kept"),
         manifest: folder.path().join("manifest"),

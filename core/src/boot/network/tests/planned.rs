@@ -1,6 +1,9 @@
 //! `net.toml` and controllers.
 
+use tokio::sync::watch;
+
 use super::*;
+use crate::boot::bootstrap::medium::Named;
 
 #[test]
 fn all_kinds_of_links_are_set_up_as_planned_and_a_controller_by_them_is_enough() {
@@ -123,8 +126,9 @@ fn without_controllers_the_server_of_the_bootstrap_file_has_to_be_reached() {
         far.cable("eth0").await;
         far.plug("eth0", 0).await;
         let _server = far.dnsmasq("eth0", 0, 50);
-        let bootstrap = "http://10.77.0.1:8080/g8os".parse().unwrap();
-        let mut node = Node::with(folder.path(), |setup| setup.bootstrap = Some(bootstrap)).await;
+        let server = Some("http://10.77.0.1:8080/g8os".parse().unwrap());
+        let named = watch::channel(Named { server, trouble: None }).1;
+        let mut node = Node::with(folder.path(), |setup| setup.bootstrap = named).await;
         node.until_it_waits_for("no bootstrap file: http://10.77.0.1:8080").await;
         let _server = far.controller("10.77.0.1", 8080);
         node.until_up().await;
