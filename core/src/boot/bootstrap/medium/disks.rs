@@ -179,6 +179,7 @@ mod tests {
         }
         let files = folder.path().join("files");
         fs::create_dir(&files).unwrap();
+        fs::write(files.join("file"), "text").unwrap();
         fs::remove_file(&file).unwrap();
         run("xorriso", &["-as", "mkisofs", "-quiet", "-R", "-J", "-o", name, files.to_str().unwrap()]);
         assert_eq!(is(), Some("iso9660"));
