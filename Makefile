@@ -19,7 +19,7 @@ step = @began=$$SECONDS; echo "== $(1)"; \
 # What mounts by the mode of the environment. The others choose it themselves, or mount nothing.
 FUSE_TESTS := fidelity model lazy http damage full_disk lifecycle identity posix modes semantics run_cmd crash debian
 
-.PHONY: help setup build demo node image image-lock boot test test-boot check bench soak fuzz clean
+.PHONY: help setup build demo node image image-lock boot test test-boot check bench bench-boot soak fuzz clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -77,6 +77,10 @@ bench: setup ## Compare with nydus, EROFS, squashfs, tar, ext4 (root); ARGS=--qu
 	$(call step,build the rival,3000,cargo build --release --locked --manifest-path benches/peers/Cargo.toml --target-dir target/peers)
 	$(call step,a node,3000,cargo bench --locked -p core0 --bench node --bench network --bench containers)
 	@G8_NYDUS_PEER=$(CURDIR)/target/peers/release/nydus-peer target/release/compare $(ARGS)
+
+bench-boot: setup ## How long a node takes until redis answers, beside a bare machine of the same image, emulated; ARGS="--rounds N"
+	$(call step,build,3000,cargo build --release --locked -p core0 -p initramfs -p benchmarks)
+	@target/release/bench-boot $(ARGS)
 
 soak: setup ## Mounts, readers and failures of every kind at once for ten minutes (root); ARGS="--minutes N --seed N"
 	$(call step,build,3000,cargo build --release --locked -p flist-tools -p integration-tests --bin flist --bin soak)

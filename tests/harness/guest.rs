@@ -43,7 +43,7 @@ pub struct Guest {
     gateway: u16,
     /// How long it took until redis answered, or until the last stage was through.
     pub booted_in: Duration,
-    _one: File,
+    _one: Option<File>,
 }
 
 /// What a machine has that others have not.
@@ -90,14 +90,13 @@ impl Guest {
         let disk = place.join("disk");
         File::create(&disk).and_then(|file| file.set_len(DISK)).expect("a sparse file of the test's own");
         for _ in 0..PORTS {
-            // Both at once, so that they differ.
-            let free =
-                [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").expect("the loopback has a free port"));
-            let [port, gateway] = free.map(|free| free.local_addr().expect("it is bound").port());
+            let [port, gateway] = ports();
             let began = Instant::now();
             let (mut qemu, serial) = start(&medium(&image), &disk, [port, gateway]);
             match serial.until(LAST_STAGE, BOOT) {
-                Ok(()) => return Self { qemu, serial, port, gateway, booted_in: began.elapsed(), _one: one },
+                Ok(()) => {
+                    return Self { qemu, serial, port, gateway, booted_in: began.elapsed(), _one: Some(one) };
+                }
                 Err(said) => {
                     let _ = qemu.kill();
                     let _ = qemu.wait();
@@ -209,11 +208,12 @@ impl Guest {
     /// Until redis says PONG: qemu takes connections before the guest does, and breaks them.
     #[track_caller]
     fn until_it_answers(&self) {
-        let answers = || {
-            let pong = |mut connection| redis::cmd("PING").query::<String>(&mut connection);
-            self.connect(Some(PASSWORD)).and_then(pong).is_ok_and(|pong| pong == "PONG")
-        };
-        wait::until("redis answers", COMMAND, answers);
+        wait::until("redis answers", COMMAND, || self.answers(Some(PASSWORD)));
+    }
+
+    fn answers(&self, password: Option<&str>) -> bool {
+        let pong = |mut connection| redis::cmd("PING").query::<String>(&mut connection);
+        self.connect(password).and_then(pong).is_ok_and(|pong| pong == "PONG")
     }
 
     /// Switches it off by its own command. It must end by itself, and well.
@@ -269,6 +269,37 @@ impl Serial {
             }
         }
     }
+}
+
+/// Boots a kernel and an initramfs of a folder with these arguments, and says how long it took from the first line of the
+/// kernel until redis answered with PONG. What the machine said is the error.
+pub fn time_to_pong(image: &Path, arguments: &str, password: Option<&str>) -> Result<Duration, String> {
+    let place = Place::new();
+    let disk = place.join("disk");
+    File::create(&disk).and_then(|file| file.set_len(DISK)).expect("a sparse file of the run's own");
+    let [port, gateway] = ports();
+    // From its first line on, of which `quiet` would say nothing.
+    let arguments = format!("console=ttyS0 earlyprintk=ttyS0 loglevel=6 panic=-1 {arguments}");
+    let (kernel, initramfs) = (image.join("vmlinuz"), image.join("initramfs-minimal.cpio.zst"));
+    let medium = args!["-kernel", kernel, "-initrd", initramfs, "-append", arguments];
+    let (qemu, serial) = start(&medium, &disk, [port, gateway]);
+    let began = serial.until("Linux version", BOOT).map(|()| Instant::now());
+    let mut guest = Guest { qemu, serial, port, gateway, booted_in: Duration::ZERO, _one: None };
+    let began = began?;
+    while !guest.answers(password) {
+        let has_ended = guest.qemu.try_wait().expect("our own child can be waited for").is_some();
+        if has_ended || began.elapsed() > BOOT {
+            return Err(guest.said());
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    Ok(began.elapsed())
+}
+
+/// Free ports of the loopback, both asked for at once, so that they differ.
+fn ports() -> [u16; 2] {
+    let free = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").expect("the loopback has a free port"));
+    free.map(|free| free.local_addr().expect("it is bound").port())
 }
 
 /// The folder where cargo leaves programs.
