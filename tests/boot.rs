@@ -20,7 +20,7 @@ use boot::{bootstrap, containers};
 type Check = (&'static str, fn(&Guest));
 
 /// In order: the last ones end what others need.
-const CHECKS: [Check; 16] = [
+const CHECKS: [Check; 17] = [
     ("the console shows each stage and the address", the_console),
     ("redis is closed without its password", redis_is_closed),
     ("the client g8core 1.0.0 drives it, unmodified", the_old_client),
@@ -33,6 +33,7 @@ const CHECKS: [Check; 16] = [
     ("btrfs on the disk", btrfs),
     ("no module of the image is refused", no_trouble),
     ("memory, processes and processor time of a container are limited", containers::limits),
+    ("a job that forks without end is ended, and all together leave some processes to the node", crowds),
     ("the bootstrap file of the host is followed", bootstrap::is_followed),
     ("containers have left nothing", containers::nothing_is_left),
     ("a killed manager comes back, redis with it, and a vlan as planned", a_killed_manager),
@@ -122,6 +123,27 @@ fn pid_1(guest: &Guest) {
     let kib: u64 = anonymous.split_whitespace().nth(1).unwrap().parse().unwrap();
     assert!(kib <= 512, "{anonymous}");
     assert_eq!(guest.bash("grep Threads /proc/1/status | tr -dc 0-9"), "1");
+}
+
+fn crowds(guest: &Guest) {
+    let all: u64 = guest
+        .bash("sort -n /proc/sys/kernel/pid_max /proc/sys/kernel/threads-max | head -n 1")
+        .parse()
+        .unwrap();
+    // The kernel holds all jobs to this; the manager is none of them.
+    let cgroup = guest.bash("cut -d: -f3 /proc/self/cgroup");
+    assert_eq!(cgroup, "/g8os/jobs");
+    assert_eq!(guest.bash(&format!("cat /sys/fs/cgroup{cgroup}/pids.max")), (all * 90 / 100).to_string());
+    let manager = guest.bash(
+        "for process in /proc/[0-9]*; do grep -qsx core0 $process/comm && cat $process/cgroup; done; true",
+    );
+    assert!(manager.lines().any(|line| line == "0::/"), "{manager}");
+    let bomb = "while :; do sleep 600 & done >/dev/null 2>&1";
+    let result = guest.result("bash", json!({"script": bomb}));
+    assert_eq!((&result["state"], &result["code"]), (&json!("ERROR"), &json!(1137)), "{result}");
+    let said = format!("more than the {} that it may have", all * 15 / 100);
+    assert!(result["critical"].as_str().is_some_and(|critical| critical.contains(&said)), "{result}");
+    guest.bash("until ! grep -qsx sleep /proc/[0-9]*/comm; do :; done");
 }
 
 fn an_flist(guest: &Guest) {

@@ -13,6 +13,7 @@ use crate::boot::arguments::is_hash;
 use crate::command::Role;
 use crate::domain::container_net::default_bridge;
 use crate::domain::nft::InputPolicy;
+use crate::sys::capacity;
 use crate::sys::netlink::Cidr;
 use crate::wire::is_name;
 
@@ -92,11 +93,26 @@ pub struct Limits {
     /// Most bytes of such commands together; those of administrators may take half as many beyond that.
     #[serde(deserialize_with = "some")]
     pub accepted_bytes: usize,
+    /// Most processes and threads of one job or one service, with all that it starts; who has more is killed whole. When absent,
+    /// 15 % of what the kernel can have, as systemd gives its units.
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "some_if_any")]
+    pub processes_each: Option<usize>,
 }
+
+impl Limits {
+    /// Most processes and threads of one job or one service.
+    pub fn processes_each(&self) -> u64 {
+        let share = || (capacity::processes() * SHARE_PERCENT / 100).max(1);
+        self.processes_each.map_or_else(share, |most| most as u64)
+    }
+}
+
+/// What a job or a service gets of the processes that the kernel can have.
+const SHARE_PERCENT: u64 = 15;
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { processes: 2048, accepted: 16_384, accepted_bytes: 64 << 20 }
+        Self { processes: 2048, accepted: 16_384, accepted_bytes: 64 << 20, processes_each: None }
     }
 }
 
@@ -178,6 +194,10 @@ fn some<'de, D: Deserializer<'de>>(source: D) -> Result<usize, D::Error> {
         0 => Err(D::Error::custom("a bound is at least 1")),
         some => Ok(some as usize),
     }
+}
+
+fn some_if_any<'de, D: Deserializer<'de>>(source: D) -> Result<Option<usize>, D::Error> {
+    some(source).map(Some)
 }
 
 #[cfg(test)]

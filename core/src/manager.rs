@@ -133,6 +133,7 @@ async fn work(
         units: paths.services(),
         notify_dir: paths.run().into(),
         cmdline: std::fs::read_to_string("/proc/cmdline").unwrap_or_default(),
+        processes: limits.processes_each(),
     });
     let jobs = Jobs::new(parts, limits);
     let began = Instant::now();

@@ -38,6 +38,9 @@ pub struct Process {
     /// All that it reads from its standard input. It travels apart from the rest.
     #[serde(skip)]
     pub stdin: Vec<u8>,
+    /// Most processes and threads of it and all that it starts; no bound when absent, as inside of a container.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub processes: Option<u64>,
     /// It has a terminal of this size; its three streams are that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub terminal: Option<Size>,

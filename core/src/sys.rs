@@ -3,6 +3,7 @@
 pub mod arp;
 pub mod block;
 pub mod btrfs;
+pub mod capacity;
 #[cfg(test)]
 pub mod loop_device;
 pub mod lsblk;

@@ -182,8 +182,9 @@ impl Guest {
         }
     }
 
+    /// Sends a command and gives its whole result.
     #[track_caller]
-    fn result(&self, command: &str, arguments: Value) -> Value {
+    pub fn result(&self, command: &str, arguments: Value) -> Value {
         use std::sync::atomic::{AtomicU64, Ordering};
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let id = format!("guest-{}", NEXT.fetch_add(1, Ordering::Relaxed));

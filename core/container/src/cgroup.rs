@@ -67,9 +67,8 @@ impl Cgroup {
         if settings.is_empty() {
             return Ok(None);
         }
-        let root = ROOTS.iter().map(Path::new).find(|root| root.join("cgroup.controllers").exists());
-        let has = root.map(|root| fs::read_to_string(root.join("cgroup.controllers")).unwrap_or_default());
-        let has = has.unwrap_or_default();
+        let root = root();
+        let has = root.map(controllers).unwrap_or_default();
         let missing =
             settings.iter().find(|(controller, ..)| !has.split_whitespace().any(|c| c == *controller));
         if let Some((controller, ..)) = missing {
@@ -84,17 +83,7 @@ impl Cgroup {
     }
 
     fn make(root: &Path, name: &str, settings: &[(&str, &str, String)]) -> io::Result<Self> {
-        let parent = root.join(PARENT);
-        match fs::create_dir(&parent) {
-            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
-            _ => {}
-        }
-        for (controller, ..) in settings {
-            for above in [root, &parent] {
-                fs::write(above.join("cgroup.subtree_control"), format!("+{controller}"))?;
-            }
-        }
-        let path = parent.join(name);
+        let path = open_parent(root, settings.iter().map(|(controller, ..)| *controller))?.join(name);
         // One of this name is left of a container whose maker was killed: nobody else has the name.
         remove(&path)?;
         fs::create_dir(&path)?;
@@ -116,6 +105,46 @@ impl Drop for Cgroup {
         // It can stay behind only while the kernel still takes apart what was killed; the next of this name removes it.
         let _ = remove(&self.path);
     }
+}
+
+/// Where version 2 is mounted.
+fn root() -> Option<&'static Path> {
+    ROOTS.iter().map(Path::new).find(|root| root.join("cgroup.controllers").exists())
+}
+
+fn controllers(root: &Path) -> String {
+    fs::read_to_string(root.join("cgroup.controllers")).unwrap_or_default()
+}
+
+/// The folder of all our cgroups, made if it is not there. What is in it has these controllers.
+fn open_parent<'a>(root: &Path, controllers: impl Iterator<Item = &'a str>) -> io::Result<PathBuf> {
+    let parent = root.join(PARENT);
+    make_folder(&parent)?;
+    for controller in controllers {
+        for above in [root, &parent] {
+            fs::write(above.join("cgroup.subtree_control"), format!("+{controller}"))?;
+        }
+    }
+    Ok(parent)
+}
+
+fn make_folder(path: &Path) -> io::Result<()> {
+    match fs::create_dir(path) {
+        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(e),
+        _ => Ok(()),
+    }
+}
+
+/// Moves this process into a cgroup that may have at most so many processes and threads, with all that it starts from then on.
+/// The cgroup stays, as whoever moves there with the same name is in the same one. Nothing is done where nobody counts processes.
+pub fn bound_processes(name: &str, most: u64) -> io::Result<()> {
+    let Some(root) = root().filter(|root| controllers(root).split_whitespace().any(|c| c == "pids")) else {
+        return Ok(());
+    };
+    let path = open_parent(root, ["pids"].into_iter())?.join(name);
+    make_folder(&path)?;
+    fs::write(path.join("pids.max"), most.to_string())?;
+    fs::write(path.join("cgroup.procs"), "0")
 }
 
 /// Removes the cgroup that a killed maker of a container left, with all that runs in it. One that is not there is no error.
@@ -146,8 +175,7 @@ mod tests {
 
     #[test]
     fn a_cgroup_that_was_left_is_removed_with_what_runs_in_it() {
-        let root = ROOTS.iter().map(Path::new).find(|root| root.join("cgroup.controllers").exists());
-        let parent = root.expect("cgroup version 2 is mounted").join(PARENT);
+        let parent = root().expect("cgroup version 2 is mounted").join(PARENT);
         let name = format!("test-{}", std::process::id());
         fs::create_dir_all(parent.join(&name)).unwrap();
         let mut left = std::process::Command::new("sleep").arg("600").spawn().unwrap();

@@ -67,7 +67,7 @@ use rustix::io::Errno;
 use rustix::net::RecvFlags;
 use serde::{Deserialize, Serialize};
 
-pub use cgroup::{Limits, remove_cgroup};
+pub use cgroup::{Limits, bound_processes, remove_cgroup};
 pub use container::{Container, News};
 use lend::Lent;
 use plan::{CommandPlan, Plan};

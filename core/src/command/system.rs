@@ -45,7 +45,7 @@ impl ProcessCommand for System {
             dir: self.dir,
             stdin: self.stdin.into_bytes(),
             terminal: self.terminal,
-            inside: None,
+            ..Process::default()
         })
     }
 }

@@ -366,6 +366,7 @@ fn told(exit: Option<Exit>) -> String {
     match exit {
         Some(Exit::Code(code)) => format!("with code {code}"),
         Some(Exit::Signal(signal)) => format!("by signal {signal}"),
+        Some(Exit::TooMany(too_many)) => format!("killed: {too_many}"),
         None => "with its container".into(),
     }
 }

@@ -105,6 +105,7 @@ impl Jobs {
             Some(Exit::Code(code)) => (State::Error, 1000 + code as u32),
             Some(Exit::Signal(signal)) if killed => (State::Killed, 1000 + 128 + signal as u32),
             Some(Exit::Signal(signal)) => (State::Error, 1000 + 128 + signal as u32),
+            Some(Exit::TooMany(_)) => (State::Error, 1000 + 128 + libc::SIGKILL as u32),
             None => (State::Error, Code::Unavailable.number()),
         };
         let critical = match exit {
@@ -113,7 +114,10 @@ impl Jobs {
             }
             None => "the spawner died, and this process with it".into(),
             Some(_) if late => "killed: it took longer than its max_time".into(),
-            Some(_) => String::new(),
+            Some(Exit::TooMany(too_many)) => {
+                format!("killed: {too_many}; limits.processes_each of core0.toml says how many")
+            }
+            Some(Exit::Code(_) | Exit::Signal(_)) => String::new(),
         };
         (Outcome { state, code, critical, ..heard }, Some(child))
     }

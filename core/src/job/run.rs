@@ -212,7 +212,10 @@ impl Jobs {
 
 /// Where a process is to be started: on the node, or in a container, as its root, with its variables.
 fn enter(node: &Node, job: &Job, process: Process) -> Result<(Process, Spawner), CommandError> {
-    let Some(id) = job.envelope.container else { return Ok((process, node.jobs.parts.spawner.clone())) };
+    let Some(id) = job.envelope.container else {
+        let processes = Some(node.jobs.processes_each);
+        return Ok((Process { processes, ..process }, node.jobs.parts.spawner.clone()));
+    };
     let container = node.containers.get(id)?;
     let env = container.env().into_iter().chain(process.env).collect();
     Ok((Process { env, inside: Some(Inside::default()), ..process }, container.spawner.clone()))

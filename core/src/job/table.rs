@@ -58,6 +58,8 @@ pub struct Jobs {
     pub(super) remembered: Mutex<Remembered>,
     pub(super) serial: Arc<Serial>,
     pub(super) processes: Semaphore,
+    /// Most processes and threads of one.
+    pub(super) processes_each: u64,
     pub(super) terminals: Semaphore,
     glass: Mutex<Option<Glass>>,
     statistics: Mutex<Statistics>,
@@ -151,6 +153,7 @@ impl Jobs {
         Self {
             parts,
             processes: Semaphore::new(limits.processes),
+            processes_each: limits.processes_each(),
             limits,
             live: Mutex::default(),
             bytes: AtomicUsize::new(0),

@@ -108,6 +108,9 @@ impl Service {
                 End::Exit(Some(Exit::Code(0))) => (true, "it ended".to_string()),
                 End::Exit(Some(Exit::Code(code))) => (false, format!("exit code {code}")),
                 End::Exit(Some(Exit::Signal(signal))) => (false, format!("signal {signal}")),
+                End::Exit(Some(Exit::TooMany(too_many))) => {
+                    (false, format!("killed: {too_many}; `processes` of its unit says how many"))
+                }
                 End::Exit(None) => (false, "the spawner died".into()),
                 End::Failed(reason) => (false, reason.clone()),
             };
@@ -249,7 +252,7 @@ impl Service {
     }
 
     async fn start(&self, parts: &Parts, unit: &Unit, socket: PathBuf) -> Result<Child, String> {
-        let mut process = unit.process();
+        let mut process = parts.bound(unit.process());
         if unit.ready == Some(Ready::Notify) {
             process.env.insert("NOTIFY_SOCKET".into(), socket.display().to_string());
         }
@@ -288,7 +291,8 @@ impl Service {
 
     async fn is_well(&self, parts: &Parts, unit: &Unit, health: &Health, limit: Duration) -> bool {
         let tag = format!("test {}", self.name);
-        let Ok(mut child) = parts.spawner.spawn(&health.process(unit), &tag).await else { return false };
+        let process = parts.bound(health.process(unit));
+        let Ok(mut child) = parts.spawner.spawn(&process, &tag).await else { return false };
         if let Some(ends) = child.output.take() {
             let drained = drain(ends, Self::source(&self.name), parts.logs.clone(), |_: &Message| {});
             if let Err(e) = drained {

@@ -14,6 +14,7 @@ use super::supervise::{Other, Service};
 use super::unit::{Unit, UnitError, read_all};
 use crate::command::CommandError;
 use crate::log::{Logs, Record, Tap};
+use crate::process::Process;
 use crate::spawner::{Child, Spawner};
 
 /// What services need of the node.
@@ -29,6 +30,15 @@ pub struct Parts {
     pub notify_dir: PathBuf,
     /// The kernel's arguments.
     pub cmdline: String,
+    /// Most processes and threads of one whose unit does not say.
+    pub processes: u64,
+}
+
+impl Parts {
+    /// What to start, with its bound.
+    pub(super) fn bound(&self, process: Process) -> Process {
+        Process { processes: process.processes.or(Some(self.processes)), ..process }
+    }
 }
 
 /// See the module's text.

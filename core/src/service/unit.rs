@@ -57,6 +57,9 @@ pub struct Unit {
     /// Folder to start in.
     #[serde(default)]
     pub dir: String,
+    /// Most processes and threads of it and all that it starts; `limits.processes_each` of the node when absent.
+    #[serde(default)]
+    pub processes: Option<std::num::NonZeroU32>,
     /// The signal that ends it.
     #[serde(default = "terminate")]
     pub stop_signal: i32,
@@ -171,7 +174,8 @@ impl Unit {
     /// What to start.
     pub fn process(&self) -> Process {
         let (argv, env, dir) = (self.exec.clone(), self.env.clone(), self.dir.clone());
-        Process { argv, env, dir, ..Process::default() }
+        let processes = self.processes.map(|most| u64::from(most.get()));
+        Process { argv, env, dir, processes, ..Process::default() }
     }
 
     /// When it is started again.

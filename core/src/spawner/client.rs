@@ -396,6 +396,9 @@ impl Spawner {
                     let _ = ping.send(orphans);
                 }
             }
+            Event::Cleared { tag, too_many } => {
+                tracing::warn!("what {tag} had left behind is killed: {too_many}");
+            }
             Event::Held { .. } | Event::Ready { .. } => {}
         }
     }

@@ -28,6 +28,27 @@ pub enum Exit {
     Code(i32),
     /// By this signal.
     Signal(i32),
+    /// It was killed with all that it had started, as they were too many.
+    TooMany(TooMany),
+}
+
+/// Too many processes and threads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TooMany {
+    /// How many they were.
+    pub had: u64,
+    /// How many they may be.
+    pub most: u64,
+}
+
+impl std::fmt::Display for TooMany {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { had, most } = self;
+        write!(
+            f,
+            "with all that it started it had {had} processes and threads, more than the {most} that it may have"
+        )
+    }
 }
 
 /// From the manager.
@@ -122,6 +143,13 @@ pub enum Event {
         hello: u64,
         /// Numbers from here on are free.
         next_slot: u64,
+    },
+    /// What a process had left behind when it ended were too many, and are killed.
+    Cleared {
+        /// Its name.
+        tag: String,
+        /// How many.
+        too_many: TooMany,
     },
     /// A process runs; beside it the reading ends of its standard output and error.
     Spawned {

@@ -2,11 +2,14 @@
 
 mod children;
 mod contained;
+mod crowd;
 mod errand;
 mod finish;
 pub mod inside;
+mod reserve;
 mod signals;
 mod start;
+mod tree;
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -43,6 +46,7 @@ pub fn serve(path: &Path, grace: Option<Duration>) -> io::Result<()> {
             return Err(io::Error::last_os_error());
         }
     }
+    reserve::take();
     let mut server = Server {
         signals: Signals::catch()?,
         listener: Some(listen_at(path)?),
@@ -95,10 +99,12 @@ struct Server {
 impl Server {
     /// Waits for something to happen and deals with it; false when it is time to end.
     fn turn(&mut self, grace: Option<Duration>) -> io::Result<bool> {
-        let timeout = match (grace, &self.manager) {
-            (Some(grace), None) => Some(grace.saturating_sub(self.alone_since.elapsed())),
-            _ => None,
-        };
+        let alone = grace.filter(|_| self.manager.is_none());
+        let alone = alone.map(|grace| grace.saturating_sub(self.alone_since.elapsed()));
+        if alone.is_some_and(|left| left.is_zero()) {
+            return Ok(false);
+        }
+        let timeout = alone.into_iter().chain(self.children.next_look()).min();
         if self.listener.is_none() && self.manager.is_none() {
             return Ok(false);
         }
@@ -115,9 +121,6 @@ impl Server {
         let timeout = timeout
             .map(|left| Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() });
         match poll(&mut fds, timeout.as_ref()) {
-            Ok(0) => {
-                return Ok(self.manager.is_some() || grace.is_none_or(|g| self.alone_since.elapsed() < g));
-            }
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(e) => return Err(e.into()),
         }
@@ -143,6 +146,7 @@ impl Server {
                 Source::Container(slot) => self.children.hear(slot, &mut self.outbox),
             }
         }
+        self.children.look(&mut self.outbox);
         self.flush();
         Ok(true)
     }

@@ -120,7 +120,7 @@ fn every_setting_of_a_file_has_its_effect() {
     // That of the word `known`, in large letters, which redis itself does not take.
     let known = "7117FFF2D0FD294462B3C802B7CB8753579F23F3946B99CF55F38E873F013F10";
     let text = format!(
-        "[users.worker]\nrole = 'operate'\npassword_file = '{}'\n[limits]\nprocesses = 1\naccepted = 4\naccepted_bytes = 200_000\n\
+        "[users.worker]\nrole = 'operate'\npassword_file = '{}'\n[limits]\nprocesses = 1\naccepted = 4\naccepted_bytes = 200_000\nprocesses_each = 30\n\
          [firewall]\ninput = 'drop'\n[redis]\nport = 7123\npassword_sha256 = '{known}'\n[network]\ncontainers = '10.88.0.1/20'\n",
         secret.display()
     );
@@ -140,7 +140,7 @@ fn every_setting_of_a_file_has_its_effect() {
     let shown: Value = serde_json::from_str(shown["data"].as_str().unwrap()).unwrap();
     let wanted = json!({
         "users": {"worker": {"role": "operate", "password_file": secret}},
-        "limits": {"processes": 1, "accepted": 4, "accepted_bytes": 200_000},
+        "limits": {"processes": 1, "accepted": 4, "accepted_bytes": 200_000, "processes_each": 30},
         "firewall": {"input": "drop"},
         "redis": {"port": 7123},
         "network": {"containers": "10.88.0.1/20"},
@@ -154,6 +154,10 @@ fn every_setting_of_a_file_has_its_effect() {
     let mut as_worker = |envelope: Value| node.call_as(&mut worker, "worker", envelope);
     assert_eq!(as_worker(json!({"command": "core.ping"}))["state"], "SUCCESS");
     assert_eq!(as_worker(json!({"command": "config.get"}))["code"], 403);
+    // limits.processes_each
+    let many = node.call("bash", json!({"script": "for i in $(seq 60); do sleep 600 & done; sleep 600"}));
+    assert_eq!(many["code"], 1137, "{many}");
+    assert!(many["critical"].as_str().unwrap().contains("more than the 30 that it may have"), "{many}");
     // limits.processes: the second one waits for the first.
     let go = folder.path().join("go");
     let first = node.push(bash_until(&go));
@@ -206,6 +210,7 @@ fn unknown_keys_and_bad_values_are_named_with_file_and_line() {
         ("[limits]\nproceses = 3\n".into(), 2, "unknown field `proceses`"),
         ("[limits]\n\nprocesses = 0\n".into(), 3, "at least 1"),
         ("[limits]\naccepted = -1\n".into(), 2, "-1"),
+        ("[limits]\nprocesses_each = 0\n".into(), 2, "at least 1"),
         ("[limits]\naccepted_bytes = 99999999999999\n".into(), 2, "99999999999999"),
         ("[limits]\nprocesses = 'many'\n".into(), 2, "many"),
         ("[redis]\nport = 70000\n".into(), 2, "70000"),

@@ -18,7 +18,13 @@ pub struct Machine {
 impl Machine {
     /// One that answers.
     pub fn start() -> Self {
+        Self::start_after("true", |_| {})
+    }
+
+    /// One in whose namespaces a script ran before, and whose folder was filled.
+    pub fn start_after(script: &str, fill: impl FnOnce(&Path)) -> Self {
         let folder = tempfile::tempdir().unwrap();
+        fill(folder.path());
         let log = std::fs::File::create(folder.path().join("stderr.log")).unwrap();
         let unshare = Command::new("unshare")
             .args([
@@ -30,6 +36,7 @@ impl Machine {
                 "private",
                 "--kill-child=KILL",
             ])
+            .args(["sh", "-c", &format!("{script} && exec \"$@\""), "before"])
             .arg(env!("CARGO_BIN_EXE_core0"))
             .args(["init", "--machine", "--", "--dev"])
             .arg(folder.path())
@@ -48,7 +55,8 @@ impl Machine {
         self.folder.path()
     }
 
-    fn connect(&self) -> Option<Connection> {
+    /// A connection of the administrator, when redis takes one.
+    pub fn connect(&self) -> Option<Connection> {
         let password = std::fs::read_to_string(self.dir().join("password")).ok()?;
         let login = RedisConnectionInfo::default().set_password(password);
         let address = ConnectionAddr::Unix(self.dir().join("redis.sock"));
@@ -58,7 +66,8 @@ impl Machine {
         redis::cmd("PING").exec(&mut connection).ok().map(|()| connection)
     }
 
-    fn call(&self, id: &str, command: &str, arguments: Value) -> Value {
+    /// A command and its result.
+    pub fn call(&self, id: &str, command: &str, arguments: Value) -> Value {
         let envelope = json!({"id": id, "command": command, "arguments": arguments}).to_string();
         // At once: what ends the machine ends redis a moment after it is answered.
         let mut both = redis::pipe();
@@ -68,7 +77,8 @@ impl Machine {
         self.parse(id, popped)
     }
 
-    fn result(&self, connection: &mut Connection, id: &str) -> Value {
+    /// Takes a result that may have to be waited for.
+    pub fn result(&self, connection: &mut Connection, id: &str) -> Value {
         let wait = PATIENCE.as_secs();
         let popped = redis::cmd("BLPOP").arg(format!("result:{id}")).arg(wait).query(connection).unwrap();
         self.parse(id, popped)
@@ -93,7 +103,7 @@ impl Machine {
     }
 
     /// Runs a script in the machine and gives what it prints.
-    fn bash(&self, id: &str, script: &str) -> String {
+    pub fn bash(&self, id: &str, script: &str) -> String {
         let result = self.call(id, "bash", json!({"script": script}));
         assert_eq!(result["state"], "SUCCESS", "{result}");
         result["streams"][0].as_str().unwrap().trim().into()

@@ -1,11 +1,11 @@
-//! Jobs without measure: what prints without end, and what forks without end.
+//! Jobs without measure: what prints without end.
 
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::harness::{Node, until};
+use crate::harness::Node;
 
 /// Most KiB that the manager has in memory whatever a job prints, and the spawner.
 const MANAGER: u64 = 96 << 10;
@@ -94,31 +94,4 @@ fn a_job_that_prints_a_gigabyte_takes_no_more_memory_and_disk_than_one_that_prin
 #[ignore = "a minute or more: CONTRIBUTING.md"]
 fn a_job_that_prints_ten_gigabytes_takes_no_more_memory_and_disk_than_one_that_prints_little() {
     prints(10);
-}
-
-#[test]
-fn a_job_that_forks_without_end_is_ended_whole_and_the_node_answers_meanwhile() {
-    let node = Node::start();
-    // Nobody else's number. core0 has no limit of its own for the processes of a job on the node: this one has the kernel's for a
-    // user, so that it harms nobody here. What bounds it on a node is its time, and whoever kills it.
-    let user = 70_000 + std::process::id() % 10_000;
-    let bomb = "ulimit -u 300; bomb() { bomb | bomb & }; bomb; sleep 600";
-    let script = format!("exec setpriv --reuid {user} --clear-groups bash -c '{bomb}' 2>/dev/null");
-    let count = || {
-        let all = std::fs::read_dir("/proc").unwrap().flatten();
-        all.filter(|process| process.metadata().is_ok_and(|meta| meta.uid() == user)).count()
-    };
-    let id = node.push(json!({"command": "bash", "arguments": {"script": script}, "max_time": 6}));
-    let (mut most, mut pings, mut result) = (0, 0, None);
-    until("it is over", || {
-        most = most.max(count());
-        assert_eq!(node.call("core.ping", json!({}))["state"], "SUCCESS");
-        pings += 1;
-        result = answered(&node, &id);
-        result.is_some()
-    });
-    assert_eq!(result.unwrap()["state"], "TIMEOUT");
-    assert!(most > 150 && pings > 10, "{most} processes, {pings} pings");
-    until("all of them are gone", || count() == 0);
-    assert_eq!(node.call("bash", json!({"script": "echo works"}))["streams"][0], "works\n");
 }

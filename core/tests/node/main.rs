@@ -7,6 +7,7 @@ mod container_inside;
 mod container_networks;
 mod container_steps;
 mod containers;
+mod crowds;
 mod cuts;
 mod dev;
 mod domains;

@@ -11,7 +11,8 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::pty::OpenptFlags;
 use serde::de::DeserializeOwned;
 
-use super::super::protocol::{Event, Exit};
+use super::super::protocol::{Event, Exit, TooMany};
+use super::crowd::Crowds;
 use super::start::{Failure, Starter};
 use crate::process::{Process, Size};
 
@@ -32,6 +33,7 @@ pub struct Children {
     /// What a process may open; the spawner itself takes all it can.
     files: Rlimit,
     starter: Starter,
+    pub(super) crowds: Crowds,
 }
 
 pub(super) struct Child {
@@ -49,7 +51,14 @@ pub(super) struct Child {
     pub(super) container: Option<Container>,
     /// A container that is not built yet.
     pub(super) building: bool,
+    /// Most processes and threads of it and all that it started, if there is a bound.
+    pub(super) most: Option<u64>,
+    /// It had more, and is being ended.
+    pub(super) too_many: Option<TooMany>,
 }
+
+/// What was started: its pid, the reading ends of its output, and its bound.
+type Started = (i32, [OwnedFd; 2], Option<u64>);
 
 impl Children {
     /// None yet. Raises the number of files that this process may open.
@@ -58,16 +67,20 @@ impl Children {
         setrlimit(Resource::Nofile, Rlimit { current: files.maximum, maximum: files.maximum })?;
         // The manager, which starts this process, has raised it already: a process gets what is usual.
         let files = Rlimit { current: Some(files.maximum.map_or(FILES, |most| most.min(FILES))), ..files };
-        let starter = Starter::new()?;
+        let (starter, crowds) = (Starter::new()?, Crowds::new()?);
         let (by_slot, by_pid) = (BTreeMap::new(), HashMap::new());
-        Ok(Self { by_slot, by_pid, next_slot: 1, orphans: 0, files, starter })
+        Ok(Self { by_slot, by_pid, next_slot: 1, orphans: 0, files, starter, crowds })
     }
 
     /// Starts a process, which may lie in the first memfd; another may be its standard input.
     pub fn spawn(&mut self, slot: u64, tag: String, process: Option<Process>, fds: Vec<OwnedFd>) -> Event {
-        match self.start(process, fds) {
-            Ok((pid, ends)) => {
+        match self.start(slot, process, fds) {
+            Ok((pid, ends, most)) => {
                 let started_ms = self.add(slot, tag, pid, ends, None);
+                if let (Some(most), Some(child)) = (most, self.by_slot.get_mut(&slot)) {
+                    child.most = Some(most);
+                    self.crowds.add(most);
+                }
                 Event::Spawned { slot, pid, started_ms }
             }
             Err(failure) => failure.event(slot),
@@ -87,13 +100,14 @@ impl Children {
         self.next_slot = self.next_slot.max(slot.saturating_add(1));
         self.by_pid.insert(pid, slot);
         let building = container.is_some();
-        let (kept, exit, forgotten) = (None, None, false);
-        self.by_slot
-            .insert(slot, Child { tag, pid, started_ms, ends, kept, exit, forgotten, container, building });
+        let (kept, exit, forgotten, most, too_many) = (None, None, false, None, None);
+        let child =
+            Child { tag, pid, started_ms, ends, kept, exit, forgotten, container, building, most, too_many };
+        self.by_slot.insert(slot, child);
         started_ms
     }
 
-    fn start(&self, process: Option<Process>, fds: Vec<OwnedFd>) -> Result<(i32, [OwnedFd; 2]), Failure> {
+    fn start(&self, slot: u64, process: Option<Process>, fds: Vec<OwnedFd>) -> Result<Started, Failure> {
         let at = |step: &'static str| move |e: io::Error| Failure(step.into(), e);
         let mut fds = fds.into_iter();
         let process = match process {
@@ -102,18 +116,20 @@ impl Children {
         };
         let process = process.map_err(at("read what to start"))?;
         let stdin = fds.next();
+        let most = process.processes;
+        let mark = most.map(|_| self.crowds.marks.of(slot));
         let pipe = || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(io::Error::from);
         let (err, err_writer) = pipe().map_err(at("make a pipe"))?;
         if let Some(size) = process.terminal {
             // There is nothing to read from the other stream.
             let (terminal, its) = terminal(size).map_err(at("make a terminal"))?;
-            let pid = self.starter.start(&process, (Some(&its), [&its, &its]), self.files)?;
-            return Ok((pid, [terminal, err]));
+            let pid = self.starter.start(&process, (Some(&its), [&its, &its]), self.files, mark)?;
+            return Ok((pid, [terminal, err], most));
         }
         let (out, out_writer) = pipe().map_err(at("make a pipe"))?;
         let streams = (stdin.as_ref(), [&out_writer, &err_writer]);
-        let pid = self.starter.start(&process, streams, self.files)?;
-        Ok((pid, [out, err]))
+        let pid = self.starter.start(&process, streams, self.files, mark)?;
+        Ok((pid, [out, err], most))
     }
 
     /// Keeps for the next manager what this one reads of the output.
@@ -174,6 +190,10 @@ impl Children {
                     self.by_slot.remove(&slot);
                     continue;
                 }
+                let exit = child.too_many.map_or(exit, Exit::TooMany);
+                if let Some(most) = child.most {
+                    self.crowds.remember(slot, &child.tag, most);
+                }
                 child.exit = Some(exit);
                 outbox.push_back(Event::Exited { slot, exit });
                 if child.forgotten {
@@ -224,7 +244,11 @@ impl Children {
             Event::Held { slot, .. } | Event::Spawned { slot, .. } => self.by_slot.get(slot).map(|child| {
                 child.ends.iter().chain(child.kept.iter().flatten()).map(|fd| fd.as_fd()).collect()
             }),
-            Event::Ready { .. } | Event::Failed { .. } | Event::Exited { .. } | Event::Pong { .. } => None,
+            Event::Ready { .. }
+            | Event::Failed { .. }
+            | Event::Exited { .. }
+            | Event::Cleared { .. }
+            | Event::Pong { .. } => None,
         }
         .unwrap_or_default()
     }

@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap_anonymous, mprotect};
-use rustix::process::Rlimit;
+use rustix::process::{Resource, Rlimit, getrlimit};
 
 use crate::process::Process;
 use crate::spawner::protocol::Event;
@@ -28,6 +28,8 @@ pub struct Starter {
     /// The last byte of the stack that one child after the other has.
     stack: *mut libc::c_void,
     null: OwnedFd,
+    /// The largest mark that can be.
+    most_mark: libc::rlim_t,
 }
 
 /// Where starting failed, and why.
@@ -69,6 +71,8 @@ struct Child<'a> {
     /// The spawner.
     parent: i32,
     files: libc::rlimit,
+    /// Says to which job or service it belongs, with all that it starts.
+    mark: Option<libc::rlimit>,
     /// Whom it is in a container: groups, group, user.
     ids: Option<(&'a [u32], u32, u32)>,
     failed: Option<(Step, i32)>,
@@ -85,7 +89,8 @@ impl Starter {
             mprotect(stack, GUARD, MprotectFlags::empty())?;
             stack.byte_add(STACK + GUARD)
         };
-        Ok(Self { environment: std::env::vars_os().collect(), stack, null })
+        let most_mark = getrlimit(Resource::Rttime).maximum.unwrap_or(libc::RLIM_INFINITY);
+        Ok(Self { environment: std::env::vars_os().collect(), stack, null, most_mark })
     }
 
     /// Starts a process with these streams, in a group of its own; its pid. Without a standard input there is none to read.
@@ -94,6 +99,7 @@ impl Starter {
         process: &Process,
         (stdin, [out, err]): (Option<&OwnedFd>, [&OwnedFd; 2]),
         files: Rlimit,
+        mark: Option<u64>,
     ) -> Result<i32, Failure> {
         let bad = |e: std::ffi::NulError| Failure("read what to start".into(), e.into());
         let text = |bytes: &[u8]| CString::new(bytes).map_err(bad);
@@ -113,6 +119,7 @@ impl Starter {
         let argv = pointers(&argv);
         let mut script = [&[c"/bin/sh".as_ptr(), std::ptr::null()], &argv[1..]].concat();
         let limit = |limit: Option<u64>| limit.unwrap_or(libc::RLIM_INFINITY);
+        let mark = mark.map(|mark| libc::rlimit { rlim_cur: mark, rlim_max: self.most_mark });
         let mut child = Child {
             programs: &pointers(&programs),
             argv: &argv,
@@ -123,6 +130,7 @@ impl Starter {
             terminal: process.terminal.is_some(),
             parent: std::process::id() as i32,
             files: libc::rlimit { rlim_cur: limit(files.current), rlim_max: limit(files.maximum) },
+            mark,
             ids: process.inside.as_ref().map(|inside| (inside.groups.as_slice(), inside.gid, inside.uid)),
             failed: None,
         };
@@ -200,6 +208,10 @@ fn steps(child: &mut Child<'_>) -> (Step, i32) {
         }
         if libc::setrlimit(libc::RLIMIT_NOFILE, &child.files) != 0 {
             return (Step::Files, errno());
+        }
+        if let Some(mark) = &child.mark {
+            // Somebody may have lowered the limit that it is; then its group and its parents say to whom it belongs.
+            libc::setrlimit(libc::RLIMIT_RTTIME, mark);
         }
         // Its own 0, 1 and 2 are open, so none of these is among them.
         for (to, &from) in child.streams.iter().enumerate() {
