@@ -30,6 +30,15 @@ pub enum Exit {
     Signal(i32),
 }
 
+/// When programs may start in a container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Start {
+    /// When it is built.
+    AtOnce,
+    /// At [`Request::Go`].
+    WhenTold,
+}
+
 /// From the manager.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Request {
@@ -63,6 +72,8 @@ pub enum Request {
         slot: u64,
         /// What the next manager knows it by.
         tag: String,
+        /// When programs may start in it.
+        start: Start,
     },
     /// Carry out an errand: a memfd with it in JSON, and perhaps the file that it works on. The first of the two ends that
     /// [`Event::Spawned`] has gives what comes back.
