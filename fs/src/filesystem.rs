@@ -402,30 +402,6 @@ impl Filesystem {
         Ok((run, plain.collect()))
     }
 
-    /// The range of a file around `offset` that decoding its frame yields anyway, limited to the frame's extent.
-    pub fn frame_range(&self, nid: Nid, offset: u64) -> Result<Range<u64>, FsError> {
-        let (inode, len) = self.readable(nid, offset, 1)?;
-        let none = Ok(offset..offset);
-        if len == 0 {
-            return none;
-        }
-        let erofs::Place::Device { device, address } = self.image.tree.map(&inode, offset)?.place else {
-            return none;
-        };
-        let map = &self.image.map;
-        let extents = map.extents(device);
-        let Some(extent) = extents.get(extents.partition_point(|e| e.end() <= address)) else { return none };
-        if extent.start > address {
-            return none;
-        }
-        let in_block = u64::from(extent.offset) + (address - extent.start);
-        let frame = u64::from(map.frame_len());
-        let frame_start = in_block / frame * frame;
-        let before = (in_block - frame_start).min(address - extent.start).min(offset);
-        let after = (frame_start + frame - in_block).min(extent.end() - address).min(inode.size - offset);
-        Ok(offset - before..offset + after)
-    }
-
     /// What is left of a read after the end of file is taken into account.
     fn readable(&self, nid: Nid, offset: u64, size: u32) -> Result<(Inode, u64), FsError> {
         let inode = self.inode(nid)?;

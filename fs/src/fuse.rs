@@ -5,11 +5,11 @@
 //! none): each such answer saves a round trip per call for the life of the mount.
 //!
 //! A read that would have to wait for a source leaves the session thread with its reply and is answered from the
-//! runtime. What decoding a frame yields besides is pushed into the page cache from a thread of its own, since a
-//! store takes locks that a session thread could be holding a request for.
+//! runtime. Nothing is ever stored in or dropped from the page cache by FUSE_NOTIFY_STORE or _INVAL_INODE: both wait,
+//! unkillable, for pages that the kernel has locked for requests which nobody has taken yet, so a daemon that is killed
+//! meanwhile never ends, and neither do the reads of its mounts.
 
 mod attr;
-mod push;
 mod space;
 mod trim;
 
@@ -30,7 +30,6 @@ use g8_cache::GetError;
 use crate::erofs::{self, FileKind, Inode, Nid};
 use crate::filesystem::{Begins, Filesystem, FsError};
 use attr::{file_attr, file_type};
-pub use push::Pusher;
 pub use space::{ImageSpaces, Space, SpaceEdge, Spaces};
 pub use trim::Trimmer;
 
@@ -45,19 +44,13 @@ const ROOT: u64 = 1;
 pub struct Edge {
     fs: Arc<Filesystem>,
     runtime: tokio::runtime::Handle,
-    pusher: Pusher,
     allow_other: bool,
 }
 
 impl Edge {
-    /// Reads that must wait run on `runtime`; surplus of decoded frames goes to `pusher`.
-    pub fn new(
-        fs: Arc<Filesystem>,
-        runtime: tokio::runtime::Handle,
-        pusher: Pusher,
-        allow_other: bool,
-    ) -> Self {
-        Edge { fs, runtime, pusher, allow_other }
+    /// Reads that must wait run on `runtime`.
+    pub fn new(fs: Arc<Filesystem>, runtime: tokio::runtime::Handle, allow_other: bool) -> Self {
+        Edge { fs, runtime, allow_other }
     }
 
     fn nid(&self, ino: INodeNo) -> Nid {
@@ -286,14 +279,11 @@ impl fuser::Filesystem for Edge {
                 }
             }
             Ok(None) => {
-                let (fs, pusher, runtime) = (self.fs.clone(), self.pusher.clone(), self.runtime.clone());
-                let waiting = pusher.waiting(ino, offset, size);
+                let (fs, runtime) = (self.fs.clone(), self.runtime.clone());
                 self.runtime.spawn(async move {
                     match fs.read(nid, offset, size).await {
                         Ok(contents) => {
                             reply.data(contents.as_ref());
-                            drop(waiting);
-                            pusher.surplus(ino, nid, offset, contents.as_ref().len() as u64);
                             if offset == 0 {
                                 fs.follow_program(Begins::File(nid), contents.as_ref(), &runtime);
                             }

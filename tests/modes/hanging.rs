@@ -145,11 +145,10 @@ fn a_daemon_that_is_killed_while_its_source_hangs_for_long_ends_too() {
     wait::until("the connection is gone", SOON, || !connections.has(connection));
 }
 
-/// In mode fuse the daemon stores the rest of a frame that it has decoded in the page cache, for which the kernel takes the
-/// locks of the pages too. Here a page on the border of two blocks waits for the second, which hangs, while the first
-/// is at hand: what is stored of that reaches into the page.
+/// Whatever the daemon of mode fuse knows of a file, it must not touch a page that waits: the kernel has locked it. Here a
+/// page on the border of two blocks waits for the second, which hangs, while the first is at hand and is read beside it.
 #[test]
-fn a_daemon_that_is_killed_while_it_gives_more_than_was_asked_for_ends_too() {
+fn a_daemon_that_is_killed_while_half_of_a_page_is_at_hand_ends_too() {
     let (flist, cid) = image();
     let source = flist.home().join("source");
     let expected = fs::read(source.join("dir/big")).unwrap();

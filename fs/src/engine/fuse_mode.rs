@@ -15,7 +15,7 @@ use super::mount::{Made, Parts, Serving};
 use super::mountpoint::{Before, Location, is_dead, source};
 use super::read_ahead;
 use super::spec::MountSpec;
-use crate::fuse::{Edge, Pusher};
+use crate::fuse::Edge;
 
 /// Between a mount and looking for it in the table there must be no other.
 static MOUNTING: Mutex<()> = Mutex::new(());
@@ -25,8 +25,7 @@ const TRIES: u32 = 2;
 /// Mounts, and serves.
 pub(super) fn start(parts: &Parts<'_>) -> Result<Made, MountError> {
     let fs = parts.filesystem(TRIES);
-    let pusher = Pusher::start(fs.clone()).map_err(parts.failed("starting a thread for"))?;
-    let edge = Edge::new(fs.clone(), parts.runtime.clone(), pusher.clone(), parts.spec.allow_other);
+    let edge = Edge::new(fs.clone(), parts.runtime.clone(), parts.spec.allow_other);
     let source = source(&parts.image.id.to_string(), parts.cache_dir);
     let (session, location) = {
         let _alone = MOUNTING.lock();
@@ -34,7 +33,6 @@ pub(super) fn start(parts: &Parts<'_>) -> Result<Made, MountError> {
         let session = open_session(edge, parts, &before, source.clone())?;
         (session, before.added(&parts.mountpoint.path).map_err(parts.failed("finding the mount on"))?)
     };
-    pusher.connect(session.notifier());
     read_ahead::set(&location.device, read_ahead::fuse(parts));
     let session = Serving::run(session).map_err(|e| {
         detach(&location);
