@@ -32,6 +32,8 @@ pub struct Config {
     pub redis: Redis,
     /// The network of containers.
     pub network: NetworkConfig,
+    /// Containers.
+    pub containers: ContainersConfig,
 }
 
 /// How the node is reached.
@@ -44,6 +46,16 @@ pub struct Redis {
     /// network. It is not shown.
     #[serde(skip_serializing, deserialize_with = "hash")]
     pub password_sha256: Option<String>,
+}
+
+/// Containers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct ContainersConfig {
+    /// An absolute path on a disk, for what containers write that are made with `upper: disk`. This node has it alone, and
+    /// removes from it what its containers have left.
+    #[serde(deserialize_with = "absolute")]
+    pub disk: Option<PathBuf>,
 }
 
 /// The network of containers.
@@ -170,6 +182,14 @@ fn users<'de, D: Deserializer<'de>>(source: D) -> Result<BTreeMap<String, User>,
 
     let users = BTreeMap::<Name, User>::deserialize(source)?;
     Ok(users.into_iter().map(|(Name(name), user)| (name, user)).collect())
+}
+
+/// The folder that a node is started in is no matter of its configuration.
+fn absolute<'de, D: Deserializer<'de>>(source: D) -> Result<Option<PathBuf>, D::Error> {
+    match Option::<PathBuf>::deserialize(source)? {
+        Some(path) if !path.is_absolute() => Err(D::Error::custom(format!("{path:?} does not begin with /"))),
+        path => Ok(path),
+    }
 }
 
 /// redis knows hashes in small letters alone.

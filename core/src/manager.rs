@@ -24,7 +24,7 @@ use crate::boot::{Boot, Password, Up, bootstrap};
 use crate::config::{self, Config};
 use crate::context::{Caller, Node};
 use crate::domain::Domains;
-use crate::domain::container::Containers;
+use crate::domain::container::{Containers, Layers};
 use crate::job::{Adopted, Jobs, Parts, Sender};
 use crate::log::{Logs, last_places};
 use crate::paths::Paths;
@@ -142,8 +142,9 @@ async fn work(
     // Those that turn out to be only half a container are taken apart, and their networks with them.
     let alive: BTreeSet<_> = kept_containers.keys().filter_map(|id| id.parse().ok()).collect();
     domains.start(&alive).await;
+    let layers = Layers::new(config.containers.disk.clone().or_else(|| paths.layers()));
     let containers =
-        Containers::new(spawner.clone(), logs.clone(), domains.networks.clone(), paths.run().into());
+        Containers::new(spawner.clone(), logs.clone(), domains.networks.clone(), layers, paths.run().into());
     let contained = containers.adopt(kept_containers).await;
     for (name, child) in contained {
         kept_jobs.entry(name).or_insert(child);

@@ -26,6 +26,11 @@ impl Paths {
         &self.run
     }
 
+    /// Where containers write to that write to a disk, unless the configuration says it. A machine has no disk by itself.
+    pub fn layers(&self) -> Option<PathBuf> {
+        (self.run == self.config).then(|| self.run.join("layers"))
+    }
+
     /// Logs, rotated.
     pub fn log(&self) -> &Path {
         &self.log

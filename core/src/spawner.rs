@@ -15,4 +15,4 @@ mod protocol;
 pub mod server;
 
 pub use client::{Child, Handle, SpawnError, Spawner};
-pub use protocol::{Exit, TooMany};
+pub use protocol::{Exit, Start, TooMany};

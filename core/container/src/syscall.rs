@@ -149,9 +149,9 @@ pub(super) fn map_mount_ids(mount: impl AsFd, users: impl AsFd) -> Result<()> {
 }
 
 /// Loads a seccomp filter.
-pub(super) fn filter_calls(program: &[seccompiler::sock_filter]) -> Result<()> {
+pub(super) fn filter_calls(program: &[libc::sock_filter]) -> Result<()> {
     let len = u16::try_from(program.len()).map_err(|_| Errno::INVAL)?;
-    let program = libc::sock_fprog { len, filter: program.as_ptr().cast::<libc::sock_filter>().cast_mut() };
+    let program = libc::sock_fprog { len, filter: program.as_ptr().cast_mut() };
     // SAFETY: both structs are the kernel's; it reads as many instructions as the slice has, and writes none.
     check(unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const program) })
         .map(drop)

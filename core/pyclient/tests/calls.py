@@ -146,7 +146,9 @@ CALLS: list[tuple[Send, str, dict[str, Any]]] = [
         {"ref": "bafy", "mountpoint": "/mnt", "from": ["dir:/store"], "mode": None, "suid": False, "dev": False},
     ),
     (
-        lambda cl: cl.container.create("bafy", {"/data": "/srv"}, storage="http://h", entrypoint=["sh"], config={"/a": "b"}),
+        lambda cl: cl.container.create(
+            "bafy", {"/data": "/srv"}, storage="http://h", entrypoint=["sh"], config={"/a": "b"}, upper="disk"
+        ),
         "corex.create",
         {
             "root": "bafy",
@@ -157,6 +159,7 @@ CALLS: list[tuple[Send, str, dict[str, Any]]] = [
             "privileged": False,
             "entrypoint": ["sh"],
             "config": {"/a": "b"},
+            "upper": "disk",
         },
     ),
     (lambda cl: cl.container.list(), "corex.list", {}),

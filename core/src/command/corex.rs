@@ -14,7 +14,9 @@ use serde_json::{Map, Value};
 use super::container_net::NetworkShown;
 use super::{Code, Command, CommandError, Role};
 use crate::context::Context;
-use crate::domain::container::{Container, ContainerError, Containers, Id, ImageError, Wanted};
+use crate::domain::container::{
+    Container, ContainerError, Containers, Id, ImageError, LayerError, Upper, Wanted,
+};
 use crate::domain::container_net::NetworkArguments;
 use crate::job::Usage;
 use crate::log::now_ms;
@@ -22,8 +24,6 @@ use crate::queue::Note;
 use crate::spawner::SpawnError;
 use crate::wire::{is_name, queue_key};
 
-/// What a container may write unless it asks for more or less.
-const UPPER_BYTES: u64 = 1 << 30;
 /// How long a command for a container may be on its way through redis.
 const ACCEPTED: Duration = Duration::from_secs(30);
 
@@ -44,7 +44,10 @@ impl From<ContainerError> for CommandError {
             ContainerError::Unknown(_) => Code::NotFound,
             ContainerError::Image(_, ImageError::Moved) => Code::Unavailable,
             ContainerError::Image(..) => Code::Internal,
-            ContainerError::Volume { .. } | ContainerError::Architecture { .. } => Code::Precondition,
+            ContainerError::Layer(LayerError::Make(..) | LayerError::Remove(..)) => Code::Internal,
+            ContainerError::Volume { .. }
+            | ContainerError::Architecture { .. }
+            | ContainerError::Layer(_) => Code::Precondition,
             ContainerError::Entrypoint(SpawnError::Failed { source, .. }) => match source.kind() {
                 NotFound => Code::NotFound,
                 PermissionDenied => Code::Precondition,
@@ -130,13 +133,36 @@ pub struct Create {
     /// Contents of files that are written first, by their places inside.
     #[serde(default)]
     config: BTreeMap<PathBuf, String>,
-    /// Most bytes that it may write; they are held in memory.
-    #[serde(default = "upper_bytes")]
-    upper_size: u64,
+    /// Where it lies what it writes, until it ends: `memory`, or `disk`, in the folder that `containers.disk` of `core0.toml` names.
+    #[serde(default)]
+    upper: Place,
+    /// Most bytes that it may write to memory, 1 GiB when not given. Nothing but what is free there bounds it on a disk, so it
+    /// cannot be given then.
+    #[serde(default)]
+    upper_size: Option<u64>,
 }
 
-fn upper_bytes() -> u64 {
-    UPPER_BYTES
+/// Where a container writes to.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum Place {
+    #[default]
+    Memory,
+    Disk,
+}
+
+impl Place {
+    fn upper(self, size: Option<u64>) -> Result<Upper, CommandError> {
+        match (self, size) {
+            (Self::Memory, None) => Ok(Upper::default()),
+            (Self::Memory, Some(bytes)) => Ok(Upper::Memory { bytes }),
+            (Self::Disk, None) => Ok(Upper::Disk),
+            (Self::Disk, Some(_)) => Err(CommandError::bad_request(
+                "upper_size cannot be kept on a disk, where a container may write as much as is free: leave it out, or write \
+                 to memory",
+            )),
+        }
+    }
 }
 
 /// Bounds of a container. One that the kernel of this node cannot keep is an error.
@@ -171,6 +197,7 @@ impl LimitArguments {
 impl Create {
     fn wanted(self, arguments: Value) -> Result<Wanted, CommandError> {
         let network = self.network.plan()?;
+        let upper = self.upper.upper(self.upper_size)?;
         let sources = self.sources().map(Into::into).collect();
         Ok(Wanted {
             root: self.root,
@@ -186,7 +213,7 @@ impl Create {
             entrypoint: self.entrypoint,
             user: self.user,
             workdir: self.workdir,
-            upper_bytes: self.upper_size,
+            upper,
             files: self.config,
             arguments,
         })
@@ -228,6 +255,7 @@ impl Create {
             "name": self.name,
             "tags": self.tags,
             "privileged": self.privileged,
+            "upper": self.upper,
             "entrypoint": self.entrypoint,
             "env": self.env.keys().collect::<Vec<_>>(),
             "config": self.config.keys().collect::<Vec<_>>(),
@@ -252,12 +280,25 @@ pub struct Described {
     arguments: Value,
     /// Where its image is mounted on the node.
     root: PathBuf,
+    /// Whether its images can be read.
+    image: ImageShown,
     /// Its first process, on the node.
     pid: i32,
     /// When it was made, in ms since 1970.
     starttime: u64,
     /// Its NICs and ports, unless it has the network of the node.
     network: Option<NetworkShown>,
+}
+
+/// Whether the images of a container can be read.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ImageShown {
+    /// All of them.
+    Served,
+    /// A daemon that served one was killed: what the container has not read yet of that is an error to it, for as long as it
+    /// lives.
+    Lost,
 }
 
 impl Listed {
@@ -268,6 +309,7 @@ impl Listed {
             container: Described {
                 arguments: container.arguments().clone(),
                 root: container.root.clone(),
+                image: if container.is_image_lost() { ImageShown::Lost } else { ImageShown::Served },
                 pid: container.pid,
                 starttime: container.started_ms,
                 network: containers.network(container.id).map(NetworkShown::from),

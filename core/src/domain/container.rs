@@ -8,12 +8,13 @@
 //! [`tear_down`](life) takes apart what is there, for a step of `create` that fails, for the end of a container, and in the
 //! manager that comes after one that was killed. Containers themselves belong to the spawner, and outlive the manager.
 //!
-//! Limits: what a container writes lies in memory, and is gone with it. An image that is mounted keeps the sources of the
+//! Limits: what a container writes lies in memory or on a disk, and is gone with it. An image that is mounted keeps the sources of the
 //! container that it was mounted for. When the daemon that serves it is killed, what a container has not read yet is an
 //! error to it.
 
 mod etc;
 mod image;
+mod layers;
 mod life;
 mod record;
 mod wanted;
@@ -30,9 +31,10 @@ use serde_json::Value;
 use tokio::sync::{Semaphore, oneshot};
 
 pub use image::ImageError;
-pub use wanted::Wanted;
+pub use layers::{LayerError, Layers};
+pub use wanted::{Upper, Wanted};
 
-use self::image::Images;
+use self::image::{Images, Lost};
 use self::record::Records;
 use crate::domain::container_net::{Attached, NetworkError, Networks};
 use crate::domain::filesystem::Files;
@@ -89,6 +91,9 @@ pub enum ContainerError {
         #[source]
         source: std::io::Error,
     },
+    /// Where it writes to.
+    #[error(transparent)]
+    Layer(#[from] LayerError),
     /// Whom the image does not know.
     #[error(transparent)]
     User(#[from] g8_container::UserError),
@@ -126,6 +131,8 @@ pub struct Container {
     pub pid: i32,
     /// Where its image is mounted.
     pub root: PathBuf,
+    /// Of each of its images.
+    lost: Vec<Lost>,
     /// When it was made, in ms since 1970.
     pub started_ms: u64,
     /// The spawner inside.
@@ -173,6 +180,7 @@ pub struct Containers {
     logs: Arc<Logs>,
     images: Images,
     networks: Arc<Networks>,
+    layers: Arc<Layers>,
     records: Records,
     places: Mutex<Places>,
 }
@@ -185,12 +193,19 @@ struct Places {
 
 impl Containers {
     /// None yet. Images are mounted below `folder`, records lie there.
-    pub fn new(spawner: Spawner, logs: Arc<Logs>, networks: Arc<Networks>, folder: PathBuf) -> Arc<Self> {
+    pub fn new(
+        spawner: Spawner,
+        logs: Arc<Logs>,
+        networks: Arc<Networks>,
+        layers: Layers,
+        folder: PathBuf,
+    ) -> Arc<Self> {
         Arc::new(Self {
             spawner,
             logs,
             images: Images::new(folder.join("flists")),
             networks,
+            layers: Arc::new(layers),
             records: Records::new(folder.join("containers")),
             places: Mutex::default(),
         })
@@ -269,6 +284,10 @@ impl Containers {
             self.take_over(id, record, child, &mut jobs).await;
         }
         self.images.clear().await;
+        let known = self.places.lock().all.keys().copied().collect();
+        let layers = self.layers.clone();
+        // A disk may hang.
+        tokio::spawn(async move { layers.sweep(&known) });
         for (name, child) in held {
             tracing::warn!("nobody knows container {name} any more: it is ended");
             child.handle().signal(libc::SIGKILL).await;
@@ -339,6 +358,11 @@ impl Container {
     /// Variables of what runs inside.
     pub fn env(&self) -> BTreeMap<String, String> {
         self.wanted.variables()
+    }
+
+    /// Whether a daemon that served one of its images is gone: what it has not read of that is an error to it.
+    pub fn is_image_lost(&self) -> bool {
+        self.lost.iter().any(Lost::is_lost)
     }
 
     /// What it was asked for with.

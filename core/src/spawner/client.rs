@@ -16,7 +16,7 @@ use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::process::{Signal, pidfd_send_signal};
 use tokio::sync::{mpsc, oneshot};
 
-use super::protocol::{Event, Exit, Request, TAG_MAX, fits};
+use super::protocol::{Event, Exit, Request, Start, TAG_MAX, fits};
 use crate::process::Process;
 use link::Link;
 
@@ -288,13 +288,18 @@ impl Spawner {
     }
 
     /// Builds a container; it is built when this returns, and waits for [`Child::go`].
-    pub async fn contain(&self, spec: &g8_container::Spec, tag: &str) -> Result<Child, SpawnError> {
+    pub async fn contain(
+        &self,
+        spec: &g8_container::Spec,
+        tag: &str,
+        start: Start,
+    ) -> Result<Child, SpawnError> {
         let json = serde_json::to_vec(spec).map_err(io::Error::from);
         let memfd = json
             .and_then(|json| in_memory(&json))
             .map_err(|source| SpawnError::Failed { step: "describe the container".into(), source })?;
         let slot = self.next_slot.fetch_add(1, Ordering::Relaxed);
-        self.ask(slot, Request::Contain { slot, tag: tag.into() }, vec![memfd]).await
+        self.ask(slot, Request::Contain { slot, tag: tag.into(), start }, vec![memfd]).await
     }
 
     /// Has a container carry out an errand, in JSON, with the file that it works on.

@@ -51,6 +51,15 @@ impl std::fmt::Display for TooMany {
     }
 }
 
+/// When programs may start in a container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Start {
+    /// When it is built.
+    AtOnce,
+    /// At [`Request::Go`].
+    WhenTold,
+}
+
 /// From the manager.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Request {
@@ -84,6 +93,8 @@ pub enum Request {
         slot: u64,
         /// What the next manager knows it by.
         tag: String,
+        /// When programs may start in it.
+        start: Start,
     },
     /// Carry out an errand: a memfd with it in JSON, and perhaps the file that it works on. The first of the two ends that
     /// [`Event::Spawned`] has gives what comes back.

@@ -192,8 +192,8 @@ impl Server {
                 let step = "a name that is too long".into();
                 self.outbox.push_back(Event::Failed { slot, step, errno: libc::ENAMETOOLONG });
             }
-            Request::Contain { slot, tag } if tag.len() <= TAG_MAX => {
-                self.outbox.extend(self.children.contain(slot, tag, fds));
+            Request::Contain { slot, tag, start } if tag.len() <= TAG_MAX => {
+                self.outbox.extend(self.children.contain(slot, tag, start, fds));
             }
             Request::Contain { slot, .. } => {
                 let step = "a name that is too long".into();

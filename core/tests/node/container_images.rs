@@ -165,11 +165,15 @@ fn a_daemon_that_is_killed_is_an_error_to_its_containers_and_none_to_new_ones() 
         assert_eq!(mounts.as_array().unwrap().len(), 1, "{mounts}");
         signal(daemon, libc::SIGKILL);
         until("the daemon is gone", || !runs(daemon));
+        let image =
+            |id: u64| data(&place.node.call("corex.get", json!({"query": id})))["container"]["image"].clone();
+        until("it is told of those that had it", || [idle, old].map(&image) == ["lost", "lost"]);
         // New ones have all of it, while old ones have what they have read, and say of the rest that it is lost.
         let new = create();
         assert_eq!(whole(new), "whole\n");
         let result = place.run(old, "core.system", json!({"name": "cat", "args": ["/large"]}));
         assert_eq!(result["state"], "ERROR", "{result}");
+        assert_eq!((image(new), image(idle)), (json!("served"), json!("lost")));
         place.terminate(old);
         let newer = create();
         assert_eq!(whole(newer), "whole\n");

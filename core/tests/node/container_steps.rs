@@ -19,6 +19,7 @@ const STEPS: &[&str] = &[
     "look at what it shows",
     "mount an image",
     "find its user",
+    "make its upper layer",
     "reserve its network",
     "find the bridges of its network",
     "write its network down",
@@ -75,7 +76,7 @@ impl Broken {
         json!({
             "root": self.place.cid, "storage": self.place.storage, "name": "again",
             "mount": {(self.folder.path().to_str().unwrap()): "/host", (&self.shown): "/shown"},
-            "config": {"/etc/app": "text"},
+            "config": {"/etc/app": "text"}, "upper": "disk",
             "entrypoint": ["sleep", "600"], "user": "web", "port": {"8080": 80},
         })
     }
@@ -104,7 +105,7 @@ impl Broken {
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
         let mounts = mounts.lines().filter(|line| line.contains(dir.to_str().unwrap()));
         traces.extend(mounts.map(|line| format!("mount {:?}", line.split(' ').nth(4))));
-        for folder in ["containers", "networks", "bridges", "flists"] {
+        for folder in ["containers", "networks", "bridges", "flists", "layers"] {
             traces.extend(names(&dir.join(folder)).into_iter().map(|name| format!("{folder}/{name}")));
         }
         // Its image stays for a moment, as others may ask for it.
@@ -203,7 +204,9 @@ fn a_step_that_fails_is_named_and_leaves_nothing_and_the_same_container_can_be_m
         // What is looked for above is there while a container is.
         let id = broken.make_again();
         let more: Vec<String> = broken.traces().difference(&before).cloned().collect();
-        for part in ["link c", ":8080", "containers/", "networks/", "process ", "user-ranges", "net:"] {
+        for part in
+            ["link c", ":8080", "containers/", "networks/", "layers/", "process ", "user-ranges", "net:"]
+        {
             assert!(more.iter().any(|trace| trace.contains(part)), "{part} is not among {more:#?}");
         }
         broken.place.terminate(id);

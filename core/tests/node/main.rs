@@ -4,6 +4,7 @@ mod bad_input;
 mod config;
 mod container_images;
 mod container_inside;
+mod container_layers;
 mod container_networks;
 mod container_steps;
 mod containers;

@@ -42,6 +42,8 @@ def test_a_command_runs_in_a_container_of_its_own_that_goes_with_it(cl: Any, nam
     ran = make("-e", "A=b", "--hostname", "thrown", "-w", "/tmp", command=("sh", "-c", "hostname; echo $A; pwd; exit 3"))
     assert (ran.stdout, ran.stderr, ran.returncode) == ("thrown\nb\n/tmp\n", "", 3)
     assert set(cl.container.list()) == before
+    ran = make("--upper", "disk", command=("sh", "-c", "echo written > /file; cat /file"))
+    assert (ran.stdout, ran.returncode) == ("written\n", 0), ran.stderr
     ran = make(command=("no-such-program",))
     assert ran.returncode != 0 and "no-such-program" in ran.stderr
     assert set(cl.container.list()) == before

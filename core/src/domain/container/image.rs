@@ -1,26 +1,36 @@
 //! Mounts of flists that containers share: one for each flist, however many use it.
 //!
-//! A mount stays for a while after its last user, so that the next one finds it. One whose daemon has died is replaced for
-//! containers that come: those that have it keep it, and what they have not read yet is an error to them until they end.
+//! A mount stays for a while after its last user, so that the next one finds it. The daemon that serves it is asked once, and
+//! watched from then on. One whose daemon has died is replaced for containers that come: those that have it keep it, it is
+//! [`Lost`], and what they have not read yet is an error to them until they end.
 
 use std::collections::HashMap;
 use std::fs::DirBuilder;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use g8_fs::engine::{MountError, MountStatus, mountpoint};
 use g8_fs::format::RunConfig;
 use g8_fs::names::Names;
-use g8_fs::reference::{Reference, resolve};
+use g8_fs::reference::{Reference, Target, resolve};
 use parking_lot::Mutex;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use tokio::task::AbortHandle;
 
 use crate::domain::flist::{self, FlistError, Plan};
+use crate::process;
 
 /// How long a mount stays without users.
 const LINGER: Duration = Duration::from_secs(5);
+/// How long the daemon may take to say what it serves, when a manager takes over what another has left.
+const ANSWER: Duration = Duration::from_secs(5);
 
 /// Why an image is not there.
 #[derive(Debug, thiserror::Error)]
@@ -50,106 +60,153 @@ pub struct Image {
     pub config: RunConfig,
     /// What its programs are made for.
     pub arch: Option<String>,
+    /// Its file system, by which a later mount at the same place is told apart.
+    pub device: Device,
+    /// Whether it still can be read.
+    pub lost: Lost,
 }
 
-/// How many use a mount; held while it is made or ended.
-type Users = Arc<tokio::sync::Mutex<usize>>;
+/// Number of a file system, which nobody else has while it is there.
+pub type Device = (u32, u32);
+
+/// Whether the daemon that served a mount is gone, and what nobody has read of it with it.
+#[derive(Clone, Debug, Default)]
+pub struct Lost(Arc<AtomicBool>);
+
+impl Lost {
+    /// Whether it is.
+    pub fn is_lost(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn set(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A place for a mount, locked while it is made or ended.
+type Shared = Arc<tokio::sync::Mutex<Mount>>;
+
+/// A mount, and who uses it.
+#[derive(Debug, Default)]
+struct Mount {
+    users: usize,
+    /// None until its daemon was asked.
+    served: Option<Served>,
+}
+
+/// A mount whose daemon has said what it is, and is watched.
+#[derive(Debug)]
+struct Served {
+    config: RunConfig,
+    arch: Option<String>,
+    device: Device,
+    lost: Lost,
+    /// The pidfd of the daemon.
+    daemon: OwnedFd,
+    watch: AbortHandle,
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        // One that has seen the end has still to tell it.
+        if !self.has_ended() {
+            self.watch.abort();
+        }
+    }
+}
 
 /// The images of a node.
 #[derive(Debug)]
 pub struct Images {
     folder: PathBuf,
-    users: Arc<Mutex<HashMap<String, Users>>>,
+    mounts: Arc<Mutex<HashMap<String, Shared>>>,
 }
 
 impl Images {
     pub fn new(folder: PathBuf) -> Self {
-        Self { folder, users: Arc::default() }
+        Self { folder, mounts: Arc::default() }
     }
 
     /// Mounts an flist, or counts one more user of its mount. Those of privileged containers honour set-user-ID and devices.
     pub async fn take(&self, text: &str, sources: &[String], privileged: bool) -> Result<Image, ImageError> {
-        let reference = text.to_owned();
-        let follow = move || {
-            let reference: Reference = reference.parse().map_err(FlistError::from)?;
-            Ok(resolve(&reference, Names::of_user().as_ref()).map_err(FlistError::from)?)
-        };
-        let resolved = blocking(follow).await?;
-        let cid = resolved.id.to_string();
+        let cid = follow(text).await?;
         let key = if privileged { format!("{cid}-privileged") } else { cid.clone() };
         let path = self.folder.join(&key);
-        let users = self.users(&key);
-        let mut count = users.lock().await;
-        let served = match *count > 0 || is_mounted(&path) {
-            true => self.served(&path, &cid, *count).await?,
-            false => None,
-        };
-        let status = match served {
-            Some(status) => status,
-            None => {
-                let plan = Plan {
-                    reference: text.to_owned(),
-                    mountpoint: path.clone(),
-                    sources: sources.to_vec(),
-                    mode: None,
-                    suid: privileged,
-                    dev: privileged,
-                };
-                let folder = path.clone();
-                blocking(move || mount(&folder, plan, &cid)).await?
-            }
-        };
-        *count += 1;
-        Ok(Image { key, path, config: status.config, arch: status.arch })
-    }
-
-    /// The mount at a place, if its daemon lives; what is left of one whose daemon does not is cleared by who mounts there.
-    async fn served(&self, path: &Path, cid: &str, users: usize) -> Result<Option<MountStatus>, ImageError> {
-        let at = path.to_owned();
-        let asked = blocking(move || {
-            // As the daemon knows it.
-            let at = mountpoint::resolve(&at).map_err(|e| ImageError::Folder(at, e))?;
-            match flist::info(&at) {
-                Err(FlistError::Mount(MountError::NotMounted(_))) => Ok(None),
-                asked => Ok(Some(asked?)),
-            }
-        });
-        let status = asked.await?.filter(|status| status.reference == cid);
-        if status.is_none() {
-            tracing::warn!(
-                flist = cid,
-                containers = users,
-                "the daemon that served an flist is gone: what its containers have not read yet is an error to them until \
-                 they are made anew; others get a new mount"
-            );
+        let shared = self.mount(&key);
+        let mut mount = shared.lock().await;
+        if !mount.served.as_ref().is_some_and(|served| served.is_at(&path)) {
+            let found = match mount.users > 0 || is_mounted(&path) {
+                true => asked(&path, &cid).await?,
+                false => None,
+            };
+            let status = match found {
+                Some(status) => status,
+                None => {
+                    let plan = Plan {
+                        reference: text.to_owned(),
+                        mountpoint: path.clone(),
+                        sources: sources.to_vec(),
+                        mode: None,
+                        suid: privileged,
+                        dev: privileged,
+                    };
+                    let folder = path.clone();
+                    blocking(move || make(&folder, plan, &cid)).await?
+                }
+            };
+            mount.served = Some(Served::watched(status, &path, &shared)?);
         }
-        Ok(status)
+        mount.users += 1;
+        // It was set above, where it was not.
+        let served = mount.served.as_ref().ok_or(ImageError::Interrupted)?;
+        Ok(served.image(key, path))
     }
 
-    /// Counts a user that is there from before.
-    pub async fn keep(&self, key: &str) -> PathBuf {
-        *self.users(key).lock().await += 1;
-        self.folder.join(key)
+    /// Counts a user that is there from before, of the file system that it uses.
+    pub async fn keep(&self, key: &str, device: Device) -> (PathBuf, Lost) {
+        let path = self.folder.join(key);
+        let shared = self.mount(key);
+        let mut mount = shared.lock().await;
+        mount.users += 1;
+        if mount.served.is_none() {
+            let cid = key.split('-').next().unwrap_or_default();
+            match tokio::time::timeout(ANSWER, asked(&path, cid)).await {
+                Ok(Ok(Some(status))) => mount.served = Served::watched(status, &path, &shared).ok(),
+                Ok(Ok(None)) => {}
+                // It may be well, and not be heard: its end is not watched then.
+                Ok(Err(_)) | Err(_) => return (path, Lost::default()),
+            }
+        }
+        match mount.served.as_ref().filter(|served| served.device == device) {
+            Some(served) => (path, served.lost.clone()),
+            None => {
+                let lost = Lost::default();
+                lost.set();
+                (path, lost)
+            }
+        }
     }
 
     /// One user less.
     pub async fn release(&self, key: &str) {
-        let users = self.users(key);
-        let mut count = users.lock().await;
-        *count = count.saturating_sub(1);
-        if *count > 0 {
+        let shared = self.mount(key);
+        let mut mount = shared.lock().await;
+        mount.users = mount.users.saturating_sub(1);
+        if mount.users > 0 {
             return;
         }
-        let (path, users, all, key) =
-            (self.folder.join(key), users.clone(), self.users.clone(), key.to_owned());
+        let (path, shared, all, key) =
+            (self.folder.join(key), shared.clone(), self.mounts.clone(), key.to_owned());
         tokio::spawn(async move {
             tokio::time::sleep(LINGER).await;
-            let count = users.lock().await;
-            if *count == 0 {
+            let mut mount = shared.lock().await;
+            if mount.users == 0 {
+                mount.served = None;
                 unmount(path).await;
                 let mut all = all.lock();
                 // One in the table, one here: nobody waits for it.
-                if Arc::strong_count(&users) == 2 {
+                if Arc::strong_count(&shared) == 2 {
                     all.remove(&key);
                 }
             }
@@ -161,20 +218,110 @@ impl Images {
         let entries = std::fs::read_dir(&self.folder).into_iter().flatten().flatten();
         let keys: Vec<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
         for key in keys {
-            let users = self.users(&key);
-            let count = users.lock().await;
-            if *count == 0 {
+            let shared = self.mount(&key);
+            let mut mount = shared.lock().await;
+            if mount.users == 0 {
+                mount.served = None;
                 unmount(self.folder.join(&key)).await;
             }
         }
     }
 
-    fn users(&self, key: &str) -> Users {
-        self.users.lock().entry(key.to_owned()).or_default().clone()
+    fn mount(&self, key: &str) -> Shared {
+        self.mounts.lock().entry(key.to_owned()).or_default().clone()
     }
 }
 
-fn mount(folder: &Path, plan: Plan, cid: &str) -> Result<MountStatus, ImageError> {
+impl Served {
+    /// Watches the daemon that has told of a mount. `of` is who uses it.
+    fn watched(status: MountStatus, path: &Path, of: &Shared) -> Result<Self, ImageError> {
+        let failed = |errno: rustix::io::Errno| ImageError::Folder(path.to_owned(), errno.into());
+        let pid = i32::try_from(status.pid).ok().and_then(Pid::from_raw).ok_or(ImageError::Interrupted)?;
+        let daemon = pidfd_open(pid, PidfdFlags::NONBLOCK).map_err(failed)?;
+        // After the daemon is held: what is at the place is what it serves, or is told as lost at once.
+        let device = device_at(path).map_err(failed)?.ok_or_else(|| MountError::NotMounted(path.to_owned()));
+        let device = device.map_err(FlistError::from)?;
+        let lost = Lost::default();
+        let watched = daemon.try_clone().map_err(|error| ImageError::Folder(path.to_owned(), error))?;
+        let watch = tokio::spawn(watch(watched, status.reference, lost.clone(), Arc::downgrade(of)));
+        let watch = watch.abort_handle();
+        Ok(Self { config: status.config, arch: status.arch, device, lost, daemon, watch })
+    }
+
+    /// Whether it is what is mounted there, and can be read.
+    fn is_at(&self, path: &Path) -> bool {
+        !self.has_ended() && device_at(path).is_ok_and(|device| device == Some(self.device))
+    }
+
+    /// Whether its daemon has; whoever watches may not have been told yet.
+    fn has_ended(&self) -> bool {
+        let mut end = [PollFd::new(&self.daemon, PollFlags::IN)];
+        poll(&mut end, Some(&Timespec::default())).is_ok_and(|ended| ended > 0)
+    }
+
+    fn image(&self, key: String, path: PathBuf) -> Image {
+        let Self { config, arch, device, lost, .. } = self;
+        Image { key, path, config: config.clone(), arch: arch.clone(), device: *device, lost: lost.clone() }
+    }
+}
+
+/// Waits for the end of a daemon, and tells it.
+async fn watch(end: OwnedFd, flist: String, lost: Lost, of: Weak<tokio::sync::Mutex<Mount>>) {
+    let waited = match process::watch(end) {
+        Ok(end) => end.readable().await.map(drop),
+        Err(error) => Err(error),
+    };
+    if let Err(error) = waited {
+        tracing::error!(flist, %error, "the end of the daemon that serves an flist will not be noticed");
+        return;
+    }
+    lost.set();
+    let Some(of) = of.upgrade() else { return };
+    let containers = of.lock().await.users;
+    if containers > 0 {
+        tracing::error!(
+            flist,
+            containers,
+            "the daemon that served an flist was killed: what its containers have not read yet is an error to them \
+             (ENOTCONN or EIO), until they are made anew; containers that come get a new mount"
+        );
+    }
+}
+
+/// The file system that is mounted at a path; none when it is no mount. Nobody who serves it is asked.
+fn device_at(path: &Path) -> rustix::io::Result<Option<Device>> {
+    let flags = AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT;
+    let stat = statx(CWD, path, flags, StatxFlags::BASIC_STATS)?;
+    let is_root = stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT);
+    Ok(is_root.then_some((stat.stx_dev_major, stat.stx_dev_minor)))
+}
+
+/// The address that a reference leads to. Only names have to be looked up.
+async fn follow(text: &str) -> Result<String, ImageError> {
+    let reference: Reference = text.parse().map_err(FlistError::from)?;
+    if let Target::Cid(id) = &reference.target {
+        return Ok(id.to_string());
+    }
+    let resolved =
+        blocking(move || Ok(resolve(&reference, Names::of_user().as_ref()).map_err(FlistError::from)?));
+    Ok(resolved.await?.id.to_string())
+}
+
+/// The mount at a place, if its daemon lives; what is left of one whose daemon does not is cleared by who mounts there.
+async fn asked(path: &Path, cid: &str) -> Result<Option<MountStatus>, ImageError> {
+    let at = path.to_owned();
+    let asked = blocking(move || {
+        // As the daemon knows it.
+        let at = mountpoint::resolve(&at).map_err(|e| ImageError::Folder(at, e))?;
+        match flist::info(&at) {
+            Err(FlistError::Mount(MountError::NotMounted(_))) => Ok(None),
+            asked => Ok(Some(asked?)),
+        }
+    });
+    Ok(asked.await?.filter(|status| status.reference == cid))
+}
+
+fn make(folder: &Path, plan: Plan, cid: &str) -> Result<MountStatus, ImageError> {
     let mut make = DirBuilder::new();
     // Nobody but root comes near images that may have set-user-ID in them.
     make.recursive(true).mode(0o700);

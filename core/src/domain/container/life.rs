@@ -1,22 +1,24 @@
 //! From what is wanted to a container that runs, and from its end to nothing.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use g8_container::{ConfigFile, Network, Spec, Upper, User, Volume, resolve_user};
+use g8_container::{Network, Spec, User, Volume, resolve_user};
 
 use super::etc;
-use super::image::Image;
+use super::image::{Image, Lost};
 use super::record::Record;
-use super::{Container, ContainerError, Containers, Errands, Id, Place, Wanted, ends, told};
+use super::{
+    Container, ContainerError, Containers, Errands, Id, LayerError, Place, Upper, Wanted, ends, told,
+};
 use crate::domain::container_net;
 use crate::fault;
 use crate::job::Adopted;
 use crate::log::now_ms;
 use crate::process::{Inside, Process, drain};
-use crate::spawner::{Child, Spawner};
+use crate::spawner::{Child, Spawner, Start};
 
 /// The tag of a container's entrypoint in its spawner.
 const ENTRYPOINT: &str = "entrypoint";
@@ -63,9 +65,22 @@ impl Containers {
         let started_ms = now_ms();
         let cgroup = (wanted.limits != g8_container::Limits::default())
             .then(|| format!("container-{}-{id}", std::process::id()));
-        let images = Vec::new();
-        let mut record =
-            Record { wanted: wanted.clone(), images, started_ms, cgroup: cgroup.clone(), whole: false };
+        let layer = match wanted.upper {
+            Upper::Memory { .. } => None,
+            Upper::Disk => {
+                let layers = self.layers.clone();
+                let place = tokio::task::spawn_blocking(move || layers.place(id)).await;
+                Some(place.map_err(|_| ContainerError::Interrupted)??)
+            }
+        };
+        let mut record = Record {
+            wanted: wanted.clone(),
+            images: Vec::new(),
+            started_ms,
+            cgroup: cgroup.clone(),
+            layer: layer.clone(),
+            whole: false,
+        };
         fault::step("write its record")?;
         // First: from here on the next manager would know.
         self.records.write(id, &record)?;
@@ -81,6 +96,7 @@ impl Containers {
         if let Some(fault) = process.as_ref().and_then(Process::fault) {
             return Err(ContainerError::Wanted(format!("the entrypoint: {fault}")));
         }
+        let upper = self.upper(&wanted, layer).await?;
         let network = match &wanted.network {
             container_net::Wanted::Host => None,
             container_net::Wanted::Own(plan) => {
@@ -92,9 +108,20 @@ impl Containers {
         let hostname = wanted.hostname.clone().unwrap_or_else(|| format!("core-{id}"));
         let files = etc::files(&hostname, network.as_ref(), &wanted.files).await;
         let limits = cgroup.map(|name| (name, wanted.limits.clone()));
-        let spec = Spec { limits, ..spec(&wanted, hostname, &root, volumes, files) };
+        let lower = root.clone();
+        let privileged = wanted.privileged;
+        let network_kind = match &wanted.network {
+            container_net::Wanted::Host => Network::Host,
+            container_net::Wanted::Own(_) => Network::None,
+        };
+        let spec = Spec { lower, upper, hostname, network: network_kind, volumes, files, limits, privileged };
         fault::step("have it built")?;
-        let init = self.spawner.contain(&spec, &format!("container {id}")).await;
+        // Who has nothing to wait for is not waited for.
+        let start = match wanted.network.is_ready() {
+            true => Start::AtOnce,
+            false => Start::WhenTold,
+        };
+        let init = self.spawner.contain(&spec, &format!("container {id}"), start).await;
         let init = parts.init.insert(init.map_err(ContainerError::Build)?);
         fault::step("take its ends")?;
         let [socket, namespace] = ends(init)?;
@@ -104,8 +131,10 @@ impl Containers {
             Some(_) => drop(self.networks.attach(id, namespace).await?),
             None => drop(namespace),
         }
-        fault::step("let it go on")?;
-        init.go().await;
+        if start == Start::WhenTold {
+            fault::step("let it go on")?;
+            init.go().await;
+        }
         fault::step("speak to its first process")?;
         let (spawner, _) = Spawner::inside(socket).await.map_err(ContainerError::Silent)?;
         let entrypoint = match process {
@@ -117,7 +146,7 @@ impl Containers {
         };
         fault::step("write that it is whole")?;
         // Last: what is not whole is taken apart by the next manager.
-        record.images = parts.images.iter().map(|image| image.key.clone()).collect();
+        record.images = parts.images.iter().map(|image| (image.key.clone(), image.device)).collect();
         record.wanted.clone_from(&wanted);
         record.whole = true;
         self.records.write(id, &record)?;
@@ -127,6 +156,7 @@ impl Containers {
             wanted,
             pid: init.pid,
             root,
+            lost: parts.images.iter().map(|image| image.lost.clone()).collect(),
             started_ms,
             spawner,
             errands: Errands::default(),
@@ -165,6 +195,23 @@ impl Containers {
             volumes.push(Volume { source, target: target.clone(), read_only });
         }
         Ok(volumes)
+    }
+
+    /// What it writes to, made where it does not come with the container.
+    async fn upper(
+        &self,
+        wanted: &Wanted,
+        layer: Option<PathBuf>,
+    ) -> Result<g8_container::Upper, ContainerError> {
+        let folder = match (wanted.upper, layer) {
+            (Upper::Memory { bytes }, _) => return Ok(g8_container::Upper::Memory { bytes }),
+            (Upper::Disk, layer) => layer.ok_or(LayerError::NoPlace)?,
+        };
+        fault::step("make its upper layer")?;
+        let (layers, place, privileged) = (self.layers.clone(), folder.clone(), wanted.privileged);
+        let made = tokio::task::spawn_blocking(move || layers.make(&place, privileged)).await;
+        made.map_err(|_| ContainerError::Interrupted)??;
+        Ok(g8_container::Upper::Disk { folder })
     }
 
     /// Shows a container to all, and looks after it until its end.
@@ -224,7 +271,17 @@ impl Containers {
         for key in images {
             self.images.release(&key).await;
         }
-        if let Some(cgroup) = self.records.read(id).and_then(|record| record.cgroup) {
+        let record = self.records.read(id);
+        if let Some(layer) = record.as_ref().and_then(|record| record.layer.clone()) {
+            let layers = self.layers.clone();
+            // Before the record, and the number: the next container of it has a layer at the same place.
+            let removed = tokio::task::spawn_blocking(move || layers.remove(&layer)).await;
+            if let Ok(Err(error)) = removed {
+                let error: &dyn std::error::Error = &error;
+                tracing::error!(container = id, error, "the layer of a container that is gone stays");
+            }
+        }
+        if let Some(cgroup) = record.and_then(|record| record.cgroup) {
             // The spawner has done it, unless it was killed.
             let removed = tokio::task::spawn_blocking(move || g8_container::remove_cgroup(&cgroup)).await;
             if let Ok(Err(error)) = removed {
@@ -250,12 +307,17 @@ impl Containers {
         init: Option<Child>,
         jobs: &mut Adopted,
     ) {
-        let mut root = None;
-        for key in &record.images {
-            let path = self.images.keep(key).await;
+        let (mut root, mut lost) = (None, Vec::new());
+        for (key, device) in &record.images {
+            let (path, is_lost) = self.images.keep(key, *device).await;
             root.get_or_insert(path);
+            lost.push(is_lost);
         }
-        let (whole, images) = (record.whole, record.images.clone());
+        if init.is_some() && lost.iter().any(Lost::is_lost) {
+            tracing::error!("what container {id} has not read yet of its image is lost: make it anew");
+        }
+        let whole = record.whole;
+        let images = record.images.iter().map(|(key, _)| key.clone()).collect();
         let adopted = match (init, root) {
             (Some(mut init), Some(root)) if whole => match reach(&mut init).await {
                 Ok((spawner, held)) => {
@@ -274,6 +336,7 @@ impl Containers {
                         wanted: record.wanted,
                         pid: init.pid,
                         root,
+                        lost,
                         started_ms: record.started_ms,
                         spawner,
                         errands: Errands::default(),
@@ -350,28 +413,5 @@ fn entrypoint(wanted: &Wanted, user: User) -> Process {
         dir: wanted.workdir.clone(),
         inside: Some(Inside { uid: user.uid, gid: user.gid, groups: user.groups }),
         ..Process::default()
-    }
-}
-
-fn spec(
-    wanted: &Wanted,
-    hostname: String,
-    root: &Path,
-    volumes: Vec<Volume>,
-    files: Vec<ConfigFile>,
-) -> Spec {
-    let network = match wanted.network {
-        container_net::Wanted::Host => Network::Host,
-        container_net::Wanted::Own(_) => Network::None,
-    };
-    Spec {
-        lower: root.to_owned(),
-        upper: Upper::Memory { bytes: wanted.upper_bytes },
-        hostname,
-        network,
-        volumes,
-        files,
-        limits: None,
-        privileged: wanted.privileged,
     }
 }

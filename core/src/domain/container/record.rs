@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::image::Device;
 use super::{ContainerError, Id, Wanted};
 
 /// A container as it lies on disk.
@@ -14,13 +15,16 @@ use super::{ContainerError, Id, Wanted};
 pub struct Record {
     /// What it is.
     pub wanted: Wanted,
-    /// The images that it uses, the first for its root.
-    pub images: Vec<String>,
+    /// The images that it uses, the first for its root, and their file systems.
+    pub images: Vec<(String, Device)>,
     /// When it was made, in ms since 1970.
     pub started_ms: u64,
     /// The cgroup that keeps its limits, if it has any.
     #[serde(default)]
     pub cgroup: Option<String>,
+    /// Its layer on disk, if it has one.
+    #[serde(default)]
+    pub layer: Option<PathBuf>,
     /// Whether all of it is there.
     pub whole: bool,
 }
@@ -91,14 +95,16 @@ impl Records {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Upper;
     use super::*;
 
     #[test]
     fn a_record_comes_back_as_it_was_without_the_contents_of_files() {
         let folder = tempfile::tempdir().unwrap();
         let records = Records::new(folder.path().join("containers"));
-        let wanted = Wanted { root: "a".into(), upper_bytes: 7, ..Wanted::default() };
-        let record = Record { wanted, images: vec!["a".into()], started_ms: 1, cgroup: None, whole: false };
+        let wanted = Wanted { root: "a".into(), upper: Upper::Memory { bytes: 7 }, ..Wanted::default() };
+        let images = vec![("a".into(), (0, 7))];
+        let record = Record { wanted, images, started_ms: 1, cgroup: None, layer: None, whole: false };
         let mut secret = record.clone();
         secret.wanted.files = [("/key".into(), "secret".into())].into();
         records.write(3, &secret).unwrap();

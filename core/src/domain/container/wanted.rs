@@ -20,6 +20,27 @@ const HOSTNAME_MAX: usize = 64;
 /// Longest name or tag, and most tags.
 const WORD_MAX: usize = 128;
 
+/// What a container may write unless it asks for more or less.
+const UPPER_BYTES: u64 = 1 << 30;
+
+/// Where a container writes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Upper {
+    /// Memory, at most so many bytes.
+    Memory {
+        /// The size.
+        bytes: u64,
+    },
+    /// A disk of the node, as much as is free there.
+    Disk,
+}
+
+impl Default for Upper {
+    fn default() -> Self {
+        Self::Memory { bytes: UPPER_BYTES }
+    }
+}
+
 /// See the module's text.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Wanted {
@@ -50,8 +71,9 @@ pub struct Wanted {
     pub user: String,
     /// Where it starts.
     pub workdir: String,
-    /// Most bytes that it may write.
-    pub upper_bytes: u64,
+    /// Where it writes to.
+    #[serde(default)]
+    pub upper: Upper,
     /// Files that are written first. Not kept: there may be secrets in them.
     #[serde(skip)]
     pub files: BTreeMap<PathBuf, String>,
@@ -92,7 +114,7 @@ impl Wanted {
         if let Some(word) = words.into_iter().find(|word| word.len() > WORD_MAX) {
             return Some(format!("{word:.32?}... is longer than {WORD_MAX} bytes"));
         }
-        if self.upper_bytes == 0 {
+        if self.upper == (Upper::Memory { bytes: 0 }) {
             return Some("a container needs some bytes to write to".into());
         }
         None
@@ -142,7 +164,7 @@ mod tests {
     use super::*;
 
     fn plain() -> Wanted {
-        Wanted { root: "bafy".into(), upper_bytes: 1, ..Wanted::default() }
+        Wanted { root: "bafy".into(), ..Wanted::default() }
     }
 
     #[test]
@@ -150,7 +172,7 @@ mod tests {
         plain().check().unwrap();
         let faults: [fn(&mut Wanted); 8] = [
             |w| w.root.clear(),
-            |w| w.upper_bytes = 0,
+            |w| w.upper = Upper::Memory { bytes: 0 },
             |w| w.hostname = Some("x".repeat(65)),
             |w| w.hostname = Some("x\n10.0.0.1 bank".into()),
             |w| w.mounts = vec![("/tmp".into(), "relative".into())],

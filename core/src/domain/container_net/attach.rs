@@ -48,6 +48,10 @@ impl Networks {
     }
 
     async fn make(&self, record: &Record, netns: BorrowedFd<'_>) -> Result<(), NetworkError> {
+        // Ports lead to a NIC.
+        if record.nics.is_empty() {
+            return Ok(());
+        }
         let netlink = Netlink::open().await?;
         // First what somebody else may have, and costs nothing to give back.
         self.step("hold its ports").await?;

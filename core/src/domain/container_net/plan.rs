@@ -42,6 +42,16 @@ pub enum Wanted {
     Own(Plan),
 }
 
+impl Wanted {
+    /// Whether nothing has to be put into it before programs start.
+    pub fn is_ready(&self) -> bool {
+        match self {
+            Self::Host => true,
+            Self::Own(plan) => plan.nics.is_empty(),
+        }
+    }
+}
+
 impl Default for Wanted {
     fn default() -> Self {
         Wanted::Own(Plan::default())

@@ -11,13 +11,18 @@ use super::children::{Children, read_json};
 use super::inside;
 use super::start::Failure;
 use crate::fault::{self, Fault};
-use crate::spawner::protocol::Event;
+use crate::spawner::protocol::{Event, Start};
 
 impl Children {
     /// Begins to build a container from a memfd with its spec. An event only when that fails at once.
-    pub fn contain(&mut self, slot: u64, tag: String, fds: Vec<OwnedFd>) -> Option<Event> {
+    pub fn contain(&mut self, slot: u64, tag: String, start: Start, fds: Vec<OwnedFd>) -> Option<Event> {
         match build(fds) {
             Ok((container, ends)) => {
+                match start {
+                    // It takes it when it is built. Its end tells when it cannot.
+                    Start::AtOnce => drop(container.go()),
+                    Start::WhenTold => {}
+                }
                 self.add(slot, tag, container.pid(), ends, Some(container));
                 None
             }

@@ -92,6 +92,9 @@ def _parser() -> argparse.ArgumentParser:
     create.add_argument("--name", metavar="NAME", help="call it so")
     create.add_argument("--hostname", metavar="NAME", help="its host name")
     create.add_argument("--storage", metavar="SPEC", action="append", default=[], help="a source of blocks, as http://HOST")
+    create.add_argument(
+        "--upper", choices=("memory", "disk"), help="where it lies what it writes, until it ends; memory by default"
+    )
     create.add_argument("-e", "--env", metavar="K=V", action="append", default=[], type=_pair, help="set a variable")
     create.add_argument("-w", "--dir", metavar="DIR", default="", help="folder inside to start the command in")
     create.add_argument(

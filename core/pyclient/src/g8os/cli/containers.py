@@ -52,6 +52,7 @@ def run(client: Client, arguments: Namespace, output: Output) -> int:
         name=arguments.name,
         env=dict(arguments.env) or None,
         entrypoint=entrypoint,
+        upper=arguments.upper,
     )
     if stays:
         output.value(number)
@@ -88,7 +89,7 @@ def ps(client: Client, arguments: Namespace, output: Output) -> int:
             [
                 number,
                 printable(asked.get("name") or "-"),
-                printable(asked["root"][-16:]),
+                printable(asked["root"][-16:]) + (" lost" if what.get("image") == "lost" else ""),
                 age(now - what["starttime"] / 1000),
                 size(listed["rss"]),
                 ",".join(addresses) or ("host" if what.get("network") is None else "-"),

@@ -39,6 +39,7 @@ class Container(Domain[R_co]):
         user: str | None = None,
         workdir: str | None = None,
         config: Mapping[str, str] | None = None,
+        upper: str | None = None,
         upper_size: int | None = None,
         nics: Sequence[Mapping[str, Any]] | None = None,
     ) -> Call[int]:
@@ -46,7 +47,8 @@ class Container(Domain[R_co]):
 
         `mount` names the place inside of each path of the node, or flist: `{"/srv/data": "/data"}`. `storage` says where
         blocks come from, such as `http://10.0.0.1:8080`. Without an entrypoint the container waits for commands:
-        `client(number).system(...)`.
+        `client(number).system(...)`. What it writes lies in memory, up to `upper_size` bytes, or with `upper="disk"` on a
+        disk of the node, as much as is free there; it is gone with the container either way.
 
         It has an address on the default bridge, and on each `bridge` that is named: `[("br0", "dhcp")]`, or `"10.0.0.2/24"`, or
         `""` for none. `nics` says it all instead, and `nics=[]` gives it none. `port={8080: 80}` leads port 8080 of the node
@@ -70,6 +72,7 @@ class Container(Domain[R_co]):
             "user": user,
             "workdir": workdir,
             "config": config,
+            "upper": upper,
             "upper_size": upper_size,
             "nics": nics,
         }
