@@ -116,13 +116,16 @@ fn every_setting_of_a_file_has_its_effect() {
     let folder = tempfile::tempdir().unwrap();
     let (config, log, secret) =
         (folder.path().join("node.toml"), folder.path().join("log"), folder.path().join("secret"));
+    let layers = folder.path().join("layers");
     std::fs::write(&secret, "of-the-worker\n").unwrap();
     // That of the word `known`, in large letters, which redis itself does not take.
     let known = "7117FFF2D0FD294462B3C802B7CB8753579F23F3946B99CF55F38E873F013F10";
     let text = format!(
         "[users.worker]\nrole = 'operate'\npassword_file = '{}'\n[limits]\nprocesses = 1\naccepted = 4\naccepted_bytes = 200_000\nprocesses_each = 30\n\
-         [firewall]\ninput = 'drop'\n[redis]\nport = 7123\npassword_sha256 = '{known}'\n[network]\ncontainers = '10.88.0.1/20'\n",
-        secret.display()
+         [firewall]\ninput = 'drop'\n[redis]\nport = 7123\npassword_sha256 = '{known}'\n[network]\ncontainers = '10.88.0.1/20'\n\
+         [containers]\ndisk = '{}'\n",
+        secret.display(),
+        layers.display()
     );
     std::fs::write(&config, text).unwrap();
     let node = System::start(&config, &log);
@@ -144,6 +147,7 @@ fn every_setting_of_a_file_has_its_effect() {
         "firewall": {"input": "drop"},
         "redis": {"port": 7123},
         "network": {"containers": "10.88.0.1/20"},
+        "containers": {"disk": layers},
     });
     assert_eq!(shown, wanted);
     // firewall.input

@@ -65,23 +65,25 @@ def test_a_container_says_what_it_is_and_has_files_and_processes_of_its_own(cl: 
     assert job.get(60).code == 1137
 
     files = inside.filesystem
-    files.mkdir("/tmp/a/b")
+    # Nobody has it on the node.
+    top = f"/tmp/inside-{os.urandom(8).hex()}"
+    files.mkdir(f"{top}/b")
     content = os.urandom(600_000)
-    files.upload("/tmp/a/new", io.BytesIO(content))
-    assert inside.system(["stat", "-c", "%s", "/tmp/a/new"]).get().stdout == "600000\n"
-    files.move("/tmp/a/new", "/tmp/a/moved")
-    files.chmod("/tmp/a/moved", 0o600)
-    files.chown("/tmp/a/moved", "web", "33")
-    assert inside.system(["stat", "-c", "%a %u %g", "/tmp/a/moved"]).get().stdout == "600 33 33\n"
+    files.upload(f"{top}/new", io.BytesIO(content))
+    assert inside.system(["stat", "-c", "%s", f"{top}/new"]).get().stdout == "600000\n"
+    files.move(f"{top}/new", f"{top}/moved")
+    files.chmod(f"{top}/moved", 0o600)
+    files.chown(f"{top}/moved", "web", "33")
+    assert inside.system(["stat", "-c", "%a %u %g", f"{top}/moved"]).get().stdout == "600 33 33\n"
     sink = io.BytesIO()
-    files.download("/tmp/a/moved", sink)
+    files.download(f"{top}/moved", sink)
     assert sink.getvalue() == content
-    assert [(entry["name"], entry["is_dir"]) for entry in files.list("/tmp/a")] == [("b", True), ("moved", False)]
-    files.remove("/tmp/a")
-    assert not files.exists("/tmp/a")
-    assert not os.path.exists("/tmp/a")
+    assert [(entry["name"], entry["is_dir"]) for entry in files.list(top)] == [("b", True), ("moved", False)]
+    files.remove(top)
+    assert not files.exists(top)
+    assert not os.path.exists(top)
     with pytest.raises(g8os.NotFound):
-        files.open("/tmp/a/moved")
+        files.open(f"{top}/moved")
 
 
 def test_a_container_has_a_network(cl: Any, name: str) -> None:
