@@ -7,16 +7,12 @@ use std::process::Command;
 
 use serde_json::json;
 
-use crate::harness::{Node, until, with_own_mounts, with_own_network};
-use crate::image::pack_busybox;
+use crate::harness::{until, with_own_mounts, with_own_network};
 use crate::place::{Place, data, names};
 
 /// A place whose containers write below `disk`.
 fn with_disk(dir: &Path, disk: &Path) -> Place {
-    fs::write(dir.join("core0.toml"), format!("[containers]\ndisk = {disk:?}\n")).unwrap();
-    let node = Node::start_in(dir);
-    let (cid, store) = pack_busybox(dir);
-    Place { node, cid, storage: format!("dir:{}", store.display()) }
+    Place::configured(dir, &format!("[containers]\ndisk = {disk:?}\n"))
 }
 
 fn mount(arguments: &[&str]) {

@@ -344,3 +344,25 @@ fn networks_live_on_when_the_manager_is_killed_and_end_with_their_containers() {
         assert_eq!(left, Vec::<String>::new());
     });
 }
+
+#[test]
+fn containers_are_in_the_network_that_the_configuration_names() {
+    with_own_network(|| {
+        let dir = tempfile::tempdir().unwrap();
+        let place = Place::configured(dir.path(), "[network]\ncontainers = '10.88.7.1/28'\n");
+        let ids = [(); 2].map(|()| place.created(json!({"network": {"zerotier": null, "bridge": null}})));
+        let addresses = ids.map(|id| network(&place, id)["nics"][0]["address"].as_str().unwrap().to_owned());
+        for address in &addresses {
+            assert!(address.starts_with("10.88.7.") && address.ends_with("/28"), "{address}");
+        }
+        let seen = place.sh(ids[0], "ip -o -4 addr; ip route; cat /etc/resolv.conf");
+        for expected in [&*addresses[0], "default via 10.88.7.1 dev eth0", "nameserver 10.88.7.1\n"] {
+            assert!(seen.contains(expected), "{expected} is missing: {seen}");
+        }
+        let other = addresses[1].trim_end_matches("/28");
+        let said = place.sh(ids[0], &format!("ping -c 1 -W 20 {other}"));
+        assert!(said.contains(" 1 packets received"), "{said}");
+        // The usual one is not made beside it.
+        assert!(!on_the_node("ip -o -4 addr").contains("172.18."));
+    });
+}

@@ -17,7 +17,16 @@ pub struct Place {
 
 impl Place {
     pub fn new() -> Self {
-        let node = Node::start();
+        Self::on(Node::start())
+    }
+
+    /// One whose node has its folder and this `core0.toml`.
+    pub fn configured(dir: &Path, text: &str) -> Self {
+        fs::write(dir.join("core0.toml"), text).unwrap();
+        Self::on(Node::start_in(dir))
+    }
+
+    fn on(node: Node) -> Self {
         let (cid, store) = pack_busybox(&node.dir);
         let storage = format!("dir:{}", store.display());
         Self { node, cid, storage }
