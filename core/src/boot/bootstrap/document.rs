@@ -11,6 +11,7 @@ use g8_fs::source::Spec;
 use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer};
 use serde_saphyr::options::{DuplicateKeyPolicy, MergeKeyPolicy};
+use sha2::Digest;
 
 use crate::boot::arguments::is_hash;
 use crate::boot::network::plan::Endpoint;
@@ -23,6 +24,8 @@ const DEPTH: usize = 8;
 const NODES: usize = 4096;
 /// Most mounts, controllers and sources.
 pub const MANY: usize = 16;
+/// Longest password.
+const PASSWORD_MAX: usize = 512;
 /// Below these a node may mount.
 const WRITABLE: [&str; 3] = ["/run", "/tmp", "/var"];
 
@@ -79,12 +82,38 @@ pub struct Mount {
     pub path: PathBuf,
 }
 
-/// Who may command the node.
+/// Who may command the node: `password`, or its hash in `password_sha256`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(try_from = "Login")]
 pub struct Redis {
     /// SHA-256 of the administrator's password.
     pub password_sha256: Sha256,
+}
+
+/// As it is written.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Login {
+    password: Option<String>,
+    password_sha256: Option<Sha256>,
+}
+
+impl TryFrom<Login> for Redis {
+    type Error = &'static str;
+
+    fn try_from(login: Login) -> Result<Self, Self::Error> {
+        let password_sha256 = match (login.password, login.password_sha256) {
+            (None, Some(hash)) => hash,
+            (Some(password), None) if (1..=PASSWORD_MAX).contains(&password.len()) => {
+                Sha256::of(password.as_bytes())
+            }
+            (Some(_), None) => return Err("the password is empty, or longer than 512 bytes"),
+            (Some(_), Some(_)) | (None, None) => {
+                return Err("redis has either a password or its password_sha256");
+            }
+        };
+        Ok(Self { password_sha256 })
+    }
 }
 
 /// An overlay network.
@@ -98,6 +127,12 @@ pub struct Overlay {
 /// 64 hexadecimal digits, in lower case.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sha256(pub String);
+
+impl Sha256 {
+    fn of(bytes: &[u8]) -> Self {
+        Self(sha2::Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect())
+    }
+}
 
 impl<'de> Deserialize<'de> for Sha256 {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

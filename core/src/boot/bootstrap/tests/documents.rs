@@ -23,6 +23,17 @@ fn all_of_a_file_is_understood_and_most_of_it_is_optional() {
 }
 
 #[test]
+fn a_password_and_its_hash_are_the_same() {
+    // printf secret | sha256sum
+    let hash = "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b";
+    for login in ["password: secret".to_owned(), format!("password_sha256: {hash}")] {
+        let text = format!("sequence: 1\nexpires: 2030-01-31T12:00:00Z\nredis: {{{login}}}\n");
+        let document = Document::parse(text.as_bytes()).unwrap();
+        assert_eq!(document.redis.unwrap().password_sha256.0, hash, "{login}");
+    }
+}
+
+#[test]
 fn what_is_wrong_is_told_with_its_line() {
     let good = "sequence: 1\nexpires: 2030-01-31T12:00:00Z\n";
     let mounted =
@@ -44,7 +55,14 @@ fn what_is_wrong_is_told_with_its_line() {
             "no CID",
         ),
         (format!("{good}system: nothing\n"), 3, "no CID"),
-        (format!("{good}redis: {{password: secret}}\n"), 3, "password"),
+        (format!("{good}redis: {{}}\n"), 3, "either a password or"),
+        (format!("{good}redis: {{password: ''}}\n"), 3, "is empty"),
+        (
+            format!("{good}redis: {{password: a, password_sha256: {}}}\n", "ab".repeat(32)),
+            3,
+            "either a password or",
+        ),
+        (format!("{good}redis: {{pasword: a}}\n"), 3, "pasword"),
         (format!("{good}controllers: ['ftp://x']\n"), 3, "ftp://x"),
         (format!("{good}sources: ['dir:/etc']\n"), 3, "begins with http"),
         (format!("{good}sources: ['peer:']\n"), 3, "begins with http"),
