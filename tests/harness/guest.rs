@@ -5,8 +5,8 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::Read;
-use std::net::TcpListener;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
@@ -25,6 +25,8 @@ const BOOT: Duration = Duration::from_secs(180);
 const COMMAND: Duration = Duration::from_secs(60);
 /// How long the way down may take.
 const DOWN: Duration = Duration::from_secs(90);
+/// How long a guest that is up may take to say PONG.
+const MOMENT: Duration = Duration::from_millis(200);
 /// Length of the disk.
 const DISK: u64 = 256 << 20;
 /// The password of the node; the kernel is told its SHA-256.
@@ -213,12 +215,11 @@ impl Guest {
     /// Until redis says PONG: qemu takes connections before the guest does, and breaks them.
     #[track_caller]
     fn until_it_answers(&self) {
-        wait::until("redis answers", COMMAND, || self.answers(Some(PASSWORD)));
-    }
-
-    fn answers(&self, password: Option<&str>) -> bool {
-        let pong = |mut connection| redis::cmd("PING").query::<String>(&mut connection);
-        self.connect(password).and_then(pong).is_ok_and(|pong| pong == "PONG")
+        let answers = || {
+            let pong = |mut connection| redis::cmd("PING").query::<String>(&mut connection);
+            self.connect(Some(PASSWORD)).and_then(pong).is_ok_and(|pong| pong == "PONG")
+        };
+        wait::until("redis answers", COMMAND, answers);
     }
 
     /// Switches it off by its own command. It must end by itself, and well.
@@ -291,7 +292,7 @@ pub fn time_to_pong(image: &Path, arguments: &str, password: Option<&str>) -> Re
     let began = serial.until("Linux version", BOOT).map(|()| Instant::now());
     let mut guest = Guest { qemu, serial, port, gateway, booted_in: Duration::ZERO, _one: None };
     let began = began?;
-    while !guest.answers(password) {
+    while !says_pong(port, password) {
         let has_ended = guest.qemu.try_wait().expect("our own child can be waited for").is_some();
         if has_ended || began.elapsed() > BOOT {
             return Err(guest.said());
@@ -299,6 +300,27 @@ pub fn time_to_pong(image: &Path, arguments: &str, password: Option<&str>) -> Re
         std::thread::sleep(Duration::from_millis(10));
     }
     Ok(began.elapsed())
+}
+
+/// Asks once, and for a moment: qemu takes a connection at once, and when its guest has no network yet, it tries that again only
+/// after 6 s, then 12.
+fn says_pong(port: u16, password: Option<&str>) -> bool {
+    let ask = || {
+        let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+        stream.set_read_timeout(Some(MOMENT))?;
+        let login = password.map_or_else(String::new, |password| format!("AUTH \"{password}\"\r\n"));
+        stream.write_all(format!("{login}PING\r\n").as_bytes())?;
+        let (mut said, mut read) = (Vec::new(), [0; 64]);
+        while !said.ends_with(b"+PONG\r\n") {
+            match stream.read(&mut read)? {
+                0 => return Ok(false),
+                n => said.extend_from_slice(&read[..n]),
+            }
+        }
+        std::io::Result::Ok(true)
+    };
+    // It is asked again.
+    ask().unwrap_or(false)
 }
 
 /// Free ports of the loopback, both asked for at once, so that they differ.
