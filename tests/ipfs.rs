@@ -9,6 +9,7 @@ use std::time::Duration;
 use harness::ipfs::Daemon;
 use harness::publisher::{self, explains, objects, publish};
 use harness::rpc::{self, Trick};
+use harness::tls::{Authority, Certificate, Front};
 use harness::{Flist, Kubo, Rpc, args, compare, debian, rootfs, skip, store, synthetic, wait};
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -227,9 +228,44 @@ fn a_node_that_is_not_there_or_no_node_says_so() {
     explains(&outcome, &["can only be read", gateway.url()]);
     let outcome = flist.run(args!["pack", flist.home().join("source"), "--to", "ipfs:"]);
     explains(&outcome, &["flist publish CID --to ipfs:http://127.0.0.1:5001"]);
-    let outcome = flist.run(args!["publish", cid, "--to", "ipfs:https://host"]);
+    let outcome = flist.run(args!["publish", cid, "--to", "ipfs:ftp://host"]);
     assert_eq!(outcome.code, 2, "{}", outcome.stderr);
-    assert!(outcome.stderr.contains("tunnel"), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("write ipfs:http://HOST:PORT"), "{}", outcome.stderr);
+}
+
+/// Over TLS a node is what it is without. What is wrong with a certificate does not pass, and nobody is asked over such a connection.
+#[test]
+fn a_node_behind_tls_is_asked_when_its_certificate_is_good() {
+    let (node, (flist, cid)) = (Rpc::start(), Flist::with_image());
+    publish(&flist, &cid, &node.spec(), &[]);
+    let (authority, reader) = (Authority::default(), Flist::new());
+    let trusted = authority.file_in(&flist.home().dir("authority"));
+    let run = |arguments| {
+        harness::process::run(reader.command(arguments).env("SSL_CERT_FILE", &trusted), SLACK * 3)
+    };
+    let spec = |front: &Front| format!("ipfs:{}", front.url().replacen("://", "://me:verysecret@", 1));
+    let asked = node.log().len();
+    for (certificate, words) in
+        [(Certificate::Expired, "expired"), (Certificate::ForOther, "not valid for name")]
+    {
+        let front = authority.front(certificate, node.address());
+        for arguments in [
+            args!["info", cid, "--from", spec(&front)],
+            args!["publish", cid, "--from", flist.spec(), "--to", spec(&front)],
+        ] {
+            let outcome = run(arguments);
+            explains(&outcome, &[words, "no connection that can be trusted", &front.url()]);
+            assert!(!outcome.stderr.contains("secret"), "{}", outcome.stderr);
+        }
+    }
+    assert_eq!(node.log().len(), asked);
+    let front = authority.front(Certificate::Good, node.address());
+    let again = reader.home().join("again");
+    run(args!["unpack", cid, again, "--from", spec(&front)]).ok();
+    compare::assert_same(&flist.home().join("source"), &again);
+    run(args!["name", "publish", "images", cid, "--from", flist.spec(), "--to", spec(&front)]).ok();
+    let heads = &node.log()[asked..];
+    assert!(heads.iter().all(|head| head.contains("uthorization: Basic ")), "{heads:#?}");
 }
 
 #[test]

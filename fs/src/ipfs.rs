@@ -37,14 +37,14 @@ pub struct Node {
 impl Node {
     /// A node at `address`; nobody is asked yet.
     pub fn new(address: &RpcAddress) -> Result<Node, ClientError> {
-        let (host, port) = address.place();
-        let library = IpfsClient::from_str(&format!("http://{host}:{port}"));
+        let library = IpfsClient::from_str(&address.to_string());
         let library = library.expect("what one parser of URLs wrote the other one reads");
         let library = match address.credentials() {
             Some((user, password)) => library.with_credentials(user, password),
             None => library,
         };
-        Ok(Node { address: address.clone(), http: source::client(Way::Rpc)?, library })
+        let way = if address.is_encrypted() { Way::EncryptedRpc } else { Way::Rpc };
+        Ok(Node { address: address.clone(), http: source::client(way)?, library })
     }
 
     /// Where it is, for people.

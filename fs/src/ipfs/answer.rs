@@ -131,7 +131,7 @@ impl Answer {
     async fn chunk(&mut self) -> Result<Option<Bytes>, RpcError> {
         let call = self.bound.call;
         while let Some(frame) = self.body.frame().await {
-            let frame = frame.map_err(|error| RpcError::gone(call, error.without_url()))?;
+            let frame = frame.map_err(|error| RpcError::unheard(call, error))?;
             match frame.into_data() {
                 Ok(bytes) => return Ok(Some(bytes)),
                 Err(frame) => {

@@ -96,7 +96,7 @@ impl Asked {
 
     async fn send(self, http: Client) -> Result<Answer, RpcError> {
         let Asked { request, bound } = self;
-        let answer = http.execute(request).map_err(|error| RpcError::gone(bound.call, error.without_url()));
+        let answer = http.execute(request).map_err(|error| RpcError::unheard(bound.call, error));
         bound.in_time(answer.and_then(|answer| Answer::judge(answer, bound))).await
     }
 }

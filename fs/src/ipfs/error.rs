@@ -8,6 +8,8 @@ use ipfs_api_prelude::ApiError;
 use reqwest::StatusCode;
 use serde::Deserialize;
 
+use crate::source::is_about_tls;
+
 /// What the library finds wrong by itself, where it does not say with which call.
 const SOME_CALL: &str = "/api/v0";
 /// Most characters of what a node says that are repeated.
@@ -24,6 +26,15 @@ pub enum RpcError {
         /// What was asked.
         call: &'static str,
         /// Why not.
+        #[source]
+        source: Arc<dyn Error + Send + Sync>,
+    },
+    /// Its certificate is not to be trusted, or it does not encrypt as it must; neither passes by itself.
+    #[error("{call}: no connection that can be trusted")]
+    Untrusted {
+        /// What was asked.
+        call: &'static str,
+        /// What is wrong.
         #[source]
         source: Arc<dyn Error + Send + Sync>,
     },
@@ -105,8 +116,13 @@ pub enum RpcError {
 }
 
 impl RpcError {
-    pub(super) fn gone(call: &'static str, cause: impl Into<Box<dyn Error + Send + Sync>>) -> RpcError {
-        RpcError::Gone { call, source: Arc::from(cause.into()) }
+    /// No answer, and no URL in why not.
+    pub(super) fn unheard(call: &'static str, error: reqwest::Error) -> RpcError {
+        let error = error.without_url();
+        match is_about_tls(&error) {
+            true => RpcError::Untrusted { call, source: Arc::new(error) },
+            false => RpcError::Gone { call, source: Arc::new(error) },
+        }
     }
 
     pub(super) fn unaskable(call: &'static str, cause: impl Error + Send + Sync + 'static) -> RpcError {
@@ -126,6 +142,7 @@ impl RpcError {
             | RpcError::Unknown { .. }
             | RpcError::Locked { .. }
             | RpcError::TooMuch { .. }
+            | RpcError::Untrusted { .. }
             | RpcError::Unaskable { .. }
             | RpcError::NotAnRpc { .. } => false,
         }
@@ -158,6 +175,7 @@ impl RpcError {
             | RpcError::Unknown { .. }
             | RpcError::Locked { .. }
             | RpcError::TooMuch { .. }
+            | RpcError::Untrusted { .. }
             | RpcError::Unaskable { .. }
             | RpcError::NotAnRpc { .. } => false,
         }
