@@ -37,13 +37,6 @@ pub enum BadRpcAddress {
 }
 
 impl RpcAddress {
-    /// The URL of one call, without its arguments. It holds no credentials: they are sent as a header.
-    pub(super) fn call(&self, call: &str) -> Url {
-        let mut url = self.bare();
-        url.set_path(&format!("/api/v0/{call}"));
-        url
-    }
-
     /// Host and port.
     pub(super) fn place(&self) -> (&str, u16) {
         (self.0.host_str().unwrap_or_default(), self.0.port_or_known_default().unwrap_or_default())
@@ -113,12 +106,10 @@ mod tests {
     fn a_node_has_a_place_and_credentials_that_nobody_sees() {
         let local: RpcAddress = "".parse().unwrap();
         assert_eq!(local.to_string(), "http://127.0.0.1:5001");
-        assert_eq!(local.call("id").as_str(), "http://127.0.0.1:5001/api/v0/id");
         let node: RpcAddress = "http://me:se%40cret@host/api/v0".parse().unwrap();
         assert_eq!(format!("{node} {node:?}"), "http://host http://host");
         assert_eq!(node.place(), ("host", 80));
         assert_eq!(node.credentials().unwrap(), ("me".into(), "se@cret".into()));
-        assert_eq!(node.call("id").as_str(), "http://host/api/v0/id");
         assert_eq!(node.with_credentials().parse::<RpcAddress>().unwrap(), node);
         assert_eq!("http://[::1]:5002".parse::<RpcAddress>().unwrap().place(), ("[::1]", 5002));
     }

@@ -4,9 +4,12 @@ use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipfs_api_prelude::ApiError;
 use reqwest::StatusCode;
 use serde::Deserialize;
 
+/// What the library finds wrong by itself, where it does not say with which call.
+const SOME_CALL: &str = "/api/v0";
 /// Most characters of what a node says that are repeated.
 const SHOWN: usize = 300;
 /// Most that a node may ask us to wait before we come again.
@@ -80,6 +83,15 @@ pub enum RpcError {
         /// The bound.
         most: usize,
     },
+    /// What is asked with cannot be sent: it is too long for a URL.
+    #[error("{call}: this cannot be asked")]
+    Unaskable {
+        /// What was asked.
+        call: &'static str,
+        /// Why not.
+        #[source]
+        source: Arc<dyn Error + Send + Sync>,
+    },
     /// What answers is no RPC of an IPFS node.
     #[error(
         "{call}: this is not the RPC of an IPFS node, which is at port 5001 unless configured otherwise: {what}"
@@ -97,6 +109,10 @@ impl RpcError {
         RpcError::Gone { call, source: Arc::from(cause.into()) }
     }
 
+    pub(super) fn unaskable(call: &'static str, cause: impl Error + Send + Sync + 'static) -> RpcError {
+        RpcError::Unaskable { call, source: Arc::new(cause) }
+    }
+
     pub(super) fn strange(call: &'static str, what: impl std::fmt::Display) -> RpcError {
         RpcError::NotAnRpc { call, what: shown(&what.to_string()) }
     }
@@ -110,6 +126,7 @@ impl RpcError {
             | RpcError::Unknown { .. }
             | RpcError::Locked { .. }
             | RpcError::TooMuch { .. }
+            | RpcError::Unaskable { .. }
             | RpcError::NotAnRpc { .. } => false,
         }
     }
@@ -141,6 +158,7 @@ impl RpcError {
             | RpcError::Unknown { .. }
             | RpcError::Locked { .. }
             | RpcError::TooMuch { .. }
+            | RpcError::Unaskable { .. }
             | RpcError::NotAnRpc { .. } => false,
         }
     }
@@ -152,13 +170,7 @@ impl RpcError {
         wait: Option<Duration>,
         body: &[u8],
     ) -> RpcError {
-        #[derive(Deserialize)]
-        struct Said {
-            #[serde(rename = "Message")]
-            message: String,
-        }
-        let said = serde_json::from_slice::<Said>(body).ok().map(|said| shown(&said.message));
-        match (status, said) {
+        match (status, message(body)) {
             (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, _) => RpcError::Locked { call, status },
             (StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT, _) => {
                 RpcError::Busy { call, status, wait }
@@ -171,6 +183,28 @@ impl RpcError {
             (status, None) => RpcError::strange(call, format_args!("HTTP status {status}")),
         }
     }
+}
+
+impl From<ApiError> for RpcError {
+    fn from(said: ApiError) -> RpcError {
+        RpcError::Refused { call: SOME_CALL, message: shown(&said.message) }
+    }
+}
+
+impl From<ipfs_api_prelude::Error> for RpcError {
+    fn from(error: ipfs_api_prelude::Error) -> RpcError {
+        RpcError::strange(SOME_CALL, error)
+    }
+}
+
+/// What a node says in its own form of an error.
+pub(super) fn message(said: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Said {
+        #[serde(rename = "Message")]
+        message: String,
+    }
+    serde_json::from_slice::<Said>(said).ok().map(|said| shown(&said.message))
 }
 
 /// Words of a stranger, without what would mislead a terminal and not all of them.

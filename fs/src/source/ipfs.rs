@@ -70,9 +70,10 @@ fn meaning(id: &BlockId, error: RpcError) -> FetchError {
         error if error.is_missing() => FetchError::NotFound,
         RpcError::Busy { wait: Some(wait), .. } => FetchError::Busy(wait.min(WAIT_MAX)),
         RpcError::TooMuch { .. } => FetchError::TooLarge(TooLarge { id: *id, len: MAX_STORED as u64 + 1 }),
-        RpcError::Unknown { .. } | RpcError::Locked { .. } | RpcError::NotAnRpc { .. } => {
-            FetchError::unfit(error)
-        }
+        RpcError::Unknown { .. }
+        | RpcError::Locked { .. }
+        | RpcError::Unaskable { .. }
+        | RpcError::NotAnRpc { .. } => FetchError::unfit(error),
         RpcError::Gone { .. }
         | RpcError::Silent { .. }
         | RpcError::Busy { .. }
