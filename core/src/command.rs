@@ -189,9 +189,8 @@ fn decode<C: DeserializeOwned>(name: &str, mut arguments: Value) -> Result<C, Co
     serde_path_to_error::deserialize(arguments).map_err(|e| {
         // `.` is all of them: what is missing names itself.
         let place = Some(e.path().to_string()).filter(|place| place != ".");
-        let place = place.map_or_else(String::new, |place| format!("{place:.100}: "));
-        // The complaint repeats what it complains about, which may be two megabytes.
-        CommandError::bad_request(format!("{name}: {place}{:.400}", e.inner().to_string()))
+        let place = place.map_or_else(String::new, |place| format!("{place}: "));
+        CommandError::bad_request(format!("{name}: {place}{}", e.inner()))
     })
 }
 

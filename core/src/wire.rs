@@ -25,6 +25,8 @@ use crate::process::level::is_known;
 pub const COMMAND_MAX: usize = 2 << 20;
 /// Most bytes of a result.
 pub const RESULT_MAX: usize = 1 << 20;
+/// Most bytes of all tags of a command: they come back in the result, beside the answer.
+const TAGS_MAX: usize = 64 << 10;
 /// How long a result can be read.
 pub const RESULT_LIFE: Duration = Duration::from_secs(300);
 /// How long the stream of a job that ended can be read.
@@ -195,10 +197,6 @@ struct Fields(BTreeMap<String, Value>);
 impl Fields {
     fn read(&self, id: &str) -> Result<Envelope, String> {
         let command = self.get::<String>("command")?.ok_or("the command is missing")?;
-        let tags = match self.0.get("tags") {
-            Some(Value::String(one)) => vec![one.clone()],
-            _ => self.get("tags")?.unwrap_or_default(),
-        };
         Ok(Envelope {
             id: id.to_string(),
             command,
@@ -210,9 +208,22 @@ impl Fields {
             stats_interval: self.seconds("stats_interval")?.map(|pause| pause.max(STATS_MIN)),
             stream: self.get("stream")?.unwrap_or(false),
             log_levels: self.levels()?,
-            tags,
+            tags: self.tags()?,
             container: self.get("container")?.filter(|container| *container != 0),
         })
+    }
+
+    /// One, or a list.
+    fn tags(&self) -> Result<Vec<String>, String> {
+        let tags: Vec<String> = match self.0.get("tags") {
+            Some(Value::String(one)) => vec![one.clone()],
+            _ => self.get("tags")?.unwrap_or_default(),
+        };
+        // An empty one takes room, too.
+        match tags.iter().map(|tag| tag.len() + 1).sum() {
+            0..=TAGS_MAX => Ok(tags),
+            bytes => Err(format!("tags: {bytes} bytes, a command has at most {TAGS_MAX} of them")),
+        }
     }
 
     /// Levels of messages: a typo would log nothing at all.
@@ -340,6 +351,10 @@ mod tests {
         assert!(fault.starts_with("max_time: -1 is not between"), "{fault}");
         let (_, fault) = refused(r#"{"id":"a","command":"x","log_levels":[1,99]}"#);
         assert!(fault.starts_with("log_levels: 99 is no level"), "{fault}");
+        for tags in [serde_json::json!("x".repeat(TAGS_MAX)), serde_json::json!(vec![""; TAGS_MAX + 1])] {
+            let (_, fault) = refused(&format!(r#"{{"id":"a","command":"x","tags":{tags}}}"#));
+            assert!(fault.starts_with("tags: 65537 bytes, a command has at most 65536"), "{fault}");
+        }
         let (_, fault) = refused(r#"{"id":"a","command":["x"]}"#);
         assert!(fault.starts_with("command: invalid type"), "{fault}");
     }

@@ -17,11 +17,13 @@ impl From<DiskError> for CommandError {
             DiskError::Kind(..) | DiskError::Options(_) => CommandError::bad_request(message.clone()),
             DiskError::InUse(..)
             | DiskError::Signed { .. }
+            | DiskError::NoTable { .. }
             | DiskError::NotMounted(_)
             | DiskError::NoFolder(_) => CommandError::precondition(message.clone()),
             DiskError::Io(_, source) => CommandError::internal(message.clone()).because(source),
         };
         // Old clients show nothing of a failure but what a tool would have complained.
+        let message = error.report();
         error.with_stderr(message)
     }
 }
@@ -137,7 +139,7 @@ pub struct RmPart {
 
 impl Command for RmPart {
     const NAME: &'static str = "disk.rmpart";
-    const SUMMARY: &'static str = "Removes a partition that is not in use.";
+    const SUMMARY: &'static str = "Removes a partition that is not in use, whatever it carries. Its bytes stay: the same one made again has them.";
     const ROLE: Role = Role::Admin;
     const IDEMPOTENT: bool = false;
     type Output = ();

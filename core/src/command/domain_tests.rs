@@ -16,8 +16,8 @@ fn refused<C: Command>(arguments: Value) -> String {
         Err(error) => error,
     };
     assert_eq!(error.code(), Code::BadRequest);
-    let said = error.to_string();
-    assert!(said.len() < 500, "a long complaint: {said}");
+    let said = error.report();
+    assert!(said.len() < 600, "a long complaint: {said}");
     said.strip_prefix(C::NAME).unwrap_or_else(|| panic!("{said} does not name the command")).to_owned()
 }
 

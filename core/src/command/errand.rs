@@ -114,9 +114,11 @@ pub fn carry_out(json: &[u8], file: Option<OwnedFd>) -> (Vec<u8>, Option<OwnedFd
     let reply = match done {
         Ok(answer) => [&[ANSWER], answer.as_bytes()].concat(),
         Err(error) => {
-            let mut message = error.report();
-            message.truncate(message.floor_char_boundary(RESULT_MAX / 8));
-            let told = Told { code: error.code().number(), message, stderr: error.stderr().to_owned() };
+            let told = Told {
+                code: error.code().number(),
+                message: error.report(),
+                stderr: error.stderr().to_owned(),
+            };
             [&[ERROR], serde_json::to_vec(&told).unwrap_or_default().as_slice()].concat()
         }
     };

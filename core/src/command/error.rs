@@ -65,6 +65,9 @@ impl Code {
     }
 }
 
+/// Most bytes of a report: it may repeat an argument of two megabytes.
+const REPORT_MAX: usize = 500;
+
 /// Why a command failed. The message says what, why and what next; `stderr` is what a tool complained.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
@@ -149,7 +152,8 @@ impl CommandError {
         &self.stderr
     }
 
-    /// The message and its causes on one line.
+    /// The message and its causes on one line. Of a long one the middle is left out: what failed is at its beginning, and why at
+    /// its end.
     pub fn report(&self) -> String {
         let mut report = self.message.clone();
         let mut cause = self.source();
@@ -157,6 +161,11 @@ impl CommandError {
             report.push_str(": ");
             report.push_str(&error.to_string());
             cause = error.source();
+        }
+        if report.len() > REPORT_MAX {
+            let head = report.floor_char_boundary(REPORT_MAX / 2);
+            let tail = report.ceil_char_boundary(report.len() - REPORT_MAX / 2);
+            report.replace_range(head..tail, " ... ");
         }
         report
     }
@@ -172,5 +181,15 @@ mod tests {
         let error = CommandError::internal("cannot write /etc/hosts").because(io);
         assert_eq!(error.report(), "cannot write /etc/hosts: disk gone");
         assert_eq!((error.code().number(), error.to_string().as_str()), (500, "cannot write /etc/hosts"));
+    }
+
+    #[test]
+    fn a_report_that_repeats_two_megabytes_is_short_and_keeps_what_failed_and_why() {
+        for argument in ["x".repeat(2 << 20), "ä€😀".repeat(200_000)] {
+            let error = CommandError::not_found(format!("no job {argument} runs"));
+            let report = error.because(std::io::Error::other("gone")).report();
+            assert!(report.starts_with("no job ") && report.ends_with(" runs: gone"), "{report}");
+            assert!(report.contains(" ... ") && report.len() <= REPORT_MAX + " ... ".len(), "{report}");
+        }
     }
 }

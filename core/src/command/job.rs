@@ -197,6 +197,10 @@ impl Command for Type {
     type Output = bool;
 
     async fn run(self, context: &Context) -> Result<bool, CommandError> {
+        context.node.jobs.get(&context.caller, &self.id)?;
+        if self.terminal.is_none() && self.data.is_none() {
+            return Err(CommandError::bad_request("job.input: neither data nor the size of a terminal"));
+        }
         let entries = [self.terminal.map(Input::Size), self.data.map(|data| Input::Data { data })];
         for entry in entries.into_iter().flatten() {
             context.node.jobs.input(&context.caller, &self.id, entry)?;

@@ -8,6 +8,8 @@ use crate::context::Context;
 use crate::log::Tap;
 use crate::wire::{Keys, is_name, logger_key};
 
+/// Longest name of a source: `job USER:ID`, both as long as they may be.
+const SOURCE_MAX: usize = 300;
 /// Messages of the past that a new listener gets first.
 const BACKLOG: usize = 10;
 
@@ -64,6 +66,9 @@ impl Command for Listen {
         let name = self.queue.as_deref().unwrap_or(&context.id);
         if !is_name(name) {
             return Err(CommandError::bad_request(format!("{name:?} cannot be the name of a stream")));
+        }
+        if self.source.as_ref().is_some_and(|source| source.len() > SOURCE_MAX) {
+            return Err(CommandError::bad_request(format!("a source has at most {SOURCE_MAX} bytes")));
         }
         let stream = logger_key(context.caller.name(), name);
         let tap = Tap { stream: stream.clone(), levels: self.levels, source: self.source.map(Into::into) };

@@ -40,6 +40,10 @@ pub struct NodeState {
     /// How many processes were reaped that jobs and services had left behind; absent when the spawner is busy.
     #[serde(skip_serializing_if = "Option::is_none")]
     orphans: Option<u64>,
+    /// How many commands were dropped since the manager started because their id was there already.
+    duplicates: u64,
+    /// How much was dropped since then that was no command with an id: nobody could be answered.
+    unreadable: u64,
     /// What a machine knows of its bootstrap file.
     #[serde(skip_serializing_if = "Option::is_none")]
     bootstrap: Option<Shown>,
@@ -51,8 +55,8 @@ pub struct State {}
 
 impl Command for State {
     const NAME: &'static str = "core.state";
-    const SUMMARY: &'static str = "Says what the manager itself uses, how many processes were reaped that others left behind, and of a machine what its \
-         bootstrap file says.";
+    const SUMMARY: &'static str = "Says what the manager itself uses, how many processes were reaped that others left behind, how many commands were \
+         dropped, and of a machine what its bootstrap file says.";
     const ROLE: Role = Role::Read;
     const IDEMPOTENT: bool = true;
     type Output = NodeState;
@@ -61,7 +65,9 @@ impl Command for State {
         let age = context.node.began.elapsed().as_millis() as u64;
         let orphans = context.node.jobs.orphans(SPAWNER).await;
         let bootstrap = context.node.bootstrap.as_ref().map(|known| known.borrow().shown.clone());
-        Ok(NodeState { usage: Usage::of(std::process::id() as i32).since(age), orphans, bootstrap })
+        let (duplicates, unreadable) = context.node.jobs.dropped();
+        let usage = Usage::of(std::process::id() as i32).since(age);
+        Ok(NodeState { usage, orphans, duplicates, unreadable, bootstrap })
     }
 }
 

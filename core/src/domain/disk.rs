@@ -39,6 +39,14 @@ pub enum DiskError {
         /// What it carries.
         what: String,
     },
+    /// There is nothing that partitions could be in.
+    #[error("{device} has no partition table{}", instead(carries))]
+    NoTable {
+        /// The device.
+        device: String,
+        /// What it carries.
+        carries: Vec<String>,
+    },
     /// No such partition.
     #[error("{0} has no partition {1}")]
     NoPartition(String, u32),
@@ -57,6 +65,16 @@ pub enum DiskError {
     /// The kernel does not say.
     #[error("cannot find out about {0}")]
     Io(String, #[source] io::Error),
+}
+
+/// What there is instead of a partition table, and what to do.
+fn instead(carries: &[String]) -> String {
+    match carries {
+        [] => ": make one with disk.mktable first".to_owned(),
+        found => {
+            format!(" and carries {}: disk.mktable with force makes one, and that is lost", found.join(", "))
+        }
+    }
 }
 
 impl DiskError {

@@ -9,7 +9,7 @@ use futures::FutureExt;
 use g8_fs::log_quota::LogQuota;
 use parking_lot::Mutex;
 
-use super::outcome::{Outcome, encode};
+use super::outcome::{Outcome, encode, shown};
 use super::run::First;
 use super::table::Control;
 use super::{Job, Jobs};
@@ -24,9 +24,6 @@ use crate::wire::{Envelope, EnvelopeError, JobResult, Keys, State};
 /// Commands of administrators that are accepted above the bound of all: when lesser ones have used it up, they must be able to
 /// list and to kill.
 const ADMIN_ROOM: usize = 256;
-/// Most characters of a command's name in a line of the log, or in an answer.
-const SHOWN: usize = 64;
-
 /// Most bytes of a command that is answered on its way in: it goes to redis once more.
 const AT_ONCE_MAX: usize = 4096;
 
@@ -163,6 +160,7 @@ impl Jobs {
         let envelope = match Envelope::parse(raw) {
             Ok(envelope) => envelope,
             Err(EnvelopeError::NoId(fault)) => {
+                self.dropped.unreadable.fetch_add(1, Ordering::Relaxed);
                 if sender.log.allows() {
                     tracing::warn!("something from {} is dropped: {fault}", sender.caller.user);
                 }
@@ -203,7 +201,8 @@ impl Jobs {
         let keys = Keys::new(sender.caller.name(), id);
         if self.is_known(&keys) {
             let state = State::DuplicateId.name();
-            let command = &command[..command.floor_char_boundary(SHOWN)];
+            let command = shown(command);
+            self.dropped.duplicates.fetch_add(1, Ordering::Relaxed);
             if sender.log.allows() {
                 tracing::warn!("{state}: {command:?} {} is dropped, the first one is answered", keys.name());
             }
@@ -221,9 +220,9 @@ impl Jobs {
     ) -> Result<&'static Entry, Outcome> {
         let name = &envelope.command;
         let Some(entry) = command::find(name) else {
-            let shown = &name[..name.floor_char_boundary(SHOWN)];
+            let name = shown(name);
             let error =
-                CommandError::not_found(format!("there is no command {shown:?}: system.commands lists all"));
+                CommandError::not_found(format!("there is no command {name:?}: system.commands lists all"));
             return Err(Outcome { state: State::UnknownCmd, ..Outcome::error(&error) });
         };
         if sender.caller.role < entry.role {

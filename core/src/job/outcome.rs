@@ -4,6 +4,14 @@ use crate::command::CommandError;
 use crate::log::now_ms;
 use crate::wire::{JobResult, LEVEL_JSON, RESULT_MAX, State};
 
+/// Longest name of a command that is shown: all that there are.
+const SHOWN: usize = 64;
+
+/// The name of a command that somebody may have made up, in a result or a line of the log.
+pub fn shown(command: &str) -> &str {
+    &command[..command.floor_char_boundary(SHOWN)]
+}
+
 /// How a job, or one run of it, ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
@@ -50,7 +58,7 @@ impl Outcome {
     pub fn result(self, id: &str, command: &str) -> JobResult {
         JobResult {
             id: id.into(),
-            command: command.into(),
+            command: shown(command).into(),
             data: self.data,
             streams: self.streams,
             critical: self.critical,
@@ -71,7 +79,7 @@ impl Outcome {
 }
 
 /// A result as JSON of at most [`RESULT_MAX`] bytes. Output gives way first, from its beginning; an answer that is too
-/// large in itself becomes an error.
+/// large in itself becomes an error. All else has bounds of its own, that together are far below.
 pub fn encode(mut result: JobResult) -> String {
     loop {
         let json = serde_json::to_string(&result).unwrap_or_default();
@@ -90,10 +98,6 @@ pub fn encode(mut result: JobResult) -> String {
             "the answer is too large: {bytes} bytes, a result has at most {RESULT_MAX}; ask for less at a time"
         ));
         let outcome = Outcome::error(&error);
-        // What was asked with it is the other part that can be large.
-        result.tags.clear();
-        result.command.truncate(result.command.floor_char_boundary(256));
-        result.critical.truncate(result.critical.floor_char_boundary(4096));
         (result.state, result.code, result.level, result.data) =
             (outcome.state, outcome.code, outcome.level, outcome.data);
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore, mpsc};
@@ -56,6 +56,7 @@ pub struct Jobs {
     /// The sizes of their commands together.
     pub(super) bytes: AtomicUsize,
     pub(super) remembered: Mutex<Remembered>,
+    pub(super) dropped: Dropped,
     pub(super) serial: Arc<Serial>,
     pub(super) processes: Semaphore,
     /// Most processes and threads of one.
@@ -68,6 +69,15 @@ pub struct Jobs {
     ended: Notify,
     /// Told when a command is accepted, or refused.
     pub(super) accepted: Notify,
+}
+
+/// What came out of the queues and was no new command.
+#[derive(Debug, Default)]
+pub(super) struct Dropped {
+    /// Of an id that was there already.
+    pub(super) duplicates: AtomicU64,
+    /// Without an id that could be answered.
+    pub(super) unreadable: AtomicU64,
 }
 
 /// A job that is not answered yet.
@@ -158,6 +168,7 @@ impl Jobs {
             live: Mutex::default(),
             bytes: AtomicUsize::new(0),
             remembered: Mutex::default(),
+            dropped: Dropped::default(),
             serial: Arc::default(),
             terminals: Semaphore::new(TERMINALS),
             glass: Mutex::default(),
@@ -171,6 +182,12 @@ impl Jobs {
     /// How many processes were reaped that others had left behind, when the spawner says so in time.
     pub async fn orphans(&self, limit: std::time::Duration) -> Option<u64> {
         self.parts.spawner.orphans(limit).await
+    }
+
+    /// How many duplicates were dropped, and how many that nobody could be answered about.
+    pub fn dropped(&self) -> (u64, u64) {
+        let Dropped { duplicates, unreadable } = &self.dropped;
+        (duplicates.load(Ordering::Relaxed), unreadable.load(Ordering::Relaxed))
     }
 
     /// How many are not answered yet.

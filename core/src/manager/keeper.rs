@@ -1,5 +1,7 @@
 //! Keeps redis up: on the same port, with the same passwords, and with what it knew.
 
+mod refused;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +15,7 @@ use crate::queue::recover::ping;
 use crate::redis::server::Server;
 use crate::redis::{Access, Link, one};
 use crate::spawner::{Child, Spawner};
+use refused::Refused;
 
 /// How long redis may take to answer after its start: it may have much to read.
 const START: Duration = Duration::from_secs(20);
@@ -34,12 +37,13 @@ pub struct Keeper {
     child: Option<Child>,
     /// It runs without its port, which something else has.
     without_port: bool,
+    refused: Refused,
 }
 
 impl Keeper {
     /// Of a server that is set up.
     pub fn new(server: Server, paths: Paths, spawner: Spawner, logs: Arc<Logs>) -> Self {
-        Self { server, paths, spawner, logs, child: None, without_port: false }
+        Self { server, paths, spawner, logs, child: None, without_port: false, refused: Refused::default() }
     }
 
     /// How core0 gets in.
@@ -158,6 +162,10 @@ impl Keeper {
                 () = tokio::time::sleep(pause) => {
                     let well = tokio::time::timeout(WATCH, ping(&mut link)).await == Ok(true);
                     silent = if well { 0 } else { silent + 1 };
+                    if well {
+                        // One that takes longer is asked again.
+                        let _ = tokio::time::timeout(WATCH, self.refused.look(&mut link)).await;
+                    }
                     if silent >= 2 {
                         tracing::error!("redis does not answer: it is killed");
                         child.handle().signal(libc::SIGKILL).await;

@@ -38,6 +38,23 @@ pub async fn remove_partition(device: &Path, number: u32) -> Result<(), ToolErro
     parted(device).arg("rm").arg(number.to_string()).run().await.map(drop)
 }
 
+/// The kind of the partition table; `None` when there is none.
+pub async fn table(device: &Path) -> Result<Option<String>, ToolError> {
+    let tool = Tool::new("parted").args(["--script", "--machine", "--"]).arg(device).deadline(DEADLINE);
+    match tool.arg("print").run().await {
+        Ok(text) => Ok(kind(&text)),
+        Err(ToolError::Failed { stderr, .. }) if stderr.contains("unrecognised disk label") => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+/// In the second line, as `/dev/sda:67.1MB:scsi:512:512:gpt:Model:;`. A file system on a whole disk is a `loop` to parted, and has
+/// no place for partitions.
+fn kind(text: &str) -> Option<String> {
+    let kind = text.lines().nth(1)?.split(':').nth(5)?;
+    Some(kind.to_owned()).filter(|kind| kind != "loop" && kind != "unknown")
+}
+
 /// The stretches that no partition has.
 pub async fn gaps(device: &Path) -> Result<Vec<Gap>, ToolError> {
     let tool = Tool::new("parted").args(["--script", "--machine", "--"]).arg(device).deadline(DEADLINE);
@@ -60,6 +77,16 @@ fn gap(line: &str) -> Option<Gap> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_table_is_what_has_partitions() {
+        let print = |kind| format!("BYT;\n/dev/loop0:67.1MB:loopback:512:512:{kind}:Loopback device:;\n");
+        assert_eq!(kind(&print("gpt")).as_deref(), Some("gpt"));
+        for none in ["loop", "unknown"] {
+            assert_eq!(kind(&print(none)), None);
+        }
+        assert_eq!(kind("BYT;"), None);
+    }
 
     #[test]
     fn only_free_stretches_are_gaps() {

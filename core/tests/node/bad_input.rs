@@ -1,9 +1,9 @@
-//! Processes that no kernel would start: one clear error of that one command, and the node works on.
+//! What no process, name or argument can be: one clear error of that one command, and the node works on.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::{Value, json};
 
-use crate::harness::Node;
+use crate::harness::{Node, with_own_network};
 
 /// What a `core.system` of these arguments was told.
 fn refused(node: &Node, arguments: Value) -> (u64, String) {
@@ -57,6 +57,84 @@ fn what_is_too_long_for_a_process_is_refused_with_how_long_it_may_be() {
     let args = json!(["-c", "echo ${#1} ${#A}", "sh", &long[1..]]);
     let fits = node.call("core.system", json!({"name": "sh", "args": args, "env": {"A": &long[3..]}}));
     assert_eq!(fits["streams"][0], format!("{} {}\n", longest, longest - 2), "{}", fits["data"]);
+}
+
+/// Something that is there on no machine, of the kind that a schema wants: nothing can be made below /proc either.
+fn nothing(schema: &Value) -> Value {
+    match (schema["$ref"].as_str(), schema["type"].as_str()) {
+        (Some("#/$defs/AbsolutePath"), _) => json!("/proc/no-such"),
+        (_, Some("integer")) => json!(1_000_000_000),
+        (_, Some("array")) => json!([]),
+        (_, Some("object")) => json!({}),
+        _ => json!("no-such"),
+    }
+}
+
+#[test]
+fn an_argument_of_a_megabyte_and_a_half_is_one_short_result_of_every_command() {
+    with_own_network(|| {
+        let node = Node::start();
+        let described = node.call("system.commands", json!({}));
+        let described: Value = serde_json::from_str(described["data"].as_str().unwrap()).unwrap();
+        let long = "x".repeat(3 << 19);
+        let mut tried = 0;
+        for command in described["commands"].as_array().unwrap() {
+            let name = command["command"].as_str().unwrap();
+            let schema = &command["arguments"];
+            let Some(properties) = schema["properties"].as_object() else { continue };
+            let required = schema["required"].as_array().cloned().unwrap_or_default();
+            for (property, kind) in properties {
+                let mut arguments: serde_json::Map<String, Value> = properties
+                    .iter()
+                    .filter(|(other, _)| required.contains(&json!(other)))
+                    .map(|(other, kind)| (other.clone(), nothing(kind)))
+                    .collect();
+                let value = match kind["type"].as_str() {
+                    Some("array") => json!([long]),
+                    Some("object") => json!({"a": long}),
+                    _ => json!(long),
+                };
+                arguments.insert(property.clone(), value);
+                let result = node.call(name, arguments.into());
+                let text = |field: &str| result[field].as_str().unwrap();
+                let told = format!("{name} {property}: {:.1000}", result.to_string());
+                let longest = ["data", "critical", "command"].map(|field| text(field).len());
+                assert!(longest.iter().all(|length| *length < 1000), "{longest:?} {told}");
+                assert!(result["streams"].to_string().len() < 2000, "{told}");
+                let code = result["code"].as_u64().unwrap();
+                // Nothing was found that is so; a shell found no program; or it was refused.
+                assert!([0, 1127, 400, 404].contains(&code), "{told}");
+                let redis = &mut node.connect();
+                let results: u64 =
+                    redis::cmd("LLEN").arg(format!("result:{}", text("id"))).query(redis).unwrap();
+                assert_eq!(results, 1, "{told}");
+                tried += 1;
+            }
+        }
+        assert!(tried > 100, "{tried} arguments");
+        let unknown = node.call(&long, json!({}));
+        assert_eq!((&unknown["state"], &unknown["code"]), (&json!("UNKNOWN_CMD"), &json!(404)));
+        assert!(
+            unknown["command"].as_str().unwrap().len() < 100 && unknown.to_string().len() < 1000,
+            "{unknown}"
+        );
+        for envelope in [
+            json!({"command": &long, "max_time": "soon"}),
+            json!({"command": "core.ping", "max_time": &long}),
+            json!({"command": "core.ping", "tags": &long}),
+            json!({"command": "core.ping", "container": &long}),
+        ] {
+            let result = node.result(&node.push(envelope));
+            assert_eq!(
+                (&result["state"], &result["code"]),
+                (&json!("ERROR"), &json!(400)),
+                "{:.1000}",
+                result.to_string()
+            );
+            assert!(result.to_string().len() < 2000);
+        }
+        assert_eq!(node.call("core.ping", json!({}))["state"], "SUCCESS");
+    });
 }
 
 #[test]

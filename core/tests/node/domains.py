@@ -284,6 +284,15 @@ def test_jobs():
         until(lambda: [found for found in later("job.list", id=job.id) if found["pid"]])
     assert later("job.killall") == 2
     assert [job.get().state for job in jobs] == ["KILLED"] * 2
+    times = folder + "/times"
+    job = push("bash", {"script": f"echo >> {times}; exit 3"}, max_restart=1)
+    assert (job.get().state, os.stat(times).st_size) == ("ERROR", 2)
+    stream = later("logger.subscribe", queue="chosen", source="job quiet")["stream"]
+    job = push("bash", {"script": "echo out; echo err >&2; echo 3::three >&2"}, id="quiet", log_levels=[2, 3])
+    assert job.get().stdout == "out\n"
+    assert messages(stream, 2) == ["err", "three"]
+    assert later("logger.unsubscribe", queue="chosen") is True
+    assert push("bash", {"script": "true"}, log_levels=[99]).get().payload["code"] == 400
     ticks = folder + "/ticks"
     job = push("bash", {"script": f"echo >> {ticks}"}, recurring_period=0.1)
     until(lambda: os.path.exists(ticks) and os.stat(ticks).st_size >= 3)

@@ -37,6 +37,28 @@ fn a_message_of_a_result_level_is_the_answer() {
         node.result(&node.push(bash("echo 20::1; echo '20:::{'; echo '\"a\": 2}'; echo :::; echo plain")));
     assert_eq!((&result["level"], &result["data"]), (&json!(20), &json!("{\n\"a\": 2}")), "{result}");
     assert_eq!(result["streams"][0], "plain\n");
+    for level in [20, 21, 22, 23, 30] {
+        for (script, data) in [
+            (format!("echo {level}::'a: [1]'; echo plain"), "a: [1]"),
+            (
+                format!("echo {level}:::; echo a = 1; echo; echo b = 2; echo :::; echo plain"),
+                "a = 1\n\nb = 2",
+            ),
+        ] {
+            let result = node.result(&node.push(bash(&script)));
+            assert_eq!(
+                (&result["state"], &result["level"], result["data"].as_str()),
+                (&json!("SUCCESS"), &json!(level), Some(data)),
+                "{result}"
+            );
+            assert_eq!(result["streams"][0], "plain\n");
+        }
+    }
+    // Messages of other levels are none.
+    for level in [3, 4, 9, 19, 24, 31] {
+        let result = node.result(&node.push(bash(&format!("echo {level}::no"))));
+        assert_eq!((&result["level"], &result["data"]), (&json!(0), &json!("")), "{result}");
+    }
 }
 
 #[test]

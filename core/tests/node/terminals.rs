@@ -49,8 +49,15 @@ fn what_is_typed_is_read_and_what_is_shown_comes_as_it_is() {
     let typed = json!({"id": id, "data": "\n", "terminal": {"rows": 51, "cols": 133}});
     assert_eq!(node.call("job.input", typed)["state"], "SUCCESS");
     until("a newer size", || shown(&node, &id).contains("51 133\r\n"));
-    for (id, typed, code) in [(id.as_str(), "x".repeat(100_000), 400), ("nobody", "x".into(), 404)] {
-        assert_eq!(node.call("job.input", json!({"id": id, "data": typed}))["code"], code);
+    for (arguments, code) in [
+        (json!({"id": id, "data": "x".repeat(100_000)}), 400),
+        (json!({"id": id, "terminal": {"rows": 0, "cols": 80}}), 400),
+        (json!({"id": id}), 400),
+        (json!({"id": "nobody", "data": "x"}), 404),
+        (json!({"id": "nobody"}), 404),
+    ] {
+        let result = node.call("job.input", arguments);
+        assert_eq!((&result["state"], &result["code"]), (&json!("ERROR"), &json!(code)), "{result}");
     }
     // Ctrl-D is the end of the input.
     push(&node, &id, json!({"data": "\u{4}"}));

@@ -80,6 +80,75 @@ fn users_have_their_own_queues_results_and_roles() {
 }
 
 #[test]
+fn an_administrator_of_another_name_may_all_and_has_room_when_others_used_it_up() {
+    let folder = tempfile::tempdir().unwrap();
+    configure(folder.path(), &[("amy", "admin", "long-1"), ("bob", "operate", "long-2")]);
+    let config = folder.path().join("core0.toml");
+    let users = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, format!("[limits]\naccepted = 2\n{users}")).unwrap();
+    let node = Node::start_in(folder.path());
+    let mut amy = node.connect_as("amy", "long-1").unwrap();
+    let mut bob = node.connect_as("bob", "long-2").unwrap();
+    let listed = call(&mut amy, "amy", "disk.list", json!({}));
+    assert_eq!(listed["state"], "SUCCESS", "{listed}");
+    let machine = call(&mut amy, "amy", "core.reboot", json!({}));
+    assert_eq!(machine["code"], 406, "{machine}");
+    let sleep = |id: &str| json!({"id": id, "command": "bash", "arguments": {"script": "sleep 600"}});
+    for id in ["1", "2"] {
+        push(&mut bob, "bob", &sleep(id)).unwrap();
+        until("a job of bob's runs", || {
+            let list = call(&mut amy, "amy", "job.list", json!({"id": format!("bob:{id}")}));
+            list["data"].as_str().unwrap().contains("\"pid\":")
+        });
+    }
+    let full = call(&mut bob, "bob", "bash", json!({"script": "true"}));
+    assert_eq!(full["code"], 503, "{full}");
+    assert_eq!(call(&mut amy, "amy", "bash", json!({"script": "echo room"}))["streams"][0], "room\n");
+    // Her own are hers: nothing of them is in the queue or the results of the administrator without a name.
+    push(&mut amy, "amy", &sleep("hers")).unwrap();
+    until("it runs", || call(&mut amy, "amy", "job.kill", json!({"id": "hers"}))["state"] == "SUCCESS");
+    assert_eq!(result(&mut amy, "amy", "hers")["state"], "KILLED");
+    assert!(redis::cmd("RPUSH").arg("core:default").arg("{}").exec(&mut amy).is_err());
+    for id in ["1", "2"] {
+        assert_eq!(call(&mut amy, "amy", "job.kill", json!({"id": format!("bob:{id}")}))["state"], "SUCCESS");
+        assert_eq!(result(&mut bob, "bob", id)["state"], "KILLED");
+    }
+}
+
+#[test]
+fn who_is_refused_by_redis_is_named_in_the_log_of_the_node_and_does_not_fill_it() {
+    let (_folder, mut node) = node_with(&[("eve", "read", "long-1")]);
+    let told = |node: &Node| {
+        let log = said(&node.dir);
+        log.lines().filter(|line| line.contains("logins, the name or the password is wrong")).count()
+    };
+    let secret = "a-wrong-password";
+    for user in ["eve", "eve", "default", "mallory\nINFO all is well"] {
+        assert!(node.connect_as(user, secret).is_err());
+    }
+    until("it is in the log", || told(&node) > 0);
+    let log = said(&node.dir);
+    assert!(log.contains("\"eve\" from 127.0.0.1"), "{log}");
+    assert!(!log.contains(secret) && !log.lines().any(|line| line.starts_with("INFO all")), "{log}");
+    // The others that it refuses in the next minute are one line, whenever that is over.
+    let began = std::time::Instant::now();
+    for i in 0..300 {
+        assert!(node.connect_as(&format!("user-{}", i % 50), secret).is_err());
+    }
+    until("redis has none of them any more", || {
+        let entries: Vec<redis::Value> =
+            redis::cmd("ACL").arg("LOG").query(&mut node.connect_as_core0()).unwrap();
+        entries.is_empty()
+    });
+    assert!(told(&node) as u64 <= 2 + began.elapsed().as_secs() / 60, "{}", said(&node.dir));
+    // The next manager tells what it finds.
+    node.kill_manager();
+    assert!(node.connect_as("late", secret).is_err());
+    node.restart();
+    until("the next manager tells", || said(&node.dir).contains("\"late\" from 127.0.0.1"));
+}
+
+#[test]
 fn a_hostile_user_reads_nothing_of_others_and_writes_nothing_but_its_queue() {
     let (_folder, node) = node_with(&[("eve", "operate", "long-1"), ("bob", "operate", "long-2")]);
     let mut bob = node.connect_as("bob", "long-2").unwrap();

@@ -59,6 +59,7 @@ fn what_is_answered_on_its_way_in_is_answered_once_and_leaves_nothing() {
         assert_eq!(redis::cmd("EXISTS").arg(key).query::<u64>(&mut own).unwrap(), 0, "{key}");
     }
     until("twenty duplicates are logged", || said(&node.dir).matches("DUPLICATE_ID").count() == 20);
+    assert_eq!(dropped(&node), (20, 0));
 }
 
 #[test]
@@ -129,6 +130,13 @@ fn bad_input_is_one_clear_result_or_a_line_in_the_log() {
     assert_eq!(node.call("core.ping", json!({}))["state"], "SUCCESS");
 }
 
+/// What was dropped, by `core.state`: duplicates, and what could not be read.
+fn dropped(node: &Node) -> (u64, u64) {
+    let state = node.call("core.state", json!({}));
+    let state: Value = serde_json::from_str(state["data"].as_str().unwrap()).unwrap();
+    (state["duplicates"].as_u64().unwrap(), state["unreadable"].as_u64().unwrap())
+}
+
 #[test]
 fn who_sends_rubbish_for_ever_does_not_fill_the_log() {
     let node = Node::start();
@@ -141,6 +149,8 @@ fn who_sends_rubbish_for_ever_does_not_fill_the_log() {
     assert_eq!(node.call("core.ping", json!({}))["state"], "SUCCESS");
     let lines = said(&node.dir).matches("is dropped").count();
     assert!((1..=20).contains(&lines), "{lines} lines");
+    // Counted it is all.
+    assert_eq!(dropped(&node), (0, 5000));
 }
 
 #[test]
@@ -154,6 +164,7 @@ fn a_duplicate_is_dropped_and_reads_the_first_result() {
     assert_eq!(node.result("twice")["state"], "SUCCESS");
     node.push(envelope);
     until("two duplicates are logged", || said(&node.dir).matches("DUPLICATE_ID").count() == 2);
+    assert_eq!(dropped(&node), (2, 0));
     assert_eq!(std::fs::read_to_string(node.dir.join("effect")).unwrap(), "x\n");
     let length: u64 = redis::cmd("LLEN").arg("result:twice").query(&mut node.connect()).unwrap();
     assert_eq!(length, 1);

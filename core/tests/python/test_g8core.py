@@ -4,6 +4,7 @@
 calls was left out. With `G8_TEST_CLIENT=g8os` they show that scripts for g8core work with our client.
 """
 
+import functools
 import io
 import os
 import subprocess
@@ -42,7 +43,7 @@ made = set()
 
 
 class Noted:
-    """Passes everything on, and notes which calls were made."""
+    """Passes everything on, and notes which calls came back with an answer."""
 
     def __init__(self, target, prefix=""):
         self._target, self._prefix = target, prefix
@@ -51,8 +52,16 @@ class Noted:
         value = getattr(self._target, name)
         if not self._prefix and name in MANAGERS:
             return Noted(value, f"{name}.")
-        made.add(self._prefix + name)
-        return value
+        if not callable(value):
+            return value
+
+        @functools.wraps(value)
+        def call(*arguments, **named):
+            answer = value(*arguments, **named)
+            made.add(self._prefix + name)
+            return answer
+
+        return call
 
 
 @pytest.fixture
@@ -138,6 +147,21 @@ def test_process(cl):
     assert job.get().state == "KILLED"
 
 
+def test_a_signal_of_choice(cl, tmp_path):
+    # It leaves TERM alone.
+    ready = tmp_path / "ready"
+    job = cl.bash(f"trap '' TERM; touch {ready}; while :; do sleep 0.1; done")
+    deadline = time.monotonic() + 60
+    while not ready.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert cl.process.kill(job.id, signal=9)
+    result = job.get()
+    assert (result.state, result.payload["code"]) == ("KILLED", 1000 + 128 + 9)
+    with pytest.raises(RuntimeError):
+        cl.process.kill(job.id, signal=9)
+
+
 def test_files(cl, tmp_path):
     path = str(tmp_path / "file")
     fd = cl.filesystem.open(path, "wx", 0o600)
@@ -155,6 +179,32 @@ def test_files(cl, tmp_path):
     assert (stat.st_mode & 0o777, stat.st_uid) == (0o640, 1)
     with pytest.raises(RuntimeError):
         cl.filesystem.open(str(tmp_path / "missing"))
+
+
+def test_modes_of_files(cl, tmp_path):
+    path = str(tmp_path / "file")
+    files = cl.filesystem
+
+    def write(mode, content):
+        fd = files.open(path, mode)
+        files.write(fd, content)
+        files.close(fd)
+        return Path(path).read_bytes()
+
+    # `x` is no O_EXCL beside another letter; alone it is what it is to Python.
+    assert write("wx", b"first") == b"first"
+    assert write("a", b"+more") == b"first+more"
+    assert write("+", b"F") == b"First+more"
+    fd = files.open(path, "+")
+    assert files.read(fd) == b"First+more"
+    files.write(fd, b"!")
+    files.close(fd)
+    assert Path(path).read_bytes() == b"First+more!"
+    fd = files.open(path, "a")
+    with pytest.raises(RuntimeError):
+        files.read(fd)
+    files.close(fd)
+    assert write("w", b"new") == b"new"
 
 
 def test_folders(cl, tmp_path):
@@ -239,8 +289,18 @@ def test_disks(cl, disks, tmp_path):
             cl.disk.mktable(disk)
         cl.disk.umount(f"{path}p1")
         assert not target.is_mount()
+    # With what it carries: there is no force to give, and made again it has that again.
+    cl.disk.rmpart(disk, 1)
+    cl.disk.mkpart(disk, "1MiB", "101MiB")
+    subprocess.run(["fsck.ext4", "-fn", f"{path}p1"], check=True, capture_output=True)
     cl.disk.rmpart(disk, 2)
     assert not Path(f"/sys/block/{disk}/{disk}p2").exists()
+    other = disks().removeprefix("/dev/")
+    cl.disk.mktable(other, "msdos")
+    assert cl.disk.getinfo(other)["table"] == "msdos"
+    for kind, span in (("extended", ("1MiB", "50%")), ("logical", ("2MiB", "20%")), ("primary", ("50%", "100%"))):
+        cl.disk.mkpart(other, *span, kind)
+    assert all(Path(f"/sys/block/{other}/{other}p{number}").exists() for number in (1, 2, 5))
 
 
 def test_btrfs(cl, disks, tmp_path, name):
@@ -270,6 +330,10 @@ def test_btrfs(cl, disks, tmp_path, name):
     cl.btrfs.subvol_delete(volume)
     assert not Path(snapshot).exists()
     cl.disk.umount(first)
+    with pytest.raises(RuntimeError):
+        cl.btrfs.create(f"{name}-2", [first])
+    cl.btrfs.create(f"{name}-2", [first], "single", "single", overwrite=True)
+    assert f"{name}-2" in [volume["label"] for volume in cl.btrfs.list()]
 
 
 @pytest.fixture

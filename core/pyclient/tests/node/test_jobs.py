@@ -152,6 +152,39 @@ def test_a_recurring_job_runs_until_it_is_unscheduled(cl: Any, name: str, tmp_pa
     assert response.get().id == name
 
 
+def test_a_job_that_fails_is_started_again_as_often_as_it_says(cl: Any, tmp_path: Path) -> None:
+    file = tmp_path / "runs"
+    result = cl.bash(f"echo >> {file}; exit 3", max_restart=2).get()
+    assert (result.state, result.exit_status, len(file.read_text())) == ("ERROR", 3, 3)
+    result = cl.bash(f"echo >> {file}; [ $(wc -l < {file}) -ge 5 ]", max_restart=5).check()
+    assert (result.state, len(file.read_text())) == ("SUCCESS", 5)
+    assert cl.bash(f"echo >> {file}; exit 3", max_restart=0).get().state == "ERROR"
+    assert len(file.read_text()) == 6
+
+
+def test_only_levels_that_were_asked_for_are_logged(cl: Any, name: str) -> None:
+    stream = cl.logger.subscribe(name, source=f"job {name}")
+    result = cl.bash("echo out; echo err >&2; echo 3::chosen; echo last >&2; echo 4::end", id=name, log_levels=[2, 3]).check()
+    assert (result.stdout, result.stderr) == ("out\n", "err\nlast\n")
+    messages = cl.tail(stream, timeout=60)
+    # Both streams of the job are read at once, so only within one there is an order.
+    assert sorted(next(messages).text for _ in range(3)) == ["chosen", "err", "last"]
+    assert cl.logger.unsubscribe(name) is True
+    with pytest.raises(g8os.BadArguments, match="99"):
+        cl.bash("true", log_levels=[99]).check()
+
+
+def test_what_a_job_uses_is_told_as_often_as_it_says(cl: Any, name: str, tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    response = cl.bash(until(go), id=name, stream=True, stats_interval=1)
+    messages = response.stream(timeout=60)
+    keys = {next(messages).text.split(":")[0] for _ in range(2)}
+    assert {found["tags"]["id"] for key in keys for found in cl.aggregator.query(key, {"id": name})} == {name}
+    go.touch()
+    assert {message.level for message in messages} <= {10}
+    assert response.check().state == "SUCCESS"
+
+
 def test_what_jobs_print_as_statistics_can_be_asked_for(cl: Any, name: str) -> None:
     cl.bash(f"echo '10::{name}:3|A|house=a'; echo '10::{name}:5|A|house=a'; echo '10::{name}:9|A|house=b'").check()
     (found,) = cl.aggregator.query(name, {"house": "a"})
@@ -202,15 +235,18 @@ def test_output_comes_while_the_job_runs_and_is_read_by_several(
 ) -> None:
     go = tmp_path / "go"
     response = cl.bash(f"echo one; {until(go)}; echo two >&2; echo '3::three'", stream=True)
-    stream = response.stream(timeout=60)
+    other = clients(address).response_for(response.id)
+    stream, another = response.stream(timeout=60), other.stream(timeout=60)
     first = next(stream)
     assert (first.text, first.is_stdout, first.source) == ("one", True, f"job {response.id}")
+    # Both have it while the job waits for that.
+    assert next(another) == first
     assert response.running
     go.touch()
     rest = list(stream)
+    assert list(another) == rest
     assert sorted((message.level, message.text) for message in rest) == [(2, "two"), (3, "three")]
     assert (response.state, response.lost) == ("SUCCESS", 0)
-    other = clients(address).response_for(response.id)
     assert list(other.stream(timeout=60)) == [first, *rest]
     assert list(other.stream(after=first.id, timeout=60)) == rest
 

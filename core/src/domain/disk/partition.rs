@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{DiskError, Force, Position, find_disk, refuse_taken};
-use crate::sys::parted;
+use crate::sys::{parted, signature};
 
 /// A kind of partition table, as parted names them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -81,11 +81,17 @@ pub async fn make_partition(
     if let Some(used) = device.own_use().map_err(|e| DiskError::Io(device.name().to_owned(), e))? {
         return Err(DiskError::InUse(device.name().to_owned(), used));
     }
+    let look = |e| DiskError::Tool(format!("look at {}", device.name()), e);
+    if parted::table(&device.path()).await.map_err(look)?.is_none() {
+        let carries = signature::signatures(&device.path()).await.map_err(look)?;
+        return Err(DiskError::NoTable { device: device.name().to_owned(), carries });
+    }
     let made = parted::make_partition(&device.path(), kind.name(), start.as_str(), end.as_str()).await;
     made.map_err(|e| DiskError::Tool(format!("make a partition on {}", device.name()), e))
 }
 
-/// Removes a partition that nobody uses. Its bytes stay where they are: the same partition made again has them.
+/// Removes a partition that nobody uses, whatever it carries: its bytes stay where they are, and the same partition made
+/// again has them.
 pub async fn remove_partition(disk: &str, number: u32) -> Result<(), DiskError> {
     let device = find_disk(disk)?;
     let Some(partition) = device.partition(number) else {

@@ -59,6 +59,43 @@ async fn what_a_disk_carries_is_not_lost_without_force() {
 }
 
 #[tokio::test]
+async fn a_partition_needs_a_table_and_what_lies_in_its_place_is_named() {
+    let disk = LoopDevice::new(32);
+    let bare = partition(&disk, "1MiB", "20MiB").await.unwrap_err();
+    assert_eq!(
+        bare.to_string(),
+        format!("{} has no partition table: make one with disk.mktable first", disk.name())
+    );
+    format(Path::new(disk.path())).await;
+    let refused = partition(&disk, "1MiB", "20MiB").await.unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        format!(
+            "{} has no partition table and carries ext4: disk.mktable with force makes one, and that is lost",
+            disk.name()
+        )
+    );
+    Tool::new("fsck.ext4").arg("-fn").arg(disk.path()).run().await.unwrap();
+    for kind in [TableKind::Gpt, TableKind::Msdos] {
+        make_table(&disk.name(), kind, Force::Yes).await.unwrap();
+        partition(&disk, "1MiB", "20MiB").await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_partition_that_was_removed_and_is_made_again_has_what_it_had() {
+    let disk = LoopDevice::new(64);
+    for kind in [TableKind::Gpt, TableKind::Msdos] {
+        make_table(&disk.name(), kind, Force::Yes).await.unwrap();
+        partition(&disk, "1MiB", "33MiB").await.unwrap();
+        format(&disk.partition(1)).await;
+        remove_partition(&disk.name(), 1).await.unwrap();
+        partition(&disk, "1MiB", "33MiB").await.unwrap();
+        Tool::new("fsck.ext4").arg("-fn").arg(disk.partition(1)).run().await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn a_disk_that_is_swap_or_held_is_refused() {
     let disk = LoopDevice::new(32);
     Tool::new("mkswap").arg(disk.path()).run().await.unwrap();

@@ -12,7 +12,7 @@ from ..result import Result
 class Core(Domain[R_co]):
     @command
     def state(self) -> Call[Json]:
-        """What core0 itself uses of processor and memory."""
+        """What core0 itself uses of processor and memory, and what it dropped."""
         return json_call("core.state")
 
     @command
