@@ -38,6 +38,11 @@ impl Ticket {
     fn again(&self) -> String {
         again_key(&self.user)
     }
+
+    /// The hash of how often processes were started again.
+    fn restarts(&self) -> String {
+        restarts_key(&self.user)
+    }
 }
 
 fn inflight_key(user: &str) -> String {
@@ -53,6 +58,10 @@ fn again_key(user: &str) -> String {
     format!("core:again:{user}")
 }
 
+fn restarts_key(user: &str) -> String {
+    format!("core:restarts:{user}")
+}
+
 /// What redis is told of a job.
 #[derive(Debug)]
 pub enum Note {
@@ -62,6 +71,13 @@ pub enum Note {
         ticket: Ticket,
         /// Its keys.
         keys: Keys,
+    },
+    /// Its process failed, and is started again for so many times in a row: the next manager goes on from there.
+    Restarts {
+        /// Its place.
+        ticket: Ticket,
+        /// How often.
+        count: u32,
     },
     /// Its result.
     Answer {
@@ -73,6 +89,8 @@ pub enum Note {
         json: String,
         /// Whether a [`Note::Begin`] came before.
         begun: bool,
+        /// Whether there may have been a [`Note::Restarts`].
+        restarted: bool,
         /// The process that it is about. Until the result is written, the spawner keeps what the next manager would need.
         child: Option<Child>,
     },

@@ -133,7 +133,7 @@ impl Jobs {
         let jobs = &node.jobs;
         match jobs.judge(sender, &ticket, raw) {
             Ok(job) => match again.adopted.remove(job.keys.name()) {
-                Some(child) => jobs.begin(node, job, First::Follow(child)).await,
+                Some(child) => jobs.begin(node, job, First::Follow(child, again.restarts)).await,
                 None if job.envelope.recurring_period.is_some() => jobs.begin(node, job, First::Pause).await,
                 None if job.entry.idempotent && again.first_time => jobs.begin(node, job, First::Run).await,
                 None => {
@@ -270,7 +270,8 @@ impl Jobs {
         self.remembered.lock().put(keys.name().into());
         self.accepted.notify_waiters();
         let result = outcome.result(&id, &command);
-        self.tell(Note::Answer { ticket, keys, json: encode(result), begun: false, child: None }).await;
+        let (json, restarted) = (encode(result), ticket.resumed);
+        self.tell(Note::Answer { ticket, keys, json, begun: false, restarted, child: None }).await;
     }
 
     /// Tells redis something.
@@ -286,4 +287,6 @@ pub struct Again<'a> {
     pub adopted: &'a mut Adopted,
     /// Whether this command has not been run again before.
     pub first_time: bool,
+    /// How often its process was started again.
+    pub restarts: u32,
 }

@@ -30,8 +30,8 @@ const RESTART: Duration = Duration::from_secs(1);
 pub enum First {
     /// It runs.
     Run,
-    /// It follows the process that an earlier manager had started.
-    Follow(Child),
+    /// It follows the process that an earlier manager had started, again for so many times.
+    Follow(Child, u32),
     /// It waits for its next run. What its last one came to died with an earlier manager.
     Pause,
 }
@@ -65,7 +65,9 @@ impl Jobs {
             ..outcome.result(&job.envelope.id, &job.envelope.command)
         };
         let (ticket, keys) = (job.ticket.clone(), job.keys.clone());
-        let note = Note::Answer { ticket, keys, json: encode(result), begun: job.has_begun(), child };
+        let (json, begun) = (encode(result), job.has_begun());
+        let restarted = job.ticket.resumed || job.control.restarts.load(Ordering::Relaxed) > 0;
+        let note = Note::Answer { ticket, keys, json, begun, restarted, child };
         // The receiver outlives every job.
         let _ = self.parts.answers.send(note).await;
     }
@@ -94,9 +96,14 @@ impl Jobs {
                 () = job.control.killed() => return killed(),
             },
         };
+        let mut restarts = 0;
         let mut child = match first {
             First::Run => None,
-            First::Follow(child) => Some(child),
+            First::Follow(child, count) => {
+                restarts = count;
+                job.control.restarts.store(count, Ordering::Relaxed);
+                Some(child)
+            }
             First::Pause => {
                 tokio::select! {
                     () = tokio::time::sleep(job.envelope.recurring_period.unwrap_or_default()) => None,
@@ -105,7 +112,6 @@ impl Jobs {
                 }
             }
         };
-        let mut restarts = 0;
         loop {
             let (outcome, ended) = match child.take() {
                 Some(child) => self.follow(job, child).await,
@@ -116,6 +122,7 @@ impl Jobs {
                 (State::Error | State::Timeout, _) if restarts < job.envelope.max_restart => {
                     restarts += 1;
                     job.control.restarts.fetch_add(1, Ordering::Relaxed);
+                    self.tell(Note::Restarts { ticket: job.ticket.clone(), count: restarts }).await;
                     RESTART
                 }
                 // There is nowhere to run it again.
@@ -123,7 +130,10 @@ impl Jobs {
                     return (outcome, ended);
                 }
                 (_, Some(period)) => {
-                    restarts = 0;
+                    if restarts > 0 {
+                        restarts = 0;
+                        self.tell(Note::Restarts { ticket: job.ticket.clone(), count: 0 }).await;
+                    }
                     period
                 }
                 (_, None) => return (outcome, ended),

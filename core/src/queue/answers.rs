@@ -23,7 +23,8 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// above `core:floor`, and it is answered if there is no result yet.
 ///
 /// For each note: four keys (hash, set, result, flag) and three arguments (what, field, result). What began has its flag;
-/// another `answer` brings it along, unless an earlier manager had told.
+/// another `answer` brings it along, unless an earlier manager had told. `restarts` has in place of
+/// the set, and `forget` in place of the hash, the hash of how often processes were started again.
 const ANSWER: &str = r"#!lua flags=allow-oom
 local life = ARGV[1]
 local function again_ours(key, ...)
@@ -46,6 +47,10 @@ for i = 0, #KEYS / 4 - 1 do
     push(hash, json)
   elseif what == 'begin' then
     if redis.call('HEXISTS', hash, seq) == 1 and redis.call('EXISTS', flag) == 0 then push(flag, '') end
+  elseif what == 'restarts' then
+    if redis.call('HEXISTS', hash, seq) == 1 then again_ours(again, 'HSET', again, seq, json) end
+  elseif what == 'forget' then
+    again_ours(hash, 'HDEL', hash, seq)
   elseif taken(hash, seq, result) then
     if again ~= '' then redis.call('SREM', again, seq) end
     if what ~= 'drop' then
@@ -109,6 +114,11 @@ async fn write(script: &Script, link: &mut Link, batch: &[Note]) -> RedisResult<
                 ("end", ticket, Some(keys), json.as_str())
             }
             Note::Drop { ticket } => ("drop", ticket, None, ""),
+            Note::Restarts { ticket, count } => {
+                call.key(ticket.inflight()).key(ticket.restarts()).key("").key("");
+                call.arg("restarts").arg(ticket.seq).arg(count);
+                continue;
+            }
             Note::Push { queue, json } => {
                 call.key(queue).key("").key("").key("").arg("push").arg("").arg(json);
                 continue;
@@ -118,6 +128,9 @@ async fn write(script: &Script, link: &mut Link, batch: &[Note]) -> RedisResult<
         call.key(keys.map(|keys| keys.result()).unwrap_or_default());
         call.key(keys.map(|keys| keys.flag()).unwrap_or_default());
         call.arg(what).arg(ticket.seq).arg(json);
+        if let Note::Answer { restarted: true, .. } = note {
+            call.key(ticket.restarts()).key("").key("").key("").arg("forget").arg(ticket.seq).arg("");
+        }
     }
     link.invoke(&call).await
 }

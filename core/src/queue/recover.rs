@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use redis::{RedisResult, Script, Value};
 
-use super::{Ticket, again_key, batch_key, inflight_key};
+use super::{Ticket, again_key, batch_key, inflight_key, restarts_key};
 use crate::context::{ADMIN, Node};
 use crate::job::{Adopted, Again, Jobs, Sender};
 use crate::redis::{Link, one};
@@ -12,9 +12,11 @@ use crate::redis::{Link, one};
 /// Most names of answered commands that are taken over.
 const NAMES: usize = 65_536;
 
-/// Reads a command and notes that it begins again. Also in a redis that is full: what was accepted is not held up by that.
+/// Reads a command and how often its process was started again, and notes that it begins again. Also in a redis that is full: what was accepted is not held up by that.
 const BEGIN_AGAIN: &str = r"#!lua flags=allow-oom
-return { redis.call('HGET', KEYS[1], ARGV[1]), redis.call('SADD', KEYS[2], ARGV[1]) }";
+local restarts = redis.pcall('HGET', KEYS[3], ARGV[1])
+return { redis.call('HGET', KEYS[1], ARGV[1]), redis.call('SADD', KEYS[2], ARGV[1]),
+  type(restarts) == 'string' and tonumber(restarts) or 0 }";
 
 /// Every command in the hash of a user is answered, adopted with its process, or run again. Gives the number up to which
 /// that was done: what a script of the earlier manager still accepts afterwards has a higher one.
@@ -25,7 +27,7 @@ pub async fn recover(
     adopted: &mut Adopted,
 ) -> RedisResult<u64> {
     let user: Arc<str> = sender.caller.user.as_str().into();
-    let (hash, again) = (inflight_key(&user), again_key(&user));
+    let (hash, again, restarts) = (inflight_key(&user), again_key(&user), restarts_key(&user));
     let mut read = redis::pipe();
     read.atomic().hkeys(&hash).get(batch_key(&user));
     let (mut seqs, batch): (Vec<u64>, Option<String>) = link.query(&read).await?;
@@ -35,10 +37,11 @@ pub async fn recover(
     for seq in seqs {
         let field = seq.to_string();
         let mut begin = script.key(&hash);
-        let (raw, added): (Option<Vec<u8>>, u64) = link.invoke(begin.key(&again).arg(&field)).await?;
+        let begin = begin.key(&again).key(&restarts).arg(&field);
+        let (raw, added, restarts): (Option<Vec<u8>>, u64, u32) = link.invoke(begin).await?;
         let Some(raw) = raw else { continue };
         let ticket = Ticket { user: user.clone(), seq, resumed: true };
-        let again = Again { adopted, first_time: added == 1 };
+        let again = Again { adopted, first_time: added == 1, restarts };
         Jobs::resume(node, sender, ticket, &raw, again).await;
     }
     Ok(seen)
@@ -82,7 +85,7 @@ pub async fn take_stock(node: &Arc<Node>, link: &mut Link) -> RedisResult<()> {
 fn owner(key: &str) -> Option<&str> {
     let mut parts = key.split(':');
     match (parts.next()?, parts.next()?, parts.next()?) {
-        ("core", "user" | "inflight" | "again" | "batch" | "intake", user) => Some(user),
+        ("core", "user" | "inflight" | "again" | "restarts" | "batch" | "intake", user) => Some(user),
         // `result:ID:flag` is the administrator's.
         ("result" | "stream" | "logger" | "input", user, id) if id != "flag" => Some(user),
         _ => None,
@@ -106,7 +109,7 @@ mod tests {
             let own = [keys.result(), keys.flag(), keys.stream(), queue_key(user), logger_key(user, "q")];
             assert_eq!(own.each_ref().map(|key| owner(key)), [user; 5]);
             let user = user.unwrap_or(ADMIN);
-            for key in [inflight_key(user), again_key(user), batch_key(user)] {
+            for key in [inflight_key(user), again_key(user), restarts_key(user), batch_key(user)] {
                 assert_eq!(owner(&key), Some(user));
             }
         }

@@ -327,6 +327,39 @@ fn a_job_that_fails_is_started_again_as_often_as_it_says() {
 }
 
 #[test]
+fn a_job_that_fails_is_started_again_as_often_as_it_says_also_by_the_next_manager() {
+    let mut node = Node::start();
+    let (out, go) = (node.dir.join("runs"), node.dir.join("go"));
+    // Each run fails when it is told to, and a manager ends in each.
+    let script = format!(
+        "echo >> {0}; n=$(wc -l < {0}); while [ ! -e {1}$n ]; do sleep 0.05; done; exit 1",
+        out.display(),
+        go.display()
+    );
+    let id = node.push(with(bash(&script), "max_restart", json!(2)));
+    for run in 1..=3 {
+        until("the next run", || std::fs::read(&out).is_ok_and(|lines| lines.len() == run));
+        node.kill_manager();
+        node.restart();
+        let mut restarts = Value::Null;
+        until("it is taken over", || {
+            let list = node.call("job.list", json!({"id": id}));
+            let list: Value = serde_json::from_str(list["data"].as_str().unwrap()).unwrap();
+            restarts = list[0]["restarts"].clone();
+            list[0]["pid"].as_u64().is_some_and(|pid| pid > 0)
+        });
+        assert_eq!(restarts, run - 1);
+        std::fs::write(format!("{}{run}", go.display()), "").unwrap();
+    }
+    let result = node.result(&id);
+    assert_eq!((&result["state"], &result["code"]), (&json!("ERROR"), &json!(1001)), "{result}");
+    assert_eq!(std::fs::read(&out).unwrap().len(), 3);
+    let left: u64 =
+        redis::cmd("EXISTS").arg("core:restarts:default").query(&mut node.connect_as_core0()).unwrap();
+    assert_eq!(left, 0);
+}
+
+#[test]
 fn a_recurring_job_runs_until_it_is_unscheduled_and_has_one_result() {
     let node = Node::start();
     let out = node.dir.join("runs");
