@@ -8,12 +8,16 @@ use std::time::Duration;
 
 use harness::ipfs::Daemon;
 use harness::publisher::{self, explains, objects, publish};
-use harness::rpc::Trick;
+use harness::rpc::{self, Trick};
+use harness::tls::{Authority, Certificate, Front};
 use harness::{Flist, Kubo, Rpc, args, compare, debian, rootfs, skip, store, synthetic, wait};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// Scheduling noise allowed after a deadline: debug builds on two shared cores are slow.
 const SLACK: Duration = Duration::from_secs(10);
+
+/// Somebody whom a node may meet.
+const PEER: &str = "/ip4/127.0.0.1/tcp/4001/p2p/12D3KooWDzVGLM8mkHFhkzuwebpDg2YCsgSW3cjdsFm7FJEvGmSe";
 
 /// Publishes to a `node` that has nothing, and looks at it through the node's own words: one pin, and exactly our blocks below it.
 #[track_caller]
@@ -224,9 +228,44 @@ fn a_node_that_is_not_there_or_no_node_says_so() {
     explains(&outcome, &["can only be read", gateway.url()]);
     let outcome = flist.run(args!["pack", flist.home().join("source"), "--to", "ipfs:"]);
     explains(&outcome, &["flist publish CID --to ipfs:http://127.0.0.1:5001"]);
-    let outcome = flist.run(args!["publish", cid, "--to", "ipfs:https://host"]);
+    let outcome = flist.run(args!["publish", cid, "--to", "ipfs:ftp://host"]);
     assert_eq!(outcome.code, 2, "{}", outcome.stderr);
-    assert!(outcome.stderr.contains("tunnel"), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("write ipfs:http://HOST:PORT"), "{}", outcome.stderr);
+}
+
+/// Over TLS a node is what it is without. What is wrong with a certificate does not pass, and nobody is asked over such a connection.
+#[test]
+fn a_node_behind_tls_is_asked_when_its_certificate_is_good() {
+    let (node, (flist, cid)) = (Rpc::start(), Flist::with_image());
+    publish(&flist, &cid, &node.spec(), &[]);
+    let (authority, reader) = (Authority::default(), Flist::new());
+    let trusted = authority.file_in(&flist.home().dir("authority"));
+    let run = |arguments| {
+        harness::process::run(reader.command(arguments).env("SSL_CERT_FILE", &trusted), SLACK * 3)
+    };
+    let spec = |front: &Front| format!("ipfs:{}", front.url().replacen("://", "://me:verysecret@", 1));
+    let asked = node.log().len();
+    for (certificate, words) in
+        [(Certificate::Expired, "expired"), (Certificate::ForOther, "not valid for name")]
+    {
+        let front = authority.front(certificate, node.address());
+        for arguments in [
+            args!["info", cid, "--from", spec(&front)],
+            args!["publish", cid, "--from", flist.spec(), "--to", spec(&front)],
+        ] {
+            let outcome = run(arguments);
+            explains(&outcome, &[words, "no connection that can be trusted", &front.url()]);
+            assert!(!outcome.stderr.contains("secret"), "{}", outcome.stderr);
+        }
+    }
+    assert_eq!(node.log().len(), asked);
+    let front = authority.front(Certificate::Good, node.address());
+    let again = reader.home().join("again");
+    run(args!["unpack", cid, again, "--from", spec(&front)]).ok();
+    compare::assert_same(&flist.home().join("source"), &again);
+    run(args!["name", "publish", "images", cid, "--from", flist.spec(), "--to", spec(&front)]).ok();
+    let heads = &node.log()[asked..];
+    assert!(heads.iter().all(|head| head.contains("uthorization: Basic ")), "{heads:#?}");
 }
 
 #[test]
@@ -373,7 +412,6 @@ fn a_name_leads_where_a_node_says_and_else_where_it_led_last() {
 /// A hint names a peer, and the node is connected to it before it is asked for blocks; one that does not answer costs seconds.
 #[test]
 fn peers_that_a_reference_hints_at_are_met_by_the_nodes() {
-    const PEER: &str = "/ip4/127.0.0.1/tcp/4001/p2p/12D3KooWDzVGLM8mkHFhkzuwebpDg2YCsgSW3cjdsFm7FJEvGmSe";
     let (node, (flist, cid)) = (Rpc::start(), Flist::with_image());
     publish(&flist, &cid, &node.spec(), &[]);
     let reference = format!("{cid}?peer={PEER}");
@@ -386,6 +424,66 @@ fn peers_that_a_reference_hints_at_are_met_by_the_nodes() {
     let asked = args!["info", reference, "--from", node.spec(), "--allow-private-hints"];
     let late = reader.run_within(SLACK * 2, asked).ok();
     assert!(late.stderr.contains("is not met"), "{}", late.stderr);
+    // A node does not meet itself, and nobody wants it to; what else it refuses is told.
+    let myself = format!("{cid}?peer=/ip4/127.0.0.1/tcp/4001/p2p/{}", rpc::ID);
+    let asked = args!["info", myself, "--from", node.spec(), "--allow-private-hints"];
+    assert_eq!(reader.ok(asked.clone()).stderr, "");
+    node.fails("id", Trick::Status(500), 1);
+    let refused = reader.ok(asked.clone());
+    assert!(refused.stderr.contains("dial to self attempted"), "{}", refused.stderr);
+    node.fails("swarm/connect", Trick::Status(500), 1);
+    let refused = reader.ok(args!["info", reference, "--from", node.spec(), "--allow-private-hints"]);
+    assert!(refused.stderr.contains("something is wrong with this node"), "{}", refused.stderr);
+}
+
+/// Whatever call a node answers with more than there can be, the rest is not read: it is an error that says so.
+#[test]
+fn no_answer_of_a_node_is_read_beyond_its_bound() {
+    let (flist, cid) = Flist::with_image();
+    let calls = ["version", "block/stat", "pin/ls", "key/list", "key/gen", "name/publish", "name/resolve"];
+    let itself = format!("/ip4/127.0.0.1/tcp/4001/p2p/{}", rpc::ID);
+    for trick in [Trick::Padded(1 << 20), Trick::Endless("{ ")] {
+        for call in calls {
+            let node = Rpc::start();
+            let arguments = match call {
+                "version" | "block/stat" => args!["publish", cid, "--to", node.spec()],
+                "name/resolve" => args!["info", "ipns://k51qzi5uqu5dname", "--from", node.spec()],
+                _ => args!["name", "publish", "images", cid, "--to", node.spec()],
+            };
+            node.name("k51qzi5uqu5dname", &format!("/ipfs/{cid}"));
+            publish(&flist, &cid, &node.spec(), &[]);
+            node.fails(call, trick, usize::MAX);
+            let outcome = flist.run_within(SLACK * 3, arguments);
+            explains(&outcome, &[&format!("{call}: more than 262144 bytes came")]);
+        }
+        for (call, peer) in [("swarm/connect", PEER), ("id", &itself)] {
+            let node = Rpc::start();
+            publish(&flist, &cid, &node.spec(), &[]);
+            node.fails(call, trick, usize::MAX);
+            let reference = format!("{cid}?peer={peer}");
+            let asked = args!["info", reference, "--from", node.spec(), "--allow-private-hints"];
+            let told = Flist::new().run_within(SLACK * 3, asked).ok();
+            assert!(told.stderr.contains("is not met"), "{call}: {}", told.stderr);
+        }
+        // A block has a bound of its own.
+        let node = Rpc::start();
+        publish(&flist, &cid, &node.spec(), &[]);
+        node.fails("block/get", trick, usize::MAX);
+        let outcome = Flist::new().run_within(SLACK * 3, args!["info", cid, "--from", node.spec()]);
+        explains(&outcome, &["1032193 bytes offered", &node.spec()]);
+    }
+}
+
+/// Connections are kept: what a tree takes to be read comes over a few of them.
+#[test]
+fn a_node_is_asked_over_connections_that_are_kept() {
+    let (node, (flist, cid)) = (Rpc::start(), publisher::seven_megabytes());
+    publish(&flist, &cid, &node.spec(), &[]);
+    let (before, connected) = (node.log().len(), node.connections());
+    let reader = Flist::new();
+    reader.ok(args!["unpack", cid, flist.home().join("again"), "--from", node.spec()]);
+    let (calls, connections) = (node.log().len() - before, node.connections() - connected);
+    assert!(calls >= 20 && connections <= calls / 2, "{calls} calls, {connections} connections");
 }
 
 #[test]

@@ -339,6 +339,18 @@ fn a_pin_that_failed_under_a_200_is_an_error_that_says_why() {
         node.fails("dag/import", Trick::Status(404), usize::MAX);
         explains(&flist.run(args!["publish", cid, "--to", node.spec()]), &[told, &node.spec()]);
     }
+    // In a trailer, where kubo has words and js-ipfs has JSON.
+    for words in ["the disk is gone", r#"{"Message":"the disk is gone","Code":0}"#] {
+        for (call, imports) in [("dag/import", true), ("pin/add", false)] {
+            let node = Rpc::start();
+            node.fails(call, Trick::Trails(words), usize::MAX);
+            if !imports {
+                node.fails("dag/import", Trick::Status(404), usize::MAX);
+            }
+            let outcome = flist.run(args!["publish", cid, "--to", node.spec()]);
+            explains(&outcome, &[call, "the node says: the disk is gone", &node.spec()]);
+        }
+    }
 }
 
 /// The pin of a profile is looked at as that of its flist is.

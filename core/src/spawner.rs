@@ -1,4 +1,5 @@
-//! The spawner: a small process of one thread that starts every job and service, and keeps them.
+//! The spawner: a small process that starts every job and service, and keeps them. One thread does that; another only watches how
+//! many processes there are.
 //!
 //! It is their parent, so their exits reach it and no pid is taken again before it has said so; it holds the reading
 //! ends of their output. When the manager is killed, the next one connects and gets everything handed over: jobs and

@@ -1,15 +1,16 @@
 //! An IPFS node of somebody's own, spoken to over its RPC (kubo's `/api/v0`): blocks, imports, pins and names.
 //!
-//! `library` is what the crate `ipfs-api-backend-hyper` has a call for. It makes a connection for each, so what is hot or
-//! streams goes over connections of our own: `block`, `pins` and `import`, on top of `call`. Both have time limits for everything.
-//! Nodes name blocks in many spellings, so a CID that comes back is parsed and never compared as text.
+//! The crate `ipfs-api-backend-hyper` has the calls; `bounded` is the way that they go, one for all: connections that are kept, and
+//! bounds of bytes and time for everything. Only what a CAR is imported with is not the crate's. Nodes name blocks in many spellings,
+//! so a CID that comes back is parsed and never compared as text.
 
 mod address;
+mod answer;
 mod block;
-mod call;
+mod bounded;
 mod error;
+mod identity;
 mod import;
-mod library;
 mod names;
 mod pins;
 
@@ -21,8 +22,8 @@ use crate::source::{self, ClientError, Way};
 pub use address::{BadRpcAddress, RpcAddress};
 pub use block::{Presence, Reach};
 pub use error::RpcError;
+pub use identity::Version;
 pub use import::{Sent, Told, Verdict};
-pub use library::Version;
 pub use names::Key;
 
 /// A node. A clone shares its connections.
@@ -36,14 +37,14 @@ pub struct Node {
 impl Node {
     /// A node at `address`; nobody is asked yet.
     pub fn new(address: &RpcAddress) -> Result<Node, ClientError> {
-        let (host, port) = address.place();
-        let library = IpfsClient::from_str(&format!("http://{host}:{port}"));
+        let library = IpfsClient::from_str(&address.to_string());
         let library = library.expect("what one parser of URLs wrote the other one reads");
         let library = match address.credentials() {
             Some((user, password)) => library.with_credentials(user, password),
             None => library,
         };
-        Ok(Node { address: address.clone(), http: source::client(Way::Rpc)?, library })
+        let way = if address.is_encrypted() { Way::EncryptedRpc } else { Way::Rpc };
+        Ok(Node { address: address.clone(), http: source::client(way)?, library })
     }
 
     /// Where it is, for people.

@@ -23,7 +23,7 @@ pub use cache::{CacheSourceError, cache_source};
 pub use car::{Car, CarError};
 pub use dir::{DirStore, Put, StoreError};
 pub use http::{BadAddress, ClientError, FileError, Gateway, fetch_file};
-pub(crate) use http::{Way, build as client};
+pub(crate) use http::{Way, build as client, is_about_tls};
 pub(crate) use peer::is_neighbour;
 pub use peer::{AnnounceError, Announcement, PeerError};
 pub(crate) use spec::data_folder;

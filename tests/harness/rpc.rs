@@ -7,13 +7,16 @@ mod dag;
 
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+
+/// Who it says it is.
+pub const ID: &str = "12D3KooWGRUVh4kZ8GXtJ5yPBjS9HQkQqTqnmTQFwjTzTLmWfBsG";
 
 /// What goes wrong with a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +61,10 @@ pub enum Trick {
     Busy(u64),
     /// A status, with an error as kubo words it where that is 500.
     Status(u16),
+    /// The right answer, and so many spaces behind it: where it is JSON, they change nothing.
+    Padded(usize),
+    /// Status 200 and the beginning of an answer, whose end says in a trailer that these words are the end of it.
+    Trails(&'static str),
 }
 
 #[derive(Default)]
@@ -71,6 +78,7 @@ struct State {
     log: Vec<String>,
     /// Bytes that each import brought, and whether it was to pin.
     imports: Vec<(usize, bool)>,
+    connections: usize,
     is_like_js_ipfs: bool,
     tricks: Vec<Planned>,
 }
@@ -106,6 +114,7 @@ impl Rpc {
                     return;
                 }
                 let shared = shared.clone();
+                lock(&shared).connections += 1;
                 std::thread::spawn(move || {
                     // A client that goes away is its own business.
                     let _ = serve(&shared, &stream);
@@ -114,6 +123,11 @@ impl Rpc {
             }
         };
         Self { port, state, is_down, listener: Some(std::thread::spawn(accept)) }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.port).into()
     }
 
     /// As `--from` and `--to` name it.
@@ -154,6 +168,11 @@ impl Rpc {
     /// How often `call` was made.
     pub fn count(&self, call: &str) -> usize {
         self.log().iter().filter(|head| head.contains(&format!("/api/v0/{call}"))).count()
+    }
+
+    /// How often somebody connected.
+    pub fn connections(&self) -> usize {
+        lock(&self.state).connections
     }
 
     /// Bytes that imports brought, those included that were cut off.
@@ -265,8 +284,21 @@ fn serve(state: &Mutex<State>, stream: &TcpStream) -> io::Result<()> {
             Some(Trick::Says(words)) => Ok(words.as_bytes().to_vec()),
             Some(Trick::Endless(words)) => return for_ever(stream, &words.repeat(1000), Duration::ZERO),
             Some(Trick::Ticks) => return for_ever(stream, "{\"Progress\":7}\n", Duration::from_millis(200)),
+            Some(Trick::Trails(words)) => {
+                let head =
+                    "HTTP/1.1 200 It is so\r\nTrailer: X-Stream-Error\r\nTransfer-Encoding: chunked\r\n\r\n";
+                let begun = "{\"Progress\":1}\n";
+                let body = format!("{:x}\r\n{begun}\r\n0\r\nX-Stream-Error: {words}\r\n\r\n", begun.len());
+                let mut stream = stream;
+                stream.write_all(format!("{head}{body}").as_bytes())?;
+                continue;
+            }
             Some(Trick::Html) => Ok(b"<html><h1>Welcome</h1></html>".to_vec()),
             Some(Trick::Status(status)) => Err((status, "something is wrong with this node".to_owned())),
+            Some(Trick::Padded(spaces)) => {
+                let answer = lock(state).answer(call, query, part, trick);
+                answer.map(|body| [body, vec![b' '; spaces]].concat())
+            }
             trick => lock(state).answer(call, query, part, trick),
         };
         if trick == Some(Trick::Half) {
@@ -372,7 +404,9 @@ impl State {
         };
         let arg = of("arg").trim_start_matches("/ipfs/").to_owned();
         match call {
-            "version" if self.is_like_js_ipfs => lines(&[json!({"Version": "0.18.1", "Repo": "12"})]),
+            "version" if self.is_like_js_ipfs => {
+                lines(&[json!({"Version": "0.18.1", "Commit": "", "Repo": "12"})])
+            }
             "version" => {
                 lines(&[json!({"Version": "0.40.0", "Commit": "", "Repo": "18", "Golang": "go1.25.7"})])
             }
@@ -441,6 +475,12 @@ impl State {
                 Some(path) => lines(&[json!({"Path": path})]),
                 None => refuse("could not resolve name"),
             },
+            "id" => {
+                lines(&[json!({"ID": ID, "PublicKey": "", "Addresses": null, "AgentVersion": "kubo/0.40.0"})])
+            }
+            "swarm/connect" if arg.ends_with(ID) => {
+                refuse(format!("connect {ID} failure: failed to dial: dial to self attempted"))
+            }
             "swarm/connect" => {
                 self.peers.push(arg.clone());
                 lines(&[json!({"Strings": [format!("connect {arg} success")]})])

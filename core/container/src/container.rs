@@ -32,7 +32,8 @@ pub struct Container(Started);
 
 impl Container {
     /// Clones init, which builds the container, waits for [`go`](Self::go), gives up what the container shall not have,
-    /// and is `serve` then, with `kept` open. The caller has one thread, or `serve` makes system calls only. Init's end
+    /// and is `serve` then, with `kept` open. No other thread of the caller holds a lock, ever, or
+    /// `serve` makes system calls only. Init's end
     /// sends SIGCHLD.
     pub fn start(
         spec: &Spec,

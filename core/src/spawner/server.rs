@@ -1,4 +1,5 @@
-//! The spawner's process: one thread, one loop over signals, its socket, its manager, and containers that are being built.
+//! The spawner's process: one loop over signals, its socket, its manager, and containers that are being built. Its only other thread
+//! is that of [`watch`].
 
 mod children;
 mod contained;
@@ -10,6 +11,7 @@ mod reserve;
 mod signals;
 mod start;
 mod tree;
+mod watch;
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -81,6 +83,8 @@ enum Source {
     Signals,
     Listener,
     Manager,
+    /// Somebody may have too many processes.
+    Crowd,
     /// One that is being built.
     Container(u64),
 }
@@ -112,6 +116,9 @@ impl Server {
         let mut fds = vec![(Source::Signals, PollFd::new(&self.signals, PollFlags::IN))];
         fds.extend(self.listener.iter().map(|fd| (Source::Listener, PollFd::new(fd, PollFlags::IN))));
         fds.extend(self.manager.iter().map(|fd| (Source::Manager, PollFd::new(fd, wants))));
+        fds.extend(
+            self.children.watch().map(|fd| (Source::Crowd, PollFd::from_borrowed_fd(fd, PollFlags::IN))),
+        );
         let building = self.children.building();
         fds.extend(
             building
@@ -143,10 +150,11 @@ impl Server {
                         return Ok(false);
                     }
                 }
+                Source::Crowd => self.children.look(&mut self.outbox),
                 Source::Container(slot) => self.children.hear(slot, &mut self.outbox),
             }
         }
-        self.children.look(&mut self.outbox);
+        self.children.look_again(&mut self.outbox);
         self.flush();
         Ok(true)
     }

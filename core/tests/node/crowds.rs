@@ -72,6 +72,11 @@ fn a_job_that_forks_without_end_is_ended_whole_and_the_others_live_on() {
     std::fs::write(&file, "setsid bash \"$0\" & setsid bash \"$0\" & wait\n").unwrap();
     is_refused(&let_it_fork(&machine, &mark, &format!("exec bash {} 2>/dev/null", file.display())), BOUND);
 
+    // As fast as a program can, ahead of all others.
+    let mark = format!("{}-fast", new_id());
+    let bomb = format!("exec perl -e 'setpriority(0, 0, -20); fork while 1' {mark} 2>/dev/null");
+    is_refused(&let_it_fork(&machine, &mark, &bomb), BOUND);
+
     // All but the first have lost their parents.
     let mark = format!("{}-orphans", new_id());
     std::fs::write(&file, "for i in 1 2 3; do setsid -f bash \"$0\" $1; done; sleep 600\n").unwrap();

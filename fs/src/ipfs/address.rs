@@ -21,13 +21,10 @@ pub enum BadRpcAddress {
         "the URL of an IPFS node is not valid: write ipfs:http://HOST:PORT, or ipfs: for the node on this machine"
     )]
     Syntax(#[source] url::ParseError),
-    /// The library that speaks to nodes has no TLS that is still mended.
-    #[error(
-        "the RPC of an IPFS node is asked over plain http: bring {0} to this machine by a tunnel, such as ssh -L 5001:127.0.0.1:5001, and write ipfs:"
-    )]
-    Encrypted(RpcAddress),
     /// Another scheme.
-    #[error("the URL of an IPFS node begins with http://: write ipfs:http://HOST:PORT, without the CID")]
+    #[error(
+        "the URL of an IPFS node begins with http:// or https://: write ipfs:http://HOST:PORT, without the CID"
+    )]
     Scheme,
     /// More than a place.
     #[error(
@@ -37,16 +34,8 @@ pub enum BadRpcAddress {
 }
 
 impl RpcAddress {
-    /// The URL of one call, without its arguments. It holds no credentials: they are sent as a header.
-    pub(super) fn call(&self, call: &str) -> Url {
-        let mut url = self.bare();
-        url.set_path(&format!("/api/v0/{call}"));
-        url
-    }
-
-    /// Host and port.
-    pub(super) fn place(&self) -> (&str, u16) {
-        (self.0.host_str().unwrap_or_default(), self.0.port_or_known_default().unwrap_or_default())
+    pub(super) fn is_encrypted(&self) -> bool {
+        self.0.scheme() == "https"
     }
 
     /// User and password, if there are any.
@@ -85,11 +74,7 @@ impl FromStr for RpcAddress {
         url.set_fragment(None);
         url.set_path("/");
         let address = RpcAddress(url);
-        match address.0.scheme() {
-            "https" => Err(BadRpcAddress::Encrypted(address)),
-            _ if has_more || has_path => Err(BadRpcAddress::More(address)),
-            _ => Ok(address),
-        }
+        if has_more || has_path { Err(BadRpcAddress::More(address)) } else { Ok(address) }
     }
 }
 
@@ -113,20 +98,20 @@ mod tests {
     fn a_node_has_a_place_and_credentials_that_nobody_sees() {
         let local: RpcAddress = "".parse().unwrap();
         assert_eq!(local.to_string(), "http://127.0.0.1:5001");
-        assert_eq!(local.call("id").as_str(), "http://127.0.0.1:5001/api/v0/id");
         let node: RpcAddress = "http://me:se%40cret@host/api/v0".parse().unwrap();
         assert_eq!(format!("{node} {node:?}"), "http://host http://host");
-        assert_eq!(node.place(), ("host", 80));
         assert_eq!(node.credentials().unwrap(), ("me".into(), "se@cret".into()));
-        assert_eq!(node.call("id").as_str(), "http://host/api/v0/id");
         assert_eq!(node.with_credentials().parse::<RpcAddress>().unwrap(), node);
-        assert_eq!("http://[::1]:5002".parse::<RpcAddress>().unwrap().place(), ("[::1]", 5002));
+        for (address, encrypted) in [("http://[::1]:5002", false), ("https://node.example.org", true)] {
+            let node: RpcAddress = address.parse().unwrap();
+            assert_eq!((node.to_string().as_str(), node.is_encrypted()), (address, encrypted));
+        }
     }
 
     #[test]
     fn what_is_no_place_of_a_node_is_refused_without_its_credentials() {
         for bad in [
-            "https://me:secret@host",
+            "https://me:secret@host/below",
             "http://me:secret@host/below",
             "http://me:secret@host?a=b",
             "ftp://me:secret@host",
@@ -137,7 +122,5 @@ mod tests {
             let told = format!("{error} {error:?}");
             assert!(!told.contains("secret") && !told.contains("me:"), "{told}");
         }
-        let error = "https://node.example.org".parse::<RpcAddress>().unwrap_err().to_string();
-        assert!(error.contains("https://node.example.org") && error.contains("tunnel"), "{error}");
     }
 }

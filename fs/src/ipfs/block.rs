@@ -1,15 +1,17 @@
 //! Blocks: get one, ask whether one is there, put one, list all.
 
 use std::collections::HashSet;
+use std::io::Cursor;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
 use g8_cache::{BlockId, Codec, MAX_STORED, VerifiedBlock};
-use reqwest::multipart::{Form, Part};
-use serde::Deserialize;
+use ipfs_api_backend_hyper::{Form, IpfsApi, request, response};
+use ipfs_api_prelude::Backend;
+use serde::{Deserialize, Serialize};
 
-use super::call::judge;
+use super::bounded::With;
 use super::error::RpcError;
 use super::import::AFTERTHOUGHT;
 use super::{Node, block_id};
@@ -39,29 +41,31 @@ pub enum Presence {
     Unsaid,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Stat {
-    key: String,
-    size: u64,
+/// How kubo is told the codec of a block.
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct Kubo {
+    cid_codec: &'static str,
+}
+
+/// What js-ipfs has to be told beside the library's `format`.
+#[derive(Serialize)]
+struct JsIpfs {
+    version: u8,
 }
 
 impl Node {
     /// The bytes under the name of `id`, unproven.
     pub async fn block(&self, id: &BlockId, reach: Reach, limit: Duration) -> Result<Bytes, RpcError> {
-        let name = id.to_string();
-        let mut query = vec![("arg", name.as_str())];
-        if reach == Reach::Local {
-            query.push(("offline", "true"));
-        }
-        self.bytes("block/get", &query, limit, MAX_STORED).await
+        let node = self.within(limit).reach(reach).most(MAX_STORED);
+        let mut pieces = node.block_get(&id.to_string());
+        // There is one, also of nothing.
+        pieces.next().await.unwrap_or_else(|| Ok(Bytes::new()))
     }
 
     /// Whether it has `id` itself.
     pub async fn presence(&self, id: &BlockId, limit: Duration) -> Result<Presence, RpcError> {
-        let name = id.to_string();
-        let query = [("arg", name.as_str()), ("offline", "true")];
-        match self.ask::<Stat>("block/stat", &query, limit).await {
+        match self.within(limit).reach(Reach::Local).block_stat(&id.to_string()).await {
             Ok(stat) if block_id(&stat.key).as_ref() != Some(id) => {
                 Err(RpcError::strange("block/stat", "it answered for another block"))
             }
@@ -90,26 +94,23 @@ impl Node {
         call: &'static str,
         silence: Duration,
     ) -> Result<HashSet<[u8; 32]>, RpcError> {
+        /// js-ipfs leaves out that nothing went wrong, which the library's type has to have.
         #[derive(Deserialize)]
         #[serde(rename_all = "PascalCase")]
         struct Line {
             r#ref: String,
         }
         let silent = |_| RpcError::Silent { call, waited: silence };
-        let sent = tokio::time::timeout(silence, self.post(call, &[]).send()).await.map_err(silent)?;
-        let response = judge(call, sent.map_err(|error| RpcError::gone(call, error.without_url()))?).await?;
-        let mut lines = super::import::lines(call, response.bytes_stream().boxed());
+        let mut lines = self.listening().lines::<Line>(request::RefsLocal)?;
         let (mut digests, mut count) = (HashSet::new(), 0);
         while let Some(line) = tokio::time::timeout(silence, lines.next()).await.map_err(silent)? {
             count += 1;
             if count > LOCAL {
                 return Err(RpcError::TooMuch { call, most: LOCAL });
             }
-            let line: Line =
-                serde_json::from_slice(&line?).map_err(|error| RpcError::strange(call, error))?;
             // What is no block of ours is of no interest.
             let cid =
-                cid::Cid::try_from(line.r#ref.as_str()).ok().filter(|cid| cid.hash().code() == SHA2_256);
+                cid::Cid::try_from(line?.r#ref.as_str()).ok().filter(|cid| cid.hash().code() == SHA2_256);
             digests.extend(cid.and_then(|cid| <[u8; 32]>::try_from(cid.hash().digest()).ok()));
         }
         Ok(digests)
@@ -122,15 +123,14 @@ impl Node {
             Codec::Raw => "raw",
             Codec::DagCbor => "dag-cbor",
         };
-        let kubo = [("cid-codec", codec), ("mhtype", "sha2-256"), ("pin", "false")];
-        let js_ipfs = [("format", codec), ("version", "1"), ("mhtype", "sha2-256"), ("pin", "false")];
-        let first = self.put_as(block, &kubo, limit).await;
-        match first {
+        match self.put_as(block, None, Kubo { cid_codec: codec }, limit).await {
             Ok(true) => return Ok(()),
-            Err(error) if !matches!(error, RpcError::Refused { .. }) => return Err(error),
-            Ok(false) | Err(_) => {}
+            // It may not know the words.
+            Err(error @ RpcError::Refused { .. }) if error.is_late() => return Err(error),
+            Ok(false) | Err(RpcError::Refused { .. }) => {}
+            Err(error) => return Err(error),
         }
-        match self.put_as(block, &js_ipfs, limit).await? {
+        match self.put_as(block, Some(codec), JsIpfs { version: 1 }, limit).await? {
             true => Ok(()),
             false => Err(RpcError::strange(
                 "block/put",
@@ -143,21 +143,15 @@ impl Node {
     async fn put_as(
         &self,
         block: &VerifiedBlock,
-        query: &[(&str, &str)],
+        format: Option<&str>,
+        more: impl Serialize + Send,
         limit: Duration,
     ) -> Result<bool, RpcError> {
-        const CALL: &str = "block/put";
-        let part = Part::stream_with_length(block.bytes().clone(), block.bytes().len() as u64);
-        let part = part.file_name("block").mime_str("application/octet-stream").expect("it is one");
-        let request = self.post(CALL, query).multipart(Form::new().part("file", part));
-        let answer = async {
-            let response = request.send().await.map_err(|error| RpcError::gone(CALL, error.without_url()))?;
-            super::call::body(CALL, judge(CALL, response).await?, 64 << 10).await
-        };
-        let body = tokio::time::timeout(limit, answer)
-            .await
-            .map_err(|_| RpcError::Silent { call: CALL, waited: limit })??;
-        let stat: Stat = serde_json::from_slice(&body).map_err(|error| RpcError::strange(CALL, error))?;
-        Ok(block_id(&stat.key) == Some(block.id()))
+        let mut form = Form::default();
+        form.add_reader_file("file", Cursor::new(block.bytes().clone()), "block");
+        let request = request::BlockPut { format, mhtype: Some("sha2-256"), mhlen: None, pin: Some(false) };
+        let request = With { request, more };
+        let put: response::BlockPutResponse = self.within(limit).request(request, Some(form)).await?;
+        Ok(block_id(&put.key) == Some(block.id()))
     }
 }

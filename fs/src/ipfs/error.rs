@@ -4,9 +4,14 @@ use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipfs_api_prelude::ApiError;
 use reqwest::StatusCode;
 use serde::Deserialize;
 
+use crate::source::is_about_tls;
+
+/// What the library finds wrong by itself, where it does not say with which call.
+const SOME_CALL: &str = "/api/v0";
 /// Most characters of what a node says that are repeated.
 const SHOWN: usize = 300;
 /// Most that a node may ask us to wait before we come again.
@@ -21,6 +26,15 @@ pub enum RpcError {
         /// What was asked.
         call: &'static str,
         /// Why not.
+        #[source]
+        source: Arc<dyn Error + Send + Sync>,
+    },
+    /// Its certificate is not to be trusted, or it does not encrypt as it must; neither passes by itself.
+    #[error("{call}: no connection that can be trusted")]
+    Untrusted {
+        /// What was asked.
+        call: &'static str,
+        /// What is wrong.
         #[source]
         source: Arc<dyn Error + Send + Sync>,
     },
@@ -80,6 +94,15 @@ pub enum RpcError {
         /// The bound.
         most: usize,
     },
+    /// What is asked with cannot be sent: it is too long for a URL.
+    #[error("{call}: this cannot be asked")]
+    Unaskable {
+        /// What was asked.
+        call: &'static str,
+        /// Why not.
+        #[source]
+        source: Arc<dyn Error + Send + Sync>,
+    },
     /// What answers is no RPC of an IPFS node.
     #[error(
         "{call}: this is not the RPC of an IPFS node, which is at port 5001 unless configured otherwise: {what}"
@@ -93,8 +116,17 @@ pub enum RpcError {
 }
 
 impl RpcError {
-    pub(super) fn gone(call: &'static str, cause: impl Into<Box<dyn Error + Send + Sync>>) -> RpcError {
-        RpcError::Gone { call, source: Arc::from(cause.into()) }
+    /// No answer, and no URL in why not.
+    pub(super) fn unheard(call: &'static str, error: reqwest::Error) -> RpcError {
+        let error = error.without_url();
+        match is_about_tls(&error) {
+            true => RpcError::Untrusted { call, source: Arc::new(error) },
+            false => RpcError::Gone { call, source: Arc::new(error) },
+        }
+    }
+
+    pub(super) fn unaskable(call: &'static str, cause: impl Error + Send + Sync + 'static) -> RpcError {
+        RpcError::Unaskable { call, source: Arc::new(cause) }
     }
 
     pub(super) fn strange(call: &'static str, what: impl std::fmt::Display) -> RpcError {
@@ -110,6 +142,8 @@ impl RpcError {
             | RpcError::Unknown { .. }
             | RpcError::Locked { .. }
             | RpcError::TooMuch { .. }
+            | RpcError::Untrusted { .. }
+            | RpcError::Unaskable { .. }
             | RpcError::NotAnRpc { .. } => false,
         }
     }
@@ -141,6 +175,8 @@ impl RpcError {
             | RpcError::Unknown { .. }
             | RpcError::Locked { .. }
             | RpcError::TooMuch { .. }
+            | RpcError::Untrusted { .. }
+            | RpcError::Unaskable { .. }
             | RpcError::NotAnRpc { .. } => false,
         }
     }
@@ -152,13 +188,7 @@ impl RpcError {
         wait: Option<Duration>,
         body: &[u8],
     ) -> RpcError {
-        #[derive(Deserialize)]
-        struct Said {
-            #[serde(rename = "Message")]
-            message: String,
-        }
-        let said = serde_json::from_slice::<Said>(body).ok().map(|said| shown(&said.message));
-        match (status, said) {
+        match (status, message(body)) {
             (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, _) => RpcError::Locked { call, status },
             (StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT, _) => {
                 RpcError::Busy { call, status, wait }
@@ -171,6 +201,28 @@ impl RpcError {
             (status, None) => RpcError::strange(call, format_args!("HTTP status {status}")),
         }
     }
+}
+
+impl From<ApiError> for RpcError {
+    fn from(said: ApiError) -> RpcError {
+        RpcError::Refused { call: SOME_CALL, message: shown(&said.message) }
+    }
+}
+
+impl From<ipfs_api_prelude::Error> for RpcError {
+    fn from(error: ipfs_api_prelude::Error) -> RpcError {
+        RpcError::strange(SOME_CALL, error)
+    }
+}
+
+/// What a node says in its own form of an error.
+pub(super) fn message(said: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Said {
+        #[serde(rename = "Message")]
+        message: String,
+    }
+    serde_json::from_slice::<Said>(said).ok().map(|said| shown(&said.message))
 }
 
 /// Words of a stranger, without what would mislead a terminal and not all of them.

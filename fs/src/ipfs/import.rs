@@ -3,26 +3,25 @@
 //! A node answers 200 also when the pin failed, so the status alone means nothing. How long an import takes is not bounded,
 //! only how long nothing moves.
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::Bytes;
 use futures::stream::{self, BoxStream, Stream, StreamExt};
 use g8_cache::BlockId;
+use ipfs_api_prelude::{ApiRequest, Backend};
 use parking_lot::Mutex;
 use reqwest::Body;
 use reqwest::multipart::{Form, Part};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use super::call::judge;
+use super::answer::LINE;
 use super::error::{RpcError, shown};
 use super::{Node, block_id};
 
 const CALL: &str = "dag/import";
-/// Most bytes of a line of an answer, and most lines of an import's: one a root and one at the end.
-const LINE: usize = 64 << 10;
+/// Most lines of an answer: one a root and one at the end.
 const LINES: usize = 64;
 /// So much longer than between two movements a node may take to answer when it has everything: it writes to its disk, and walks
 /// over all that it is to pin.
@@ -159,6 +158,18 @@ impl Told {
     }
 }
 
+/// What the library has no call for.
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct Import {
+    pin_roots: bool,
+    stats: bool,
+}
+
+impl ApiRequest for Import {
+    const PATH: &'static str = "/dag/import";
+}
+
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Line {
@@ -206,14 +217,9 @@ impl Node {
             .file_name("flist.car")
             .mime_str("application/vnd.ipld.car")
             .expect("it is one");
-        let pin = if pin { "true" } else { "false" };
-        let request = self
-            .post(CALL, &[("pin-roots", pin), ("stats", "true")])
-            .multipart(Form::new().part("file", part));
-        let answer = async {
-            let response = request.send().await.map_err(|error| RpcError::gone(CALL, error.without_url()))?;
-            told(lines(CALL, judge(CALL, response).await?.bytes_stream().boxed())).await
-        };
+        let node = self.listening();
+        let asked = node.build_base_request(Import { pin_roots: pin, stats: true }, None)?;
+        let answer = told(node.request_stream_json(asked.carry(Form::new().part("file", part), &node)?));
         tokio::select! {
             answer = answer => answer,
             waited = movement.stops(silence) => Err(RpcError::Silent { call: CALL, waited }),
@@ -221,7 +227,7 @@ impl Node {
     }
 }
 
-async fn told(mut lines: Lines) -> Result<Told, RpcError> {
+async fn told(mut lines: impl Stream<Item = Result<Line, RpcError>> + Unpin) -> Result<Told, RpcError> {
     let mut told = Told::default();
     let mut count = 0;
     while let Some(line) = lines.next().await {
@@ -229,7 +235,7 @@ async fn told(mut lines: Lines) -> Result<Told, RpcError> {
         if count > LINES {
             return Err(RpcError::TooMuch { call: CALL, most: LINES * LINE });
         }
-        let line: Line = serde_json::from_slice(&line?).map_err(|error| RpcError::strange(CALL, error))?;
+        let line = line?;
         if let Some(message) = line.message {
             return Err(RpcError::Refused { call: CALL, message: shown(&message) });
         }
@@ -239,45 +245,12 @@ async fn told(mut lines: Lines) -> Result<Told, RpcError> {
     Ok(told)
 }
 
-type Lines = Pin<Box<dyn Stream<Item = Result<Bytes, RpcError>> + Send>>;
-
-/// The lines of an answer, without empty ones; none is longer than [`LINE`], and no more bytes of empty ones stand between two.
-pub(super) fn lines(call: &'static str, chunks: BoxStream<'static, reqwest::Result<Bytes>>) -> Lines {
-    let lines = stream::try_unfold((chunks, BytesMut::new()), move |(mut chunks, mut rest)| async move {
-        let mut empty = 0;
-        loop {
-            if let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
-                let line = rest.split_to(end).freeze();
-                rest.advance(1);
-                if !line.trim_ascii().is_empty() {
-                    return Ok(Some((line, (chunks, rest))));
-                }
-                empty += line.len() + 1;
-                if empty <= LINE {
-                    continue;
-                }
-            }
-            if rest.len() + empty > LINE {
-                return Err(RpcError::TooMuch { call, most: LINE });
-            }
-            match chunks.next().await {
-                Some(chunk) => {
-                    rest.extend_from_slice(
-                        &chunk.map_err(|error| RpcError::gone(call, error.without_url()))?,
-                    );
-                }
-                None if rest.trim_ascii().is_empty() => return Ok(None),
-                None => return Ok(Some((rest.split().freeze(), (chunks, rest)))),
-            }
-        }
-    });
-    Box::pin(lines)
-}
-
 #[cfg(test)]
 mod tests {
     use g8_cache::Codec;
 
+    use super::super::answer::tests::said;
+    use super::super::bounded::parsed;
     use super::*;
 
     fn id() -> BlockId {
@@ -285,8 +258,8 @@ mod tests {
     }
 
     async fn heard(chunks: &'static [&'static str]) -> Result<Told, RpcError> {
-        let chunks = stream::iter(chunks).map(|chunk| Ok(Bytes::from_static(chunk.as_bytes())));
-        told(lines(CALL, chunks.boxed())).await
+        let lines = said(CALL, chunks).lines().map(|line| parsed(CALL, &line?));
+        told(lines.boxed()).await
     }
 
     #[tokio::test]

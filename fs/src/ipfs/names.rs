@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use g8_cache::BlockId;
-use ipfs_api_backend_hyper::{IpfsApi, KeyType};
-use serde::Deserialize;
+use ipfs_api_backend_hyper::{IpfsApi, KeyType, request, response};
+use ipfs_api_prelude::Backend;
+use serde::Serialize;
 
+use super::bounded::{SOON, With};
 use super::error::{RpcError, shown};
-use super::library::{SOON, within};
 use super::{Node, block_id};
 
 /// How long a node may take to sign a name. Online it tells the network, which is slow; it may do that later.
@@ -24,22 +25,28 @@ pub struct Key {
     pub id: String,
 }
 
+/// What the library cannot say of a name that is published: whether that may be done without peers.
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct Offline {
+    allow_offline: bool,
+}
+
 impl Node {
     /// The key called `key`, by its name or its id.
     pub async fn key(&self, key: &str) -> Result<Option<Key>, RpcError> {
-        let keys = within("key/list", SOON, self.limited(SOON).key_list()).await?.keys;
+        let keys = self.within(SOON).key_list().await?.keys;
         let found = keys.into_iter().find(|known| known.name == key || known.id == key);
         Ok(found.map(|key| Key { name: shown(&key.name), id: shown(&key.id) }))
     }
 
     /// Makes a key.
     pub async fn make_key(&self, name: &str) -> Result<Key, RpcError> {
-        let made =
-            within("key/gen", SOON, self.limited(SOON).key_gen(name, KeyType::Ed25519, NO_SIZE)).await?;
+        let made = self.within(SOON).key_gen(name, KeyType::Ed25519, NO_SIZE).await?;
         Ok(Key { name: shown(&made.name), id: shown(&made.id) })
     }
 
-    /// Lets the name of `key` stand for `id`. The library cannot say that this may be done without peers.
+    /// Lets the name of `key` stand for `id`.
     pub async fn publish_name(
         &self,
         key: &Key,
@@ -47,42 +54,25 @@ impl Node {
         lifetime: &str,
         ttl: &str,
     ) -> Result<(), RpcError> {
-        #[derive(Deserialize)]
-        #[serde(rename_all = "PascalCase")]
-        struct Published {
-            value: String,
-        }
-        const CALL: &str = "name/publish";
         let path = format!("/ipfs/{id}");
-        let query = [
-            ("arg", path.as_str()),
-            ("key", &key.name),
-            ("lifetime", lifetime),
-            ("ttl", ttl),
-            ("resolve", "false"),
-            ("allow-offline", "true"),
-        ];
-        let published: Published = self.ask(CALL, &query, SIGNS).await?;
+        let (lifetime, ttl, key) = (Some(lifetime), Some(ttl), Some(key.name.as_str()));
+        let request = request::NamePublish { path: &path, resolve: false, lifetime, ttl, key };
+        let request = With { request, more: Offline { allow_offline: true } };
+        let published: response::NamePublishResponse = self.within(SIGNS).request(request, None).await?;
         match target(&published.value) {
             Some(value) if value == *id => Ok(()),
-            Some(_) | None => Err(RpcError::strange(CALL, format_args!("it published {}", published.value))),
+            Some(_) | None => {
+                Err(RpcError::strange("name/publish", format_args!("it published {}", published.value)))
+            }
         }
     }
 
     /// What `name` (an IPNS name or a domain) stands for now.
     pub async fn resolve(&self, name: &str, limit: Duration) -> Result<BlockId, RpcError> {
-        #[derive(Deserialize)]
-        #[serde(rename_all = "PascalCase")]
-        struct Resolved {
-            path: String,
-        }
-        const CALL: &str = "name/resolve";
-        let arg = format!("/ipns/{name}");
-        // Not by the library: this one may last, and an answer of the library has no bound.
-        let resolved: Resolved = self.ask(CALL, &[("arg", &arg), ("recursive", "true")], limit).await?;
-        target(&resolved.path).ok_or_else(|| RpcError::Refused {
-            call: CALL,
-            message: format!("{name} is {}, no flist", shown(&resolved.path)),
+        let path = self.within(limit).name_resolve(Some(&format!("/ipns/{name}")), true, false).await?.path;
+        target(&path).ok_or_else(|| RpcError::Refused {
+            call: "name/resolve",
+            message: format!("{name} is {}, no flist", shown(&path)),
         })
     }
 }

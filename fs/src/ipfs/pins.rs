@@ -1,20 +1,33 @@
-//! Pins, with names where nodes have names for them. Not by the library: it knows no names, and reads lists of any length.
+//! Pins, with names where nodes have names for them, which the library does not know.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use futures::StreamExt;
 use g8_cache::BlockId;
-use serde::Deserialize;
-use tokio::time::{Instant, timeout, timeout_at};
+use ipfs_api_backend_hyper::request::{PinAdd, PinLs};
+use ipfs_api_prelude::Backend;
+use serde::{Deserialize, Serialize};
+use tokio::time::{Instant, timeout_at};
 
-use super::call::judge;
+use super::bounded::{SOON, With};
 use super::error::{RpcError, shown};
-use super::import::{AFTERTHOUGHT, lines};
-use super::library::SOON;
+use super::import::AFTERTHOUGHT;
 use super::{Node, block_id};
 
-/// A line of the answer to `pin/add`.
+/// Gives a pin a name.
+#[derive(Serialize)]
+struct Name<'a> {
+    name: Option<&'a str>,
+}
+
+/// Asks for the names of pins.
+#[derive(Serialize)]
+struct Names {
+    names: bool,
+}
+
+/// A line of the answer to `pin/add`: progress, and the pins at the end, which the library's type has in every line.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Line {
@@ -26,11 +39,10 @@ struct Line {
     message: Option<String>,
 }
 
-/// The answer to `pin/ls`.
+/// The answer to `pin/ls`. Go leaves an empty list out or writes it as null, and the library's type has no names.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Listed {
-    /// Go writes an empty one as null.
     #[serde(default)]
     keys: Option<HashMap<String, Pin>>,
 }
@@ -57,15 +69,11 @@ impl Node {
         let limit = silence * AFTERTHOUGHT;
         let silent = |_| RpcError::Silent { call: CALL, waited: limit };
         let arg = id.to_string();
-        let mut query = vec![("arg", arg.as_str()), ("recursive", "true"), ("progress", "true")];
-        query.extend(name.map(|name| ("name", name)));
-        let sent = timeout(limit, self.post(CALL, &query).send()).await.map_err(silent)?;
-        let response = judge(CALL, sent.map_err(|error| RpcError::gone(CALL, error.without_url()))?).await?;
-        let mut lines = lines(CALL, response.bytes_stream().boxed());
+        let request = PinAdd { key: &arg, recursive: Some(true), progress: true };
+        let mut lines = self.listening().lines::<Line>(With { request, more: Name { name } })?;
         let (mut pinned, mut reached, mut until) = (false, 0, Instant::now() + limit);
         while let Some(line) = timeout_at(until, lines.next()).await.map_err(silent)? {
-            let line: Line =
-                serde_json::from_slice(&line?).map_err(|error| RpcError::strange(CALL, error))?;
+            let line = line?;
             if let Some(message) = line.message {
                 return Err(RpcError::Refused { call: CALL, message: shown(&message) });
             }
@@ -80,7 +88,7 @@ impl Node {
 
     /// Whether it keeps `id` and all below it.
     pub async fn has_pinned(&self, id: &BlockId, limit: Duration) -> Result<bool, RpcError> {
-        match self.listed(id, &[], limit).await {
+        match self.listed(id, Names { names: false }, limit).await {
             Ok(pin) => Ok(pin.is_some_and(|pin| pin.r#type == "recursive")),
             Err(RpcError::Refused { message, .. }) if message.contains("not pinned") => Ok(false),
             Err(error) => Err(error),
@@ -89,19 +97,14 @@ impl Node {
 
     /// The name of the pin that keeps `id` and all below it, if there is such a pin and it has one.
     pub async fn pin_name(&self, id: &BlockId) -> Result<Option<String>, RpcError> {
-        let pin = self.listed(id, &[("names", "true")], SOON).await?;
+        let pin = self.listed(id, Names { names: true }, SOON).await?;
         Ok(pin.map(|pin| shown(&pin.name)).filter(|name| !name.is_empty()))
     }
 
-    async fn listed(
-        &self,
-        id: &BlockId,
-        more: &[(&str, &str)],
-        limit: Duration,
-    ) -> Result<Option<Pin>, RpcError> {
+    async fn listed(&self, id: &BlockId, names: Names, limit: Duration) -> Result<Option<Pin>, RpcError> {
         let arg = id.to_string();
-        let query = [&[("arg", arg.as_str()), ("type", "recursive")], more].concat();
-        let listed: Listed = self.ask("pin/ls", &query, limit).await?;
+        let request = PinLs { key: Some(&arg), typ: Some("recursive") };
+        let listed: Listed = self.within(limit).request(With { request, more: names }, None).await?;
         let mut keys = listed.keys.unwrap_or_default().into_iter();
         Ok(keys.find(|(key, _)| block_id(key).as_ref() == Some(id)).map(|(_, pin)| pin))
     }

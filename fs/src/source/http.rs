@@ -48,7 +48,7 @@ use crate::reference::public::NotPublic;
 pub use address::{BadAddress, Gateway};
 use bulk::Bulk;
 pub use client::ClientError;
-pub(crate) use client::{Way, build};
+pub(crate) use client::{Way, build, is_about_tls};
 pub use file::{FileError, fetch_file};
 use warm::Warm;
 
@@ -198,13 +198,4 @@ fn failed(error: reqwest::Error) -> FetchError {
 /// A name that leads where it may not does so again.
 fn leads_astray(error: &(dyn Error + 'static)) -> bool {
     error.is::<NotPublic>() || error.source().is_some_and(leads_astray)
-}
-
-/// A certificate does not become right by asking again. An `io::Error` is no link of the chain to what it wraps, so both are
-/// looked at.
-fn is_about_tls(error: &(dyn Error + 'static)) -> bool {
-    let wrapped = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-    error.is::<rustls::Error>()
-        || wrapped.is_some_and(|inner| is_about_tls(inner))
-        || error.source().is_some_and(is_about_tls)
 }

@@ -9,7 +9,7 @@
 //! | 500 and "not found", from a node that looked everywhere | the block is not there |
 //! | 500 with other words, out of time, no answer | not available now: asked again |
 //! | 429, 503 with `Retry-After` | busy: asked again when it says, at the latest after 10 s |
-//! | HTML, a login, no such call | no RPC: not asked again for this read |
+//! | HTML, a login, no such call, a bad certificate | no RPC: not asked again for this read |
 
 use std::time::Duration;
 
@@ -70,9 +70,11 @@ fn meaning(id: &BlockId, error: RpcError) -> FetchError {
         error if error.is_missing() => FetchError::NotFound,
         RpcError::Busy { wait: Some(wait), .. } => FetchError::Busy(wait.min(WAIT_MAX)),
         RpcError::TooMuch { .. } => FetchError::TooLarge(TooLarge { id: *id, len: MAX_STORED as u64 + 1 }),
-        RpcError::Unknown { .. } | RpcError::Locked { .. } | RpcError::NotAnRpc { .. } => {
-            FetchError::unfit(error)
-        }
+        RpcError::Unknown { .. }
+        | RpcError::Locked { .. }
+        | RpcError::Unaskable { .. }
+        | RpcError::Untrusted { .. }
+        | RpcError::NotAnRpc { .. } => FetchError::unfit(error),
         RpcError::Gone { .. }
         | RpcError::Silent { .. }
         | RpcError::Busy { .. }

@@ -79,7 +79,6 @@ impl Children {
                 let started_ms = self.add(slot, tag, pid, ends, None);
                 if let (Some(most), Some(child)) = (most, self.by_slot.get_mut(&slot)) {
                     child.most = Some(most);
-                    self.crowds.add(most);
                 }
                 Event::Spawned { slot, pid, started_ms }
             }
@@ -107,7 +106,7 @@ impl Children {
         started_ms
     }
 
-    fn start(&self, slot: u64, process: Option<Process>, fds: Vec<OwnedFd>) -> Result<Started, Failure> {
+    fn start(&mut self, slot: u64, process: Option<Process>, fds: Vec<OwnedFd>) -> Result<Started, Failure> {
         let at = |step: &'static str| move |e: io::Error| Failure(step.into(), e);
         let mut fds = fds.into_iter();
         let process = match process {
@@ -117,6 +116,9 @@ impl Children {
         let process = process.map_err(at("read what to start"))?;
         let stdin = fds.next();
         let most = process.processes;
+        if let Some(most) = most {
+            self.crowds.add(most).map_err(at("watch how many processes there are"))?;
+        }
         let mark = most.map(|_| self.crowds.marks.of(slot));
         let pipe = || rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(io::Error::from);
         let (err, err_writer) = pipe().map_err(at("make a pipe"))?;

@@ -1,27 +1,26 @@
 //! How many processes a job or a service has with all that it started, and the end of one that has too many.
 //!
-//! One number tells whether anybody can have so many: that of all threads of the machine. It is read ten times a second; only
-//! when it is as large as the lowest bound, all processes are looked at. That takes one part in fifty of a processor at most,
+//! One number tells whether anybody can have so many: that of all threads of the machine, which `watch` reads; only when it is
+//! as large as the lowest bound, all processes are looked at. That takes one part in fifty of a processor at most,
 //! unless there is half as much again as at the last look. Starting a short process costs one system call more.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 
 use super::children::Children;
-use super::reserve::First;
 use super::tree::{self, Marks};
+use super::watch::Watch;
 use crate::spawner::protocol::{Event, TooMany};
 
-/// Between two readings of that number.
-const PAUSE: Duration = Duration::from_millis(100);
+/// Between two looks for who had too many, at least.
+const PAUSE: Duration = Duration::from_millis(20);
 /// Looks take one part in so many of a processor's time.
 const SHARE: u32 = 50;
-/// How long who had too many is looked for, with all that it forked while it was killed.
+/// How long who had too many is looked for without a rest. Longer lives only what hangs in the kernel.
 const HUNT: Duration = Duration::from_secs(10);
 /// Of how many that have ended the names are known, for what they left behind.
 const ENDED_MAX: usize = 4096;
@@ -29,16 +28,14 @@ const ENDED_MAX: usize = 4096;
 /// See the module's text.
 pub struct Crowds {
     pub(super) marks: Marks,
-    /// proc_loadavg(5).
-    loads: File,
-    read_at: Instant,
-    look_at: Instant,
-    /// The number at the last look.
-    seen: u64,
-    /// The lowest and the highest bound that one ever had.
-    bounds: Option<(u64, u64)>,
-    /// Who had too many, and until when it is looked for.
+    /// None while nobody ever had a bound.
+    watch: Option<Watch>,
+    /// The highest bound that one ever had.
+    highest: u64,
+    /// Who had too many, and until when it is looked for without a rest.
     hunted: BTreeMap<u64, Instant>,
+    /// The next look for those.
+    again: Option<Instant>,
     ended: VecDeque<Ended>,
 }
 
@@ -52,15 +49,18 @@ struct Ended {
 impl Crowds {
     /// Nobody has a bound yet.
     pub fn new() -> io::Result<Self> {
-        let (marks, loads, now) = (Marks::new()?, File::open("/proc/loadavg")?, Instant::now());
-        let (hunted, ended) = (BTreeMap::new(), VecDeque::new());
-        Ok(Self { marks, loads, read_at: now, look_at: now, seen: 0, bounds: None, hunted, ended })
+        let (marks, hunted, ended) = (Marks::new()?, BTreeMap::new(), VecDeque::new());
+        Ok(Self { marks, watch: None, highest: 0, hunted, again: None, ended })
     }
 
-    /// One with this bound is there.
-    pub(super) fn add(&mut self, most: u64) {
-        let (lowest, highest) = self.bounds.unwrap_or((most, most));
-        self.bounds = Some((lowest.min(most), highest.max(most)));
+    /// One with this bound is about to be there.
+    pub(super) fn add(&mut self, most: u64) -> io::Result<()> {
+        self.highest = self.highest.max(most);
+        match &self.watch {
+            Some(watch) => watch.lower(most),
+            None => self.watch = Some(Watch::start(most)?),
+        }
+        Ok(())
     }
 
     /// It has ended, and may have left something behind.
@@ -70,55 +70,44 @@ impl Crowds {
         }
         self.ended.push_back(Ended { slot, tag: tag.into(), most });
     }
-
-    /// Of the whole machine. Who cannot know looks.
-    fn threads(&self) -> u64 {
-        self.load(3).and_then(|field| field.split_once('/')?.1.parse().ok()).unwrap_or(u64::MAX)
-    }
-
-    /// The pid that was handed out last.
-    fn last_pid(&self) -> Option<i32> {
-        self.load(4)?.parse().ok()
-    }
-
-    /// A field, the fourth of which is `running/all`.
-    fn load(&self, field: usize) -> Option<String> {
-        let mut line = [0; 128];
-        let read = self.loads.read_at(&mut line, 0).ok()?;
-        Some(std::str::from_utf8(&line[..read]).ok()?.split_ascii_whitespace().nth(field)?.into())
-    }
 }
 
 impl Children {
-    /// How long until the next look; none when nobody ever had a bound.
-    pub fn next_look(&self) -> Option<Duration> {
-        self.crowds.bounds.map(|_| self.crowds.read_at.saturating_duration_since(Instant::now()))
+    /// Readable when it is time to look.
+    pub fn watch(&self) -> Option<BorrowedFd<'_>> {
+        // While somebody is looked for, the time is known.
+        self.crowds.watch.as_ref().filter(|_| self.crowds.again.is_none()).map(AsFd::as_fd)
     }
 
-    /// Looks at all, if it is time, and ends who has too many.
-    pub fn look(&mut self, outbox: &mut VecDeque<Event>) {
-        let (now, crowds) = (Instant::now(), &mut self.crowds);
-        let Some((lowest, highest)) = crowds.bounds.filter(|_| now >= crowds.read_at) else { return };
-        crowds.read_at = now + PAUSE;
-        crowds.hunted.retain(|_, until| now < *until);
-        let threads = crowds.threads();
-        let is_due = now >= crowds.look_at || threads / 3 > crowds.seen / 2;
-        if crowds.hunted.is_empty() && (threads <= lowest || !is_due) {
-            return;
+    /// How long until the next look for who had too many.
+    pub fn next_look(&self) -> Option<Duration> {
+        self.crowds.again.map(|again| again.saturating_duration_since(Instant::now()))
+    }
+
+    /// Looks again for who had too many, if it is time.
+    pub fn look_again(&mut self, outbox: &mut VecDeque<Event>) {
+        if self.crowds.again.is_some_and(|again| Instant::now() >= again) {
+            self.look(outbox);
         }
-        // Without, it takes longer; it was said at the beginning.
-        let _first = First::go();
+    }
+
+    /// Looks at all processes, and ends who has too many.
+    pub fn look(&mut self, outbox: &mut VecDeque<Event>) {
+        let Some(seen) = self.crowds.watch.as_ref().map(Watch::threads) else { return };
         let began = own_time();
-        self.count(highest, outbox);
-        self.crowds.seen = threads;
+        self.count(outbox);
         // Not by the clock: on a machine with too many processes, that goes while others have the processor.
         let took = own_time().saturating_sub(began);
-        self.crowds.look_at = Instant::now() + took * SHARE;
+        let now = Instant::now();
+        let crowds = &mut self.crowds;
         // Meanwhile who was killed ends, and is reaped here.
-        self.crowds.read_at = Instant::now() + took.max(PAUSE);
+        crowds.again = crowds.hunted.values().any(|until| now < *until).then(|| now + took.max(PAUSE));
+        if let (None, Some(watch)) = (crowds.again, &crowds.watch) {
+            watch.rest(seen, took * SHARE);
+        }
     }
 
-    fn count(&mut self, highest: u64, outbox: &mut VecDeque<Event>) {
+    fn count(&mut self, outbox: &mut VecDeque<Event>) {
         let found = tree::crowds(self.crowds.marks, &self.by_pid);
         for (&slot, crowd) in &found {
             let had = crowd.threads;
@@ -132,7 +121,8 @@ impl Children {
                 },
                 None => {
                     let ended = self.crowds.ended.iter().find(|ended| ended.slot == slot);
-                    let (tag, most) = ended.map_or(("jobs", highest), |ended| (&ended.tag, ended.most));
+                    let (tag, most) =
+                        ended.map_or(("jobs", self.crowds.highest), |ended| (&ended.tag, ended.most));
                     if had <= most {
                         continue;
                     }
@@ -145,7 +135,8 @@ impl Children {
         self.crowds.hunted.retain(|slot, _| found.contains_key(slot));
         if !self.crowds.hunted.is_empty() {
             let slots: Vec<u64> = self.crowds.hunted.keys().copied().collect();
-            tree::kill(&slots, self.crowds.marks, &self.by_pid, || self.crowds.last_pid());
+            let last = || self.crowds.watch.as_ref().and_then(Watch::last_pid);
+            tree::kill(&slots, self.crowds.marks, &self.by_pid, last);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! `container-init`: the first process of a container, a spawner for what runs in there.
 //!
-//! It is a copy of the spawner outside, made without exec: the container needs no file of ours, and shows none. It has one
-//! thread as its original had, so it may go on as a normal program. What it may not do any more was given up before: it has
+//! It is a copy of the spawner outside, made without exec: the container needs no file of ours, and shows none. It has the one
+//! thread that made it, and the other one of its original holds no lock, so it may go on as a normal program. What it may not do any more was given up before: it has
 //! the rights that the container has. Its manager is at the other end of a socket that was passed to it; the spawner outside
 //! keeps that end open for the next manager.
 

@@ -12,11 +12,8 @@ const SHARE_PERCENT: u64 = 90;
 /// Takes some of the processes for those who are not started by us, where the kernel counts them: PID 1, the manager, who logs
 /// in. What is not to be had is said, and done without: who has too many is ended anyhow.
 pub fn take() {
-    match First::go() {
-        Ok(first) => drop(first),
-        Err(e) => {
-            eprintln!("core0 spawner: a processor that many processes want is not had before them: {e}")
-        }
+    if let Err(e) = go_first(0).and_then(|()| go_with_others(0)) {
+        eprintln!("core0 spawner: a processor that many processes want is not had before them: {e}");
     }
     let most = capacity::processes() * SHARE_PERCENT / 100;
     if let Err(e) = g8_container::bound_processes(CGROUP, most) {
@@ -24,27 +21,20 @@ pub fn take() {
     }
 }
 
-/// While this lives, this process has a processor before all that it started: it is in the lowest class of those that do not
-/// share. Not for longer: who comes at once to whatever is asked does less at a time, and starts a third fewer processes.
-pub struct First;
-
-impl First {
-    /// Begins.
-    pub fn go() -> io::Result<Self> {
-        schedule(libc::SCHED_RR | libc::SCHED_RESET_ON_FORK, 1).map(|()| Self)
-    }
+/// From now on this thread of this process, 0 for the one that calls this, has a processor before all that it started: it is in the
+/// lowest class of those that do not share.
+pub fn go_first(thread: i32) -> io::Result<()> {
+    schedule(thread, libc::SCHED_RR | libc::SCHED_RESET_ON_FORK, 1)
 }
 
-impl Drop for First {
-    fn drop(&mut self) {
-        // Who may go up may go down.
-        let _ = schedule(libc::SCHED_OTHER, 0);
-    }
+/// From now on that thread shares with all others.
+pub fn go_with_others(thread: i32) -> io::Result<()> {
+    schedule(thread, libc::SCHED_OTHER, 0)
 }
 
-fn schedule(policy: libc::c_int, sched_priority: libc::c_int) -> io::Result<()> {
+fn schedule(thread: i32, policy: libc::c_int, sched_priority: libc::c_int) -> io::Result<()> {
     // SAFETY: the parameters are a local.
-    match unsafe { libc::sched_setscheduler(0, policy, &libc::sched_param { sched_priority }) } {
+    match unsafe { libc::sched_setscheduler(thread, policy, &libc::sched_param { sched_priority }) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }

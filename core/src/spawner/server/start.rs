@@ -135,7 +135,7 @@ impl Starter {
             failed: None,
         };
         let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
-        // SAFETY: this thread, the only one, stands still until the child is a program or gone; all that the child reads lives in
+        // SAFETY: this thread, the only one that changes memory, stands still until the child is a program or gone; all that the child reads lives in
         // this function, and its stack is used by nobody else.
         let pid = unsafe { libc::clone(become_program, self.stack, flags, (&raw mut child).cast()) };
         if pid == -1 {

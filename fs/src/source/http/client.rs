@@ -1,5 +1,6 @@
 //! The HTTP client of a gateway: how it connects, keeps connections, follows redirects and judges certificates.
 
+use std::error::Error;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -46,6 +47,8 @@ pub(crate) enum Way<'a> {
     Socket(&'a Path),
     /// Over TCP to the RPC of a node, which redirects nobody and speaks HTTP/1.1.
     Rpc,
+    /// The same over TLS.
+    EncryptedRpc,
     /// Over TCP to one address, without following it anywhere.
     Neighbour(SocketAddr),
 }
@@ -71,26 +74,33 @@ pub(crate) fn build(way: Way<'_>) -> Result<Client, ClientError> {
             }
         }
         Way::Socket(path) => builder.redirect(Policy::none()).unix_socket(path),
-        Way::Rpc => builder.redirect(Policy::none()).http1_only(),
+        Way::Rpc | Way::EncryptedRpc => builder.redirect(Policy::none()).http1_only(),
         Way::Neighbour(address) => builder.redirect(Policy::none()).resolve(NEIGHBOUR, address),
     };
-    let builder = builder.tls_backend_preconfigured(tls_config(matches!(way, Way::Encrypted(_)))?);
+    let builder = builder.tls_backend_preconfigured(tls_config(way)?);
     builder.min_tls_version(tls::Version::TLS_1_2).build().map_err(ClientError::Http)
 }
 
 /// rustls with ring, and the certificates of the system. Without encryption nobody is trusted, so that a redirect to https
 /// fails instead of being believed.
-fn tls_config(encrypted: bool) -> Result<rustls::ClientConfig, ClientError> {
+fn tls_config(way: Way<'_>) -> Result<rustls::ClientConfig, ClientError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let versions = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(ClientError::Certificates)?;
-    let trusting = match encrypted {
-        true => versions.with_platform_verifier().map_err(ClientError::Certificates)?,
-        false => versions.with_root_certificates(rustls::RootCertStore::empty()),
+    let trusting = match way {
+        Way::Encrypted(_) | Way::EncryptedRpc => {
+            versions.with_platform_verifier().map_err(ClientError::Certificates)?
+        }
+        Way::Plain(_) | Way::Socket(_) | Way::Rpc | Way::Neighbour(_) => {
+            versions.with_root_certificates(rustls::RootCertStore::empty())
+        }
     };
     let mut config = trusting.with_no_client_auth();
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config.alpn_protocols = match way {
+        Way::EncryptedRpc => vec![b"http/1.1".to_vec()],
+        _ => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
+    };
     Ok(config)
 }
 
@@ -108,4 +118,13 @@ fn follow(attempt: Attempt<'_>, reach: Reach) -> reqwest::redirect::Action {
         return attempt.error(refused);
     }
     attempt.follow()
+}
+
+/// A certificate does not become right by asking again. An `io::Error` is no link of the chain to what it wraps, so both are
+/// looked at.
+pub(crate) fn is_about_tls(error: &(dyn Error + 'static)) -> bool {
+    let wrapped = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+    error.is::<rustls::Error>()
+        || wrapped.is_some_and(|inner| is_about_tls(inner))
+        || error.source().is_some_and(is_about_tls)
 }
