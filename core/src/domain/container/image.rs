@@ -128,8 +128,13 @@ impl Images {
         Self { folder, mounts: Arc::default() }
     }
 
-    /// Mounts an flist, or counts one more user of its mount. Those of privileged containers honour set-user-ID and devices.
-    pub async fn take(&self, text: &str, sources: &[String], privileged: bool) -> Result<Image, ImageError> {
+    /// Mounts an flist from sources, or else from the node's own and those that it was told; or counts one more user of its mount. Those of privileged containers honour set-user-ID and devices.
+    pub async fn take(
+        &self,
+        text: &str,
+        [sources, told]: [&[String]; 2],
+        privileged: bool,
+    ) -> Result<Image, ImageError> {
         let cid = follow(text).await?;
         let key = if privileged { format!("{cid}-privileged") } else { cid.clone() };
         let path = self.folder.join(&key);
@@ -147,6 +152,7 @@ impl Images {
                         reference: text.to_owned(),
                         mountpoint: path.clone(),
                         sources: sources.to_vec(),
+                        told: told.to_vec(),
                         mode: None,
                         suid: privileged,
                         dev: privileged,

@@ -174,7 +174,7 @@ impl Containers {
         parts: &mut Parts,
     ) -> Result<std::path::PathBuf, ContainerError> {
         fault::step("mount an image")?;
-        let image = self.images.take(flist, &wanted.sources, wanted.privileged).await;
+        let image = self.images.take(flist, [&wanted.sources, &wanted.told], wanted.privileged).await;
         let image = image.map_err(|e| ContainerError::Image(format!("{flist:.200}"), e))?;
         let path = image.path.clone();
         parts.images.push(image);
