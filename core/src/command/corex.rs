@@ -298,8 +298,8 @@ pub struct Described {
 pub enum ImageShown {
     /// All of them.
     Served,
-    /// A daemon that served one was killed: what the container has not read yet of that is an error to it, for as long as it
-    /// lives.
+    /// A daemon that served one died, and none could go on with it: what the container has not read yet of that is an error
+    /// to it, for as long as it lives.
     Lost,
 }
 

@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use g8_fs::daemon::{Client, ClientError, MountRequest, Reply, Request, Starter};
+use g8_fs::daemon::{Client, ClientError, Keepsake, MountRequest, Reply, Request, Starter};
 use g8_fs::engine::{EngineConfig, Mode, MountError, MountStatus, mountpoint};
 use g8_fs::names::Names;
 use g8_fs::reference::{BadHint, BadReference, Reference, ResolveError, resolve};
@@ -107,6 +107,24 @@ pub fn mount(plan: Plan) -> Result<MountStatus, FlistError> {
         (Reply::Mounted(status), _) => Ok(*status),
         _ => Err(FlistError::Answer("a mount")),
     }
+}
+
+/// The mount at a path, and what goes on with it when its daemon has died.
+pub fn keep(path: &Path) -> Result<(MountStatus, Keepsake), FlistError> {
+    let client = Client::new(&Settings::of_environment()?.cache()?, None);
+    match client.keep(path, LIMIT) {
+        Ok(kept) => kept.ok_or(FlistError::Answer("what keeps a mount")),
+        // It ends when it has nothing to serve.
+        Err(ClientError::NotRunning(_)) => Err(MountError::NotMounted(path.to_owned()).into()),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Has another daemon go on with a mount whose daemon has died.
+pub fn resume(kept: &Keepsake) -> Result<MountStatus, FlistError> {
+    let settings = Settings::of_environment()?;
+    let client = Client::new(&settings.cache()?, Some(starter(&settings)?));
+    client.resume(kept, settings.deadline + LIMIT)?.ok_or(FlistError::Answer("a mount to go on with"))
 }
 
 /// This program as the daemon, for who finds none.
