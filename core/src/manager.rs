@@ -175,6 +175,11 @@ async fn work(
     }
     take_stock(&node, &mut link).await.context("cannot read what was answered before")?;
     let mut intakes: JoinSet<()> = intakes.into_iter().map(|intake| intake.run(node.clone())).collect();
+    let up = |services| Some(Up { server: server.clone(), services });
+    // Nobody who is on the network waits for services.
+    if let Some(booting) = &booting {
+        booting.up.send_replace(up(None));
+    }
     node.services.reload(&mut kept_services).await.context("cannot read the units of services")?;
     for kept in [kept_jobs, kept_services, kept_tests] {
         abandon(kept).await;
@@ -182,8 +187,8 @@ async fn work(
 
     let mut boot = None;
     match booting {
-        Some(Booting { up, task, .. }) => {
-            up.send_replace(Some(Up { server, services: node.services.list().len() }));
+        Some(Booting { up: told, task, .. }) => {
+            told.send_replace(up(Some(node.services.list().len())));
             boot = Some(task);
         }
         // Not on a machine, whose output is its console: that is no place for a password.

@@ -80,8 +80,8 @@ pub struct Mount {
     reference: String,
     /// An existing folder.
     mountpoint: AbsolutePath,
-    /// Where blocks come from, in order, as `dir:/store` or `https://host`; what `G8_FROM` says or the node's store when there is
-    /// none.
+    /// Where blocks come from, in order, as `dir:/store` or `https://host`; what `G8_FROM` says or the node's store, and
+    /// then the sources of the bootstrap file, when there is none.
     #[serde(default)]
     from: Vec<String>,
     /// How it reaches the kernel; what `G8_MODE` says, or `auto`, when absent.
@@ -102,11 +102,12 @@ impl Command for Mount {
     const IDEMPOTENT: bool = false;
     type Output = Mounted;
 
-    async fn run(self, _context: &Context) -> Result<Mounted, CommandError> {
+    async fn run(self, context: &Context) -> Result<Mounted, CommandError> {
         let plan = Plan {
             reference: self.reference,
             mountpoint: self.mountpoint.to_path_buf(),
             sources: self.from,
+            told: context.node.told_sources(),
             mode: self.mode.map(Into::into),
             suid: self.suid,
             dev: self.dev,
