@@ -1,5 +1,7 @@
 //! The program `core0`: its first argument says which process of a node it is.
 
+#![deny(clippy::print_stderr)]
+
 use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
@@ -13,6 +15,7 @@ use core0::cli::{Cli, FlistDaemonArgs, FlistServeArgs, InitArgs, RoleArgs, Run, 
 use core0::domain::flist;
 use core0::manager::{self, Options};
 use core0::paths::Paths;
+use core0::say::say;
 use core0::{gateway, init, schema, spawner};
 use tracing_subscriber::EnvFilter;
 
@@ -28,7 +31,7 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
-            eprintln!("core0: {e:#}");
+            say(format_args!("core0: {e:#}"));
             ExitCode::FAILURE
         }
     }
@@ -59,7 +62,7 @@ fn become_small(folder: &Path, args: &InitArgs) {
     use std::os::unix::process::CommandExt;
     let place = if args.machine { "--machine" } else { "--namespace" };
     let error = std::process::Command::new(folder.join("core0-init")).arg(place).args(&args.run).exec();
-    eprintln!("core0: core0-init is not beside this program, PID 1 stays large: {error}");
+    say(format_args!("core0: core0-init is not beside this program, PID 1 stays large: {error}"));
 }
 
 fn run_init(args: &InitArgs) -> anyhow::Result<()> {
@@ -111,5 +114,11 @@ fn log_to_stderr(usual: &str) {
     let filter =
         filter.and_then(|level| EnvFilter::try_new(level).ok()).unwrap_or_else(|| EnvFilter::new(usual));
     let color = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(color).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(color)
+        // It would say with `eprintln!` that nothing can be said.
+        .log_internal_errors(false)
+        .init();
 }

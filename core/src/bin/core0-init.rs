@@ -5,11 +5,17 @@
 //!
 //! `core0-init --machine|--namespace [RUN...]`: RUN is what `core0 run` is started with.
 
+#![deny(clippy::print_stderr)]
+
 #[path = "../init.rs"]
 mod init;
+#[path = "../say.rs"]
+mod say;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
+
+use say::say;
 
 fn main() -> ExitCode {
     let mut words = std::env::args_os().skip(1);
@@ -17,19 +23,19 @@ fn main() -> ExitCode {
         Some("--machine") => true,
         Some("--namespace") => false,
         Some(_) | None => {
-            eprintln!("core0-init: use `core0 init`");
+            say(format_args!("core0-init: use `core0 init`"));
             return ExitCode::from(2);
         }
     };
     if std::process::id() != 1 {
-        eprintln!("core0-init: only PID 1 can reap everybody: use `core0 run`");
+        say(format_args!("core0-init: only PID 1 can reap everybody: use `core0 run`"));
         return ExitCode::from(2);
     }
     let run: Vec<OsString> = words.collect();
     match init::run(&run, machine).and_then(|down| init::finish(down, machine)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
-            eprintln!("core0-init: {e}");
+            say(format_args!("core0-init: {e}"));
             ExitCode::FAILURE
         }
     }

@@ -12,6 +12,7 @@ use rustix::mount::{MountFlags, mount, mount_bind, mount_move, mount_remount};
 
 use super::console::{State, line};
 use super::{OnFailure, Run, STAGES, StageError};
+use crate::say::say;
 
 /// What is mounted: kind, place, flags and data.
 const PSEUDO: [(&str, &str, MountFlags, &std::ffi::CStr); 7] = [
@@ -60,7 +61,7 @@ pub fn run() {
             // PID 1 has no time to try again: what it cannot have now, it never gets.
             (Err(e), OnFailure::GoOn | OnFailure::Again) => State::Failed(e.to_string()),
         };
-        eprintln!("{}", line(stage.name, &state));
+        say(format_args!("{}", line(stage.name, &state)));
     }
     for (name, value) in ENVIRONMENT {
         // SAFETY: PID 1 has one thread.
