@@ -25,6 +25,9 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// A manager that lived for so long begins anew.
 const WELL: Duration = Duration::from_secs(30);
 
+/// How long the manager may take to stop jobs, services and redis, and itself.
+pub const MANAGER_STOP: Duration = Duration::from_secs(30);
+
 /// The manager, ready to be started.
 struct Manager {
     program: CString,

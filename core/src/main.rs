@@ -13,7 +13,7 @@ use core0::boot::arguments::Arguments;
 use core0::boot::early;
 use core0::cli::{Cli, FlistDaemonArgs, FlistServeArgs, InitArgs, RoleArgs, Run, SpawnerArgs};
 use core0::domain::flist;
-use core0::manager::{self, Options};
+use core0::manager::{self, Options, Pace};
 use core0::paths::Paths;
 use core0::say::say;
 use core0::{gateway, init, schema, spawner};
@@ -85,8 +85,11 @@ fn run_manager(run: Run) -> anyhow::Result<()> {
         Some(dir) => Paths::development(&std::path::absolute(dir)?),
         None => Paths::system(),
     };
+    // PID 1 waits for its manager, whoever's folder it works in.
+    let pace = if run.dev.is_some() && !manager::is_machine() { Pace::QUICK } else { Pace::PATIENT };
+    let options = Options { paths, config: run.config, boot: arguments, pace };
     let runtime = tokio::runtime::Runtime::new().context("cannot start the threads")?;
-    let done = runtime.block_on(manager::run(Options { paths, config: run.config, boot: arguments }));
+    let done = runtime.block_on(manager::run(options));
     // A command that hangs in the kernel does not keep the node from ending.
     runtime.shutdown_timeout(Duration::from_millis(200));
     done

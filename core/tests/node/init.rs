@@ -248,6 +248,24 @@ fn signals_that_mean_nothing_to_pid_1_do_nothing() {
 }
 
 #[test]
+fn a_service_of_a_machine_has_the_time_that_its_unit_says() {
+    let unit = |dir: &Path| {
+        let script = format!(
+            "trap 'sleep 3; echo ended > {0}/mark; exit 0' TERM; touch {0}/runs; while :; do sleep 600 & wait; done",
+            dir.display()
+        );
+        std::fs::create_dir(dir.join("services")).unwrap();
+        let unit = format!("exec = ['bash', '-c', \"\"\"{script}\"\"\"]\nstop_timeout = 20.0\n");
+        std::fs::write(dir.join("services/slow.toml"), unit).unwrap();
+    };
+    let mut machine = Machine::start_after("true", unit);
+    until("the service runs", || machine.dir().join("runs").exists());
+    assert_eq!(machine.call("off", "core.poweroff", json!({}))["state"], "SUCCESS");
+    assert_eq!(machine.end(), Some(libc::SIGINT));
+    assert_eq!(std::fs::read_to_string(machine.dir().join("mark")).unwrap_or_default(), "ended\n");
+}
+
+#[test]
 fn poweroff_answers_ends_everything_in_order_and_unmounts() {
     let mut machine = Machine::start();
     let mark = machine.dir().join("mark");
