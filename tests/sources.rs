@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use harness::car::Car;
 use harness::origin::Fault;
-use harness::{Flist, Mounted, Origin, Outcome, args, compare, process, synthetic, tree, wait};
+use harness::{Flist, Mounted, Origin, Outcome, Rpc, args, compare, process, synthetic, tree, wait};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -122,8 +122,10 @@ fn every_kind_of_source_can_be_added_and_removed() {
     let reader = Flist::new();
     let mounted = reader.mount_with(&cid, &["--from", &origin.url(), "--deadline", "30", "--mode", "fuse"]);
     let car = Car::of(publisher.store(), &cid, |_| true).write(&publisher.home().join("a.car"));
+    let node = Rpc::start();
+    harness::publisher::publish(&publisher, &cid, &node.spec(), &[]);
     origin.fails(Fault::Status(404));
-    for (n, spec) in [publisher.spec(), car].into_iter().enumerate() {
+    for (n, spec) in [publisher.spec(), car, node.spec()].into_iter().enumerate() {
         reader.ok(args!["source", "add", mounted.path(), spec]);
         read(&publisher, &mounted, n).unwrap();
         let list = reader.ok(args!["source", "list", mounted.path(), "--json"]).json();

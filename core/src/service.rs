@@ -1,11 +1,12 @@
 //! Services: what the node keeps running. Each is a TOML file, not code.
 //!
 //! [`mod@unit`] is such a file, [`graph`] orders them, [`supervise`] keeps one, [`ready`] knows when it is there. Stopping goes
-//! backwards: what others come after ends last. A unit that cannot be used is shown as failed and says why; the others
+//! backwards: what others come after ends last. What became of those that do not run outlives a manager that is killed: [`memory`]. A unit that cannot be used is shown as failed and says why; the others
 //! run.
 
 mod condition;
 mod graph;
+mod memory;
 mod ready;
 mod status;
 mod supervise;

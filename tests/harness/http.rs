@@ -35,12 +35,18 @@ impl Answer {
 /// POSTs nothing to `target` on a port of this machine.
 #[track_caller]
 pub fn post(port: u16, target: &str) -> Answer {
+    post_body(port, target, "text/plain", &[])
+}
+
+/// POSTs `body`, which is of this type.
+#[track_caller]
+pub fn post_body(port: u16, target: &str, kind: &str, body: &[u8]) -> Answer {
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("somebody listens");
     stream.set_read_timeout(Some(PATIENCE)).expect("a time that is not zero");
-    let head = format!(
-        "POST {target} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-    );
+    let head = format!("POST {target} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: {kind}");
+    let head = format!("{head}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
     stream.write_all(head.as_bytes()).expect("it listens to the end");
+    stream.write_all(body).expect("it listens to the end");
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).unwrap_or_else(|e| panic!("POST {target}: {e}"));
     let end = answer.windows(4).position(|w| w == b"\r\n\r\n").expect("an answer has a head");

@@ -116,6 +116,11 @@ impl Daemon {
         format!("ipfs:{}", self.url())
     }
 
+    /// Where its RPC listens on the loopback.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Where its RPC is.
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)

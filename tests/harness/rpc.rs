@@ -79,6 +79,8 @@ struct State {
     /// Bytes that each import brought, and whether it was to pin.
     imports: Vec<(usize, bool)>,
     connections: usize,
+    /// The port of the node that answers what does not go wrong.
+    behind: Option<u16>,
     is_like_js_ipfs: bool,
     tricks: Vec<Planned>,
 }
@@ -123,6 +125,13 @@ impl Rpc {
             }
         };
         Self { port, state, is_down, listener: Some(std::thread::spawn(accept)) }
+    }
+
+    /// The real node at a port of this machine, but for what goes wrong.
+    pub fn before(port: u16) -> Self {
+        let node = Self::start();
+        lock(&node.state).behind = Some(port);
+        node
     }
 
     /// Where it listens.
@@ -299,7 +308,13 @@ fn serve(state: &Mutex<State>, stream: &TcpStream) -> io::Result<()> {
                 let answer = lock(state).answer(call, query, part, trick);
                 answer.map(|body| [body, vec![b' '; spaces]].concat())
             }
-            trick => lock(state).answer(call, query, part, trick),
+            trick => {
+                let behind = lock(state).behind;
+                match behind {
+                    Some(port) => passed_on(port, &target, &head, &body),
+                    None => lock(state).answer(call, query, part, trick),
+                }
+            }
         };
         if trick == Some(Trick::Half) {
             let body = answer.unwrap_or_else(|(_, message)| message.into_bytes());
@@ -335,6 +350,17 @@ fn write_answer(mut stream: &TcpStream, kind: &str, answer: Said) -> io::Result<
         format!("HTTP/1.1 {status} It is so\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\r\n");
     stream.write_all(head.as_bytes())?;
     stream.write_all(&body)
+}
+
+/// What the node at `port` says to a request.
+fn passed_on(port: u16, target: &str, head: &str, body: &[u8]) -> Said {
+    let mut headers = head.lines().filter_map(|line| line.split_once(": "));
+    let kind = headers.find(|(name, _)| name.eq_ignore_ascii_case("content-type")).map(|(_, kind)| kind);
+    let answer = crate::http::post_body(port, target, kind.unwrap_or("text/plain"), body);
+    match answer.status {
+        200 => Ok(answer.body),
+        status => Err((status, answer.json()["Message"].as_str().unwrap_or_default().to_owned())),
+    }
 }
 
 /// The body of a request, up to `cut` bytes of it.

@@ -6,9 +6,9 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::net::{IpAddr, Ipv4Addr, TcpListener};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,6 +17,7 @@ use super::{Access, Link, one, quoted, users};
 use crate::config::Config;
 use crate::paths::Paths;
 use crate::process::Process;
+use crate::sys::text;
 use crate::sys::tool::{Tool, ToolError};
 
 /// Where redis puts its append-only file, below its folder.
@@ -74,7 +75,7 @@ impl Server {
         };
         let acl = users::acl(&access.password, &password, config)?;
         note_changed_users(&dir, &acl)?;
-        private(&dir.join("users.acl"), &acl)?;
+        text::write_private(&dir.join("users.acl"), &acl)?;
         let for_others = Arc::new(AtomicBool::new(config.redis.password_sha256.is_some()));
         let port_is_configured = config.redis.port != 0;
         let server = Self { access, port, port_is_configured, password, for_others, dir };
@@ -92,7 +93,7 @@ impl Server {
     pub async fn let_in(&self, paths: &Paths, hash: Option<&str>) -> Result<(), ListenError> {
         let file = self.dir.join("users.acl");
         let acl = users::with_administrator(&fs::read_to_string(&file)?, &self.password, hash);
-        private(&file, &acl)?;
+        text::write_private(&file, &acl)?;
         let before = self.for_others.swap(hash.is_some(), Ordering::SeqCst);
         self.configure(paths)?;
         Link::new(&self.access)?.query::<()>(&one("ACL", &["LOAD"])).await?;
@@ -107,14 +108,14 @@ impl Server {
         let others = addresses.iter().filter(|_| self.is_for_others());
         // With `-`, redis starts though an address is gone.
         let bind: String = others.map(|address| format!(" -{address}")).collect();
-        private(&self.dir.join("bind"), &bind)?;
+        text::write_private(&self.dir.join("bind"), &bind)?;
         self.configure(paths)?;
         let set = one("CONFIG", &["SET", "bind", &format!("{LOOPBACK}{bind}")]);
         Ok(Link::new(&self.access)?.query(&set).await?)
     }
 
     fn configure(&self, paths: &Paths) -> io::Result<()> {
-        private(&paths.redis_config(), &configuration(paths, self.port, self.is_for_others()))
+        text::write_private(&paths.redis_config(), &configuration(paths, self.port, self.is_for_others()))
     }
 
     /// Whether something else has the port.
@@ -198,7 +199,7 @@ fn note_changed_users(dir: &Path, acl: &str) -> io::Result<()> {
         Err(e) => return Err(e),
     }
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    private(&changed_file(dir), &names.join("\n"))
+    text::write_private(&changed_file(dir), &names.join("\n"))
 }
 
 fn changed_file(dir: &Path) -> PathBuf {
@@ -222,16 +223,6 @@ fn configuration(paths: &Paths, port: u16, for_others: bool) -> String {
     )
 }
 
-/// A file that only its owner reads, whole or not there.
-fn private(path: &Path, content: &str) -> io::Result<()> {
-    let new = path.with_extension("new");
-    let mut file = fs::File::options();
-    file.create(true).truncate(true).write(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
-    let mut file = file.open(&new)?;
-    file.write_all(content.as_bytes())?;
-    fs::rename(&new, path)
-}
-
 /// A secret of 256 bits in a file, made at first; or what the administrator has put there.
 fn secret(path: &Path) -> io::Result<String> {
     match users::password(path) {
@@ -242,7 +233,7 @@ fn secret(path: &Path) -> io::Result<String> {
     let mut random = [0; 32];
     fs::File::open("/dev/urandom")?.read_exact(&mut random)?;
     let secret: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
-    private(path, &secret)?;
+    text::write_private(path, &secret)?;
     Ok(secret)
 }
 
@@ -252,7 +243,7 @@ fn port(path: &Path) -> io::Result<u16> {
         return Ok(port);
     }
     let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
-    private(path, &port.to_string())?;
+    text::write_private(path, &port.to_string())?;
     Ok(port)
 }
 

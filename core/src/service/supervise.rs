@@ -8,10 +8,12 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::memory::Memory;
 use super::ready::Watch;
 use super::status::{ServiceState, Status};
 use super::table::Parts;
 use super::unit::{Health, Ready, Restart, Unit};
+use crate::log::now_ms;
 use crate::process::{Message, drain};
 use crate::spawner::{Child, Exit};
 
@@ -37,6 +39,7 @@ pub struct Service {
     pub status: watch::Sender<Status>,
     /// Its time to end is over, whatever its unit says.
     pub late: watch::Sender<bool>,
+    memory: Arc<Memory>,
 }
 
 /// A service that another one comes after.
@@ -60,11 +63,11 @@ enum End {
 
 impl Service {
     /// One that is waiting.
-    pub fn new(name: &str, unit: Unit, after: Vec<Other>) -> Arc<Self> {
+    pub fn new(name: &str, unit: Unit, after: Vec<Other>, memory: Arc<Memory>) -> Arc<Self> {
         let status = watch::Sender::new(Status::new(ServiceState::Waiting, ""));
         let (unit, after, wanted) = (Mutex::new(unit), Mutex::new(after), watch::Sender::new(true));
         let late = watch::Sender::new(false);
-        Arc::new(Self { name: name.into(), unit, after, wanted, status, late })
+        Arc::new(Self { name: name.into(), unit, after, wanted, status, late, memory })
     }
 
     /// The source of its records in the log.
@@ -79,16 +82,32 @@ impl Service {
             ServiceState::Pausing => tracing::warn!("service {} ended: {reason}", self.name),
             _ => tracing::debug!("service {} is {state:?}", self.name),
         }
-        self.status.send_modify(|status| {
-            *status = Status { pid, restarts: status.restarts, ..Status::new(state, reason) };
-        });
+        let restarts = self.status.borrow().restarts;
+        self.turn(Status { pid, restarts, ..Status::new(state, reason) });
     }
 
-    /// Keeps it for as long as the node runs.
+    /// What others see is remembered already.
+    fn turn(&self, status: Status) {
+        self.memory.note(&self.name, &status);
+        self.status.send_replace(status);
+    }
+
+    /// Keeps it for as long as the node runs. An earlier manager may have kept its process, or known what became of it.
     pub async fn keep(self: Arc<Self>, parts: Parts, kept: Option<Child>) {
+        let past = self.memory.of(&self.name).filter(|_| kept.is_none());
+        if past.as_ref().is_some_and(|past| past.state == ServiceState::Stopped) {
+            self.wanted.send_replace(false);
+        }
         let mut wanted = self.wanted.subscribe();
         let mut kept = kept;
         let (mut pause, mut failures) = (PAUSE, 0);
+        if let Some(past) = past.filter(|past| past.state != ServiceState::Stopped) {
+            let again = self.unit.lock().recurring.filter(|_| past.state == ServiceState::Done);
+            let since = Duration::from_millis(now_ms().saturating_sub(past.since));
+            self.turn(past);
+            self.idle(again.map(|every| Duration::from_secs_f64(every).saturating_sub(since)), &mut wanted)
+                .await;
+        }
         loop {
             if !*wanted.borrow_and_update() {
                 self.enter(ServiceState::Stopped, 0, "");

@@ -11,6 +11,7 @@ use tokio::time::{Instant, timeout};
 
 use super::condition;
 use super::graph::{self, BUILT_IN, Order};
+use super::memory::Memory;
 use super::status::{ServiceState, Status};
 use super::supervise::{Other, Service};
 use super::unit::{Unit, UnitError, read_all};
@@ -33,7 +34,7 @@ pub struct Parts {
     pub logs: Arc<Logs>,
     /// The folder with the units.
     pub units: PathBuf,
-    /// The folder for notify sockets.
+    /// The folder for notify sockets, and for what became of services.
     pub notify_dir: PathBuf,
     /// The kernel's arguments.
     pub cmdline: String,
@@ -52,6 +53,7 @@ impl Parts {
 #[derive(Debug)]
 pub struct Services {
     parts: Parts,
+    memory: Arc<Memory>,
     table: Mutex<Table>,
 }
 
@@ -65,9 +67,10 @@ struct Table {
 }
 
 impl Services {
-    /// No services yet.
+    /// No services yet; but what became of them under an earlier manager is known.
     pub fn new(parts: Parts) -> Self {
-        Self { parts, table: Mutex::default() }
+        let memory = Arc::new(Memory::open(parts.notify_dir.join("services.json"), parts.spawner.clone()));
+        Self { parts, memory, table: Mutex::default() }
     }
 
     /// Reads the units and starts what is new. What an earlier manager kept is taken over; what no unit names any more
@@ -136,6 +139,7 @@ impl Services {
         };
         for service in vanished {
             stop(&service).await;
+            self.memory.forget(&service.name);
         }
         Ok(())
     }
@@ -165,7 +169,7 @@ impl Services {
             *service.after.lock() = after;
             return;
         }
-        let service = Service::new(name, unit, after);
+        let service = Service::new(name, unit, after, self.memory.clone());
         table.running.insert(name.into(), service.clone());
         tokio::spawn(service.keep(self.parts.clone(), kept));
     }
@@ -236,6 +240,7 @@ impl Services {
     /// Stops all, each after those that come after it. A level of them has what its units want of `limit`, or its [`fair`] share;
     /// what is late then is killed, and the next level has its turn.
     pub async fn stop_all(&self, limit: Duration) {
+        self.memory.close();
         let levels: Vec<Vec<Arc<Service>>> = {
             let table = self.table.lock();
             let of = |level: &Vec<String>| {

@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::protocol::{Event, Exit, Request, Start, TAG_MAX, fits};
 use crate::process::Process;
+use crate::sys::text;
 use link::Link;
 pub use link::kill_at;
 
@@ -265,6 +266,14 @@ impl Spawner {
             pong.await.ok()
         };
         tokio::time::timeout(limit, answered).await.ok().flatten()
+    }
+
+    /// What no other spawner has, before or after it: its pid and when it began, in ticks since the boot (proc_pid_stat(5)).
+    pub fn life(&self) -> Option<String> {
+        let pid = self.process.lock().as_ref()?.pid;
+        let stat = text::read(format!("/proc/{pid}/stat")).ok()?;
+        let (_, fields) = stat.rsplit_once(") ")?;
+        Some(format!("{pid} {}", fields.split_ascii_whitespace().nth(19)?))
     }
 
     /// Kills it, and with it all that it started.

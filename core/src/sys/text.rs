@@ -1,7 +1,8 @@
-//! Reading small text files of the kernel and of the system, never more than a bound.
+//! Small text files: those of the kernel and of the system are read, never more than a bound; the node's own are written.
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 /// Most that is read of one file; the longest ones list all sockets or all mounts.
@@ -21,6 +22,15 @@ pub fn read(path: impl AsRef<Path>) -> io::Result<String> {
 /// that is down.
 pub fn value<T: std::str::FromStr>(path: impl AsRef<Path>) -> Option<T> {
     read(path).ok()?.trim().parse().ok()
+}
+
+/// A file that only its owner reads, whole or as it was before.
+pub fn write_private(path: &Path, content: &str) -> io::Result<()> {
+    let new = path.with_extension("new");
+    let mut file = File::options();
+    file.create(true).truncate(true).write(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
+    file.open(&new)?.write_all(content.as_bytes())?;
+    fs::rename(&new, path)
 }
 
 #[cfg(test)]

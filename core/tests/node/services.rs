@@ -256,6 +256,53 @@ fn a_service_keeps_its_pid_when_the_manager_is_killed() {
 }
 
 #[test]
+fn what_became_of_services_outlives_a_manager_that_is_killed_and_not_a_stop() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path();
+    let ran = |name: &str| std::fs::read_to_string(dir.join(format!("{name}.ran"))).unwrap_or_default().len();
+    let unit = |name: &str, then: &str, more: &str| {
+        script(
+            dir,
+            name,
+            &format!("printf x >> {}; {then}", dir.join(format!("{name}.ran")).display()),
+            more,
+        );
+    };
+    unit("once", "exit 0", "one_shot = true");
+    unit("told", "exec sleep 600", "");
+    unit("hopeless", "exit 3", "restart = 'never'");
+    unit("later", "exec sleep 600", "after = ['once']");
+    let mut node = Node::start_in(dir);
+    let states = [("once", "done"), ("told", "stopped"), ("hopeless", "failed"), ("later", "ready")];
+    until("told runs", || state(&node, "told") == "ready");
+    answer(&node, "service.stop", json!({"name": "told"}));
+    until("all are as they shall be", || states.iter().all(|(name, now)| state(&node, name) == *now));
+    let before = answer(&node, "service.list", json!({}));
+    for _ in 0..2 {
+        node.kill_manager();
+        node.restart();
+        until("they are so again", || states.iter().all(|(name, now)| state(&node, name) == *now));
+        assert_eq!(states.map(|(name, _)| ran(name)), [1; 4]);
+    }
+    let after = answer(&node, "service.list", json!({}));
+    for of in ["reason", "since"] {
+        assert_eq!(before["hopeless"][of], after["hopeless"][of], "{after}");
+    }
+    // They are not there for good.
+    answer(&node, "service.start", json!({"name": "told"}));
+    until("it runs again", || state(&node, "told") == "ready");
+    node.kill_manager();
+    node.restart();
+    until("it is taken over", || state(&node, "told") == "ready");
+    assert_eq!(ran("told"), 2);
+    node.stop();
+    let node = Node::start_in(dir);
+    until("all have begun anew", || {
+        state(&node, "told") == "ready" && ran("hopeless") == 2 && ran("once") == 2
+    });
+}
+
+#[test]
 fn a_command_that_takes_a_while_shows_that_it_is_there() {
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path();

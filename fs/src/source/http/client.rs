@@ -98,8 +98,10 @@ fn tls_config(way: Way<'_>) -> Result<rustls::ClientConfig, ClientError> {
     };
     let mut config = trusting.with_no_client_auth();
     config.alpn_protocols = match way {
-        Way::EncryptedRpc => vec![b"http/1.1".to_vec()],
-        _ => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
+        Way::Rpc | Way::EncryptedRpc => vec![b"http/1.1".to_vec()],
+        Way::Plain(_) | Way::Encrypted(_) | Way::Socket(_) | Way::Neighbour(_) => {
+            vec![b"h2".to_vec(), b"http/1.1".to_vec()]
+        }
     };
     Ok(config)
 }
