@@ -102,7 +102,8 @@ impl Command for Mount {
     const IDEMPOTENT: bool = false;
     type Output = Mounted;
 
-    async fn run(self, _context: &Context) -> Result<Mounted, CommandError> {
+    async fn run(self, context: &Context) -> Result<Mounted, CommandError> {
+        let flists = context.node.domains.flists.clone();
         let plan = Plan {
             reference: self.reference,
             mountpoint: self.mountpoint.to_path_buf(),
@@ -111,7 +112,7 @@ impl Command for Mount {
             suid: self.suid,
             dev: self.dev,
         };
-        shown(&blocking(|| flist::mount(plan)).await?)
+        shown(&blocking(move || flists.mount(plan)).await?)
     }
 }
 
@@ -132,8 +133,9 @@ impl Command for Umount {
     const IDEMPOTENT: bool = false;
     type Output = ();
 
-    async fn run(self, _context: &Context) -> Result<(), CommandError> {
-        blocking(move || flist::unmount(&self.mountpoint, self.lazy)).await
+    async fn run(self, context: &Context) -> Result<(), CommandError> {
+        let flists = context.node.domains.flists.clone();
+        blocking(move || flists.unmount(&self.mountpoint, self.lazy)).await
     }
 }
 

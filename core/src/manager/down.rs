@@ -21,6 +21,8 @@ pub const SPAWNER_STOP: Duration = Duration::from_millis(2000);
 const LAST_MOMENT: Duration = Duration::from_millis(300);
 /// How long bridges may take to end.
 const BRIDGES: Duration = Duration::from_millis(700);
+/// How long what was mounted for callers may take to be unmounted.
+const MOUNTS: Duration = Duration::from_millis(700);
 /// How long the last results may take to be written.
 const LAST_RESULTS: Duration = Duration::from_millis(700);
 /// How long the last lines of the log may take.
@@ -87,7 +89,7 @@ impl Stop {
     }
 
     fn services(&self) -> Duration {
-        self.left(LAST_RESULTS + LAST_LINES + 2 * LAST_MOMENT)
+        self.left(MOUNTS + LAST_RESULTS + LAST_LINES + 2 * LAST_MOMENT)
     }
 
     /// Of a part after them.
@@ -133,6 +135,12 @@ pub async fn end(
         tracing::error!("services of an earlier manager are killed: {e}");
     }
     node.services.stop_all(stop.services()).await;
+    // Nothing runs from them any more.
+    let flists = node.domains.flists.clone();
+    match timeout(stop.rest(MOUNTS), tokio::task::spawn_blocking(move || flists.end())).await {
+        Ok(ended) => ended.context("what was mounted is not unmounted")?,
+        Err(_) => tracing::warn!("some flists stay mounted"),
+    }
     let logs = node.logs.clone();
     drop(node);
     // The writer ends when the last sender is gone and what it sent is written.
