@@ -7,32 +7,51 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use harness::guest::{self, Guest};
-use harness::{Place, args};
+use harness::guest::{self, Guest, Own};
+use harness::{Operator, Place, args, process};
 
 const NETWORK: &str = "8056c2e21c000001";
 const OVMF: &str = "/usr/share/OVMF";
 
 #[test]
 #[ignore = "slow: make test-boot"]
-fn the_iso_boots_in_a_bios() {
+fn the_iso_boots_in_a_bios_and_names_the_server_of_the_bootstrap_file() {
     let place = Place::new();
-    let guest = Guest::boot_from(&place, |image| cd(&image.join("g8os-minimal.iso")));
+    let operator = operator(&place);
+    let guest = Guest::boot_from(&place, &operator.own(), |image| {
+        let (named, own) = (place.join("bootstrap.yaml"), place.join("own.iso"));
+        operator.names_itself(&named);
+        let mut add = Command::new("xorriso");
+        add.arg("-indev").arg(image.join("g8os-minimal.iso")).arg("-outdev").arg(&own);
+        add.args(["-boot_image", "any", "replay", "-map"]).arg(&named).arg("/bootstrap.yaml");
+        // It was made by an earlier try.
+        let _ = std::fs::remove_file(&own);
+        process::run(&mut add, process::PATIENCE).ok();
+        cd(&own)
+    });
     has_a_network(&guest);
+    guest.until_it_says("bootstrap  done    sequence 7");
 }
 
 #[test]
 #[ignore = "slow: make test-boot"]
-fn the_disk_boots_by_uefi() {
+fn the_disk_boots_by_uefi_and_its_esp_names_the_server_of_the_bootstrap_file() {
     let place = Place::new();
-    let guest = Guest::boot_from(&place, |image| {
+    let operator = operator(&place);
+    let guest = Guest::boot_from(&place, &operator.own(), |image| {
         let disk = image.join("g8os-minimal.img").display().to_string();
+        let named = place.join("bootstrap.yaml");
+        operator.names_itself(&named);
+        let mut add = Command::new("mcopy");
+        add.args(["-D", "o", "-i", &format!("{disk}@@1M")]).arg(&named).arg("::");
+        process::run(&mut add, process::PATIENCE).ok();
         let mut medium = uefi(&place);
         let drive = format!("file={disk},if=none,id=m0,format=raw");
         medium.extend(args!["-drive", drive, "-device", "virtio-blk-pci,drive=m0,bootindex=0"]);
         medium
     });
     has_a_network(&guest);
+    guest.until_it_says("bootstrap  done    sequence 7");
 }
 
 #[test]
@@ -53,7 +72,7 @@ fn an_iso_by_url_fetches_the_rest_and_brings_the_number_of_its_network_by_uefi()
 fn chain_loads(place: &Place, firmware: Vec<OsString>) {
     let iso = place.join("by-url.iso");
     let server = std::cell::RefCell::new(None);
-    let guest = Guest::boot_from(place, |image| {
+    let guest = Guest::boot_from(place, &Own::default(), |image| {
         let served = Served::start(image);
         served.fetch(&format!("/g8os.iso?netid={NETWORK}"), &iso);
         *server.borrow_mut() = Some(served);
@@ -62,6 +81,13 @@ fn chain_loads(place: &Place, firmware: Vec<OsString>) {
     has_a_network(&guest);
     let told = guest.bash("cat /proc/cmdline");
     assert!(told.split(' ').any(|word| word == format!("zerotier={NETWORK}")), "{told}");
+}
+
+/// Its file says nothing but its number.
+fn operator(place: &Place) -> Operator {
+    let operator = Operator::new(place, &place.dir("blocks"));
+    operator.publish("sequence: 7\nexpires: 2100-01-01T00:00:00Z\n");
+    operator
 }
 
 fn has_a_network(guest: &Guest) {
@@ -111,7 +137,7 @@ impl Served {
         let program = "import sys, urllib.request; urllib.request.urlretrieve(sys.argv[1], sys.argv[2])";
         let mut python = Command::new("python3");
         python.args(["-c", program, &format!("{}{path}", self.url)]).arg(to);
-        harness::process::run(&mut python, harness::process::PATIENCE).ok();
+        process::run(&mut python, process::PATIENCE).ok();
     }
 }
 

@@ -1,5 +1,5 @@
-//! The boot of a machine: named stages, in order. PID 1 runs the first ones and becomes the small `core0-init`; its
-//! manager runs the others beside its own start, and again when it was started anew, so each can be run twice.
+//! The boot of a machine: named stages, in order. PID 1, the small `core0-init`, runs the first ones; its manager runs the
+//! others beside its own start, and again when it was started anew, so each can be run twice.
 //!
 //! A stage that fails is shown on the console with why. The machine goes on or tries again; it never halts.
 
@@ -8,14 +8,14 @@ pub mod bootstrap;
 pub mod console;
 pub mod drivers;
 pub mod early;
+pub mod line;
 pub mod network;
 
-use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use futures::FutureExt;
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, join, join_all};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -24,16 +24,17 @@ use crate::redis::server::{ListenError, Server};
 use crate::sys::netlink;
 use crate::sys::tool::ToolError;
 use arguments::Arguments;
-use console::{Console, State};
+use console::Console;
+use line::State;
 
 /// Pauses before a stage is tried again, in seconds.
 const PAUSE: [u64; 5] = [1, 2, 5, 10, 30];
 
 /// All stages. The overlay network, updates and the private file system come between `network` and `redis`.
 pub const STAGES: [Stage; 7] = [
-    Stage { name: "pseudo_fs", run: Run::Pid1(early::pseudo_fs), on_failure: OnFailure::GoOn },
-    Stage { name: "root", run: Run::Pid1(early::root), on_failure: OnFailure::GoOn },
-    Stage { name: "drivers", run: Run::Manager(|_| drivers::load().boxed()), on_failure: OnFailure::GoOn },
+    Stage { name: early::STAGES[0].0, run: Run::Pid1, on_failure: OnFailure::GoOn },
+    Stage { name: early::STAGES[1].0, run: Run::Pid1, on_failure: OnFailure::GoOn },
+    Stage { name: "drivers", run: Run::Beside(|_| drivers::load().boxed()), on_failure: OnFailure::GoOn },
     Stage {
         name: "network",
         run: Run::Manager(|boot| boot.network_is_up().boxed()),
@@ -68,11 +69,16 @@ pub struct Stage {
 
 /// Who runs a stage. It returns what the console should say.
 pub enum Run {
-    /// PID 1, before it becomes small.
-    Pid1(fn() -> Result<String, StageError>),
+    /// PID 1, of which the manager is the child.
+    Pid1,
     /// The manager.
-    Manager(fn(&Boot) -> BoxFuture<'_, Result<String, StageError>>),
+    Manager(Work),
+    /// The manager, beside all others: nobody waits until it is through.
+    Beside(Work),
 }
+
+/// What the manager does in a stage.
+type Work = fn(&Boot) -> BoxFuture<'_, Result<String, StageError>>;
 
 /// What happens when a stage fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,9 +92,6 @@ pub enum OnFailure {
 /// Why a stage failed.
 #[derive(Debug, thiserror::Error)]
 pub enum StageError {
-    /// A step that the kernel refuses.
-    #[error("cannot {0}: {1}")]
-    Step(String, io::Error),
     /// A tool does not do its work.
     #[error(transparent)]
     Tool(#[from] ToolError),
@@ -114,8 +117,8 @@ pub enum StageError {
 pub struct Up {
     /// Its redis.
     pub server: Server,
-    /// How many services it keeps.
-    pub services: usize,
+    /// How many services it keeps, once they are started.
+    pub services: Option<usize>,
 }
 
 /// Where the password of others comes from.
@@ -158,7 +161,7 @@ impl Boot {
             console.say(refused);
         }
         for stage in &STAGES {
-            if matches!(stage.run, Run::Pid1(_)) {
+            if matches!(stage.run, Run::Pid1) {
                 console.is_done_already(stage.name);
             }
         }
@@ -182,29 +185,39 @@ impl Boot {
     }
 
     /// Runs the manager's stages, and then shows for ever what changes.
-    pub async fn run(mut self) {
-        for stage in &STAGES {
-            let Run::Manager(run) = stage.run else { continue };
-            for pause in PAUSE.iter().chain(std::iter::repeat(&PAUSE[PAUSE.len() - 1])) {
-                self.console.set(stage.name, State::Runs);
-                match (run(&self).await, stage.on_failure) {
-                    (Ok(result), _) => {
-                        self.console.set(stage.name, State::Done(result));
-                        break;
-                    }
-                    (Err(e), OnFailure::GoOn) => {
-                        self.console.set(stage.name, State::Failed(e.to_string()));
-                        break;
-                    }
-                    (Err(e), OnFailure::Again) => {
-                        self.console.set(stage.name, State::Waits(format!("{e}; again in {pause} s")));
-                        tokio::time::sleep(Duration::from_secs(*pause)).await;
-                    }
+    pub async fn run(self) {
+        let beside = STAGES.iter().filter_map(|stage| match stage.run {
+            Run::Beside(run) => Some(self.stage(stage, run)),
+            Run::Pid1 | Run::Manager(_) => None,
+        });
+        let in_order = async {
+            for stage in &STAGES {
+                match stage.run {
+                    Run::Manager(run) => self.stage(stage, run).await,
+                    Run::Pid1 | Run::Beside(_) => {}
+                }
+            }
+            self.console.page();
+            self.follow().await;
+        };
+        join(join_all(beside), in_order).await;
+    }
+
+    /// Runs a stage until it is through, or given up.
+    async fn stage(&self, stage: &Stage, run: Work) {
+        for pause in PAUSE.iter().chain(std::iter::repeat(&PAUSE[PAUSE.len() - 1])) {
+            self.console.set(stage.name, State::Runs);
+            match (run(self).await, stage.on_failure) {
+                (Ok(result), _) => return self.console.set(stage.name, State::Done(result)),
+                (Err(e), OnFailure::GoOn) => {
+                    return self.console.set(stage.name, State::Failed(e.to_string()));
+                }
+                (Err(e), OnFailure::Again) => {
+                    self.console.set(stage.name, State::Waits(format!("{e}; again in {pause} s")));
+                    tokio::time::sleep(Duration::from_secs(*pause)).await;
                 }
             }
         }
-        self.console.page();
-        self.follow().await;
     }
 
     /// Waits until there is a network, and says meanwhile what for.
@@ -277,9 +290,12 @@ impl Boot {
     }
 
     async fn services_run(&self) -> Result<String, StageError> {
-        Ok(match self.manager_is_up().await?.services {
-            0 => "none".into(),
-            count => count.to_string(),
+        let mut manager = self.manager.clone();
+        let services = |up: &Option<Up>| up.as_ref().and_then(|up| up.services);
+        let up = manager.wait_for(|up| services(up).is_some()).await.map_err(|_| StageError::Stopped)?;
+        Ok(match services(&up) {
+            None | Some(0) => "none".into(),
+            Some(count) => count.to_string(),
         })
     }
 
@@ -294,7 +310,7 @@ impl Boot {
     }
 
     /// Goes with the network, which comes and goes: the console says it, and redis listens where it can be reached.
-    async fn follow(&mut self) {
+    async fn follow(&self) {
         let (mut network, mut bootstrap) = (self.network.clone(), self.bootstrap.clone());
         let mut pauses = PAUSE.iter().peekable();
         loop {

@@ -41,6 +41,15 @@ pub struct Node {
     pub machine: bool,
 }
 
+impl Node {
+    /// Where flists come from too, as the bootstrap file says.
+    pub fn told_sources(&self) -> Vec<String> {
+        let document = self.bootstrap.as_ref().and_then(|state| state.borrow().document.clone());
+        let sources = document.iter().flat_map(|document| &document.sources);
+        sources.map(|source| source.0.clone()).collect()
+    }
+}
+
 /// Who sent a command. redis keeps users apart by the keys they may write, so the key that a command came from tells.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caller {

@@ -10,7 +10,6 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Parser;
 use core0::boot::arguments::Arguments;
-use core0::boot::early;
 use core0::cli::{Cli, FlistDaemonArgs, FlistServeArgs, InitArgs, RoleArgs, Run, SpawnerArgs};
 use core0::domain::flist;
 use core0::manager::{self, Options, Pace};
@@ -39,12 +38,6 @@ fn main() -> ExitCode {
 
 /// PID 1 is small: its arguments are plain, and the parser of the others costs more memory than all of it has.
 fn role() -> RoleArgs {
-    if early::is_init_of_initramfs() {
-        early::run();
-        let args = InitArgs { machine: true, run: vec!["--boot".into()] };
-        become_small(Path::new(early::PROGRAMS), &args);
-        return RoleArgs::Init(args);
-    }
     match InitArgs::plain(std::env::args_os().skip(1)) {
         Some(args) if std::process::id() == 1 => {
             if let Some(folder) = std::env::current_exe().ok().as_deref().and_then(Path::parent) {

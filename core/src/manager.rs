@@ -217,6 +217,7 @@ impl Kept {
         kept
     }
 }
+
 /// Each process takes two descriptors, and redis some.
 fn open_many_files() -> anyhow::Result<()> {
     let maximum = getrlimit(Resource::Nofile).maximum;

@@ -16,6 +16,7 @@ pub mod mountinfo;
 pub mod mountpoint;
 mod probe;
 mod read_ahead;
+mod resume;
 mod spec;
 
 use std::collections::HashSet;
@@ -140,8 +141,6 @@ impl Engine {
 
     /// Mounts an flist and returns when it can be used.
     pub fn mount(&self, spec: &MountSpec) -> Result<MountStatus, MountError> {
-        let id: BlockId =
-            spec.reference.parse().map_err(|source| MountError::Reference(spec.reference.clone(), source))?;
         let rules = PathRules::read()?;
         rules.refuse_own("cache", &self.cache_dir)?;
         rules.refuse_hiding("cache", &self.cache_dir, &spec.mountpoint)?;
@@ -151,6 +150,20 @@ impl Engine {
         }
         let mountpoint = mountpoint::prepare(&spec.mountpoint, |own| self.is_orphan(own))?;
         let _reserved = Reserved::new(&self.mounts, &mountpoint.path)?;
+        self.serve(spec, &mountpoint.path, |parts, opened_in| {
+            Mount::start(parts, &mountpoint.directory, opened_in, &self.probe)
+        })
+    }
+
+    /// Opens what a mount is made of, has it made, and keeps it.
+    fn serve(
+        &self,
+        spec: &MountSpec,
+        mountpoint: &Path,
+        make: impl FnOnce(&Parts<'_>, Duration) -> Result<Mount, MountError>,
+    ) -> Result<MountStatus, MountError> {
+        let id: BlockId =
+            spec.reference.parse().map_err(|source| MountError::Reference(spec.reference.clone(), source))?;
         let began = Instant::now();
         let options = SourceOptions { open_by: Some(began + spec.deadline), ..spec.source_options };
         let sources = open_sources_of(id, &spec.sources, options)?;
@@ -166,7 +179,7 @@ impl Engine {
         let opened_in = began.elapsed();
         let parts = Parts {
             spec,
-            mountpoint: &mountpoint,
+            mountpoint,
             image,
             cache: self.cache.clone(),
             sources,
@@ -174,8 +187,7 @@ impl Engine {
             runtime: self.runtime().handle(),
             replay,
         };
-        let mount = Mount::start(&parts, opened_in, &self.probe)?;
-        let mount = self.keep(mount);
+        let mount = self.look_after(make(&parts, opened_in)?);
         Ok(mount.status(&self.cache_dir))
     }
 
@@ -274,7 +286,7 @@ impl Engine {
     }
 
     /// Keeps a mount until it ends.
-    fn keep(&self, mount: Mount) -> Arc<Mount> {
+    fn look_after(&self, mount: Mount) -> Arc<Mount> {
         let mount = Arc::new(mount);
         self.mounts.change(|table| table.live.push(mount.clone()));
         let (mounts, ended) = (self.mounts.clone(), Arc::downgrade(&mount));

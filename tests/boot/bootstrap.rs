@@ -6,48 +6,105 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use harness::guest::{Guest, Own};
-use harness::{Flist, Origin, Place, process, wait};
+use harness::{Flist, Operator, Place, process, wait};
 use serde_json::json;
 
 use crate::PATIENCE;
 
 /// The host: one server of the file and of the flist in it.
 pub struct Host {
-    _origin: Origin,
-    key: PathBuf,
+    operator: Operator,
     stick: PathBuf,
     _flist: Flist,
+    cid: String,
 }
 
 impl Host {
     pub fn new(place: &Place) -> Self {
         let (flist, cid) = Flist::with_image();
-        let origin = Origin::over(flist.store());
-        let url = origin.url().replace("127.0.0.1", "10.0.2.2");
-        let text = format!(
-            "sequence: 7\nexpires: 2100-01-01T00:00:00Z\nimage: {{build_id: {}, image_cid: {cid}, sequence: 3}}\nsystem: {cid}\n\
-             mounts: [{{flist: {cid}, path: /var/lib/told}}]\nsources: ['{url}']\noverlay: {{zerotier: 8056c2e21c000001}}\n",
-            "ab".repeat(32)
-        );
-        let signer = minisign::KeyPair::generate_unencrypted_keypair().unwrap();
-        let signature = minisign::sign(Some(&signer.pk), &signer.sk, text.as_bytes(), None, None).unwrap();
-        let (files, key) = (place.dir("served"), place.join("bootstrap.pub"));
-        fs::write(files.join("bootstrap_i64.yaml"), text).unwrap();
-        fs::write(files.join("bootstrap_i64.yaml.minisig"), signature.to_string()).unwrap();
-        fs::write(&key, signer.pk.to_box().unwrap().to_string()).unwrap();
-        origin.gives_files_of(&files);
+        let operator = Operator::new(place, flist.store());
         let (named, stick) = (place.join("bootstrap_0.yaml"), place.join("stick"));
-        fs::write(&named, format!("url: http://10.0.2.2:{}/boot\n", origin.address().port())).unwrap();
+        operator.names_itself(&named);
         fat(&stick, &named);
-        Self { _origin: origin, key, stick, _flist: flist }
+        let host = Self { operator, stick, _flist: flist, cid };
+        host.says(7, "");
+        host
+    }
+
+    /// Gives another file, with something more in it.
+    fn says(&self, sequence: u64, more: &str) {
+        let (cid, url) = (&self.cid, self.operator.url());
+        self.operator.publish(&format!(
+            "sequence: {sequence}\nexpires: 2100-01-01T00:00:00Z\n\
+             image: {{build_id: {}, image_cid: {cid}, sequence: 3}}\nsystem: {cid}\n\
+             mounts: [{{flist: {cid}, path: /var/lib/told}}]\nsources: ['{url}']\ncontrollers: ['{url}']\n\
+             overlay: {{zerotier: 8056c2e21c000001}}\n{more}",
+            "ab".repeat(32)
+        ));
     }
 
     /// What its machines have of their own: the key in the image, and a stick that names the server.
     pub fn own(&self) -> Own {
-        let files = vec![("/etc/g8os/bootstrap.pub".into(), self.key.clone())];
-        Own { files, media: vec![self.stick.clone()], ..Own::default() }
+        Own { media: vec![self.stick.clone()], ..self.operator.own() }
+    }
+
+    /// A machine that was given no password has that of the file, in plain or as its SHA-256; and a network is one by which the
+    /// controllers of the file are reached.
+    pub fn lets_in(&self, guest: &Guest) {
+        const PLAIN: &str = "of the file";
+        // The next manager is told nothing of a password by the kernel.
+        guest.bash(
+            "sed 's/redis.sha256=[0-9a-f]*//' /proc/cmdline > /run/cmdline; mount --bind /run/cmdline /proc/cmdline",
+        );
+        let says_pong = |password: &str| {
+            let ping = |mut connection| redis::cmd("PING").query::<String>(&mut connection);
+            guest.connect(Some(password)).and_then(ping).is_ok()
+        };
+        let replaced = |by: &str, before: &str| {
+            wait::until("the password of the file opens redis", PATIENCE, || says_pong(by));
+            wait::until("the one before does not any more", PATIENCE, || !says_pong(before));
+        };
+        self.says(8, &format!("redis: {{password: '{PLAIN}'}}\n"));
+        guest.bash_or_interrupted(KILL);
+        replaced(PLAIN, guest.password());
+        let at = format!("controller {}", self.operator.url());
+        guest.until_it_says(&at);
+        let hash = process::run(
+            Command::new("sh").args(["-c", &format!("printf '{}' | sha256sum", guest.password())]),
+            PATIENCE,
+        );
+        let hash = hash.ok().text();
+        self.says(9, &format!("redis: {{password_sha256: {}}}\n", &hash[..64]));
+        // Whoever has that password is the administrator. The network may just be looked for again.
+        let command =
+            json!({"id": "by-the-file", "command": "bash", "arguments": {"script": KILL}}).to_string();
+        wait::until("a command is taken from who has the password of the file", PATIENCE, || {
+            let send =
+                |mut connection| redis::cmd("RPUSH").arg("core:default").arg(&command).exec(&mut connection);
+            guest.connect(Some(PLAIN)).and_then(send).is_ok()
+        });
+        replaced(guest.password(), PLAIN);
+        // Who came in with the one before may be cut off just now.
+        let mut asked = 0;
+        wait::until("the file is followed", PATIENCE, || {
+            asked += 1;
+            let id = format!("followed-{asked}");
+            let command = json!({"id": id, "command": "core.state"}).to_string();
+            let ask = |mut connection| {
+                redis::cmd("RPUSH").arg("core:default").arg(command).exec(&mut connection)?;
+                redis::cmd("BLPOP")
+                    .arg(format!("result:{id}"))
+                    .arg(5)
+                    .query::<(String, String)>(&mut connection)
+            };
+            let (_, result) = guest.connect(Some(guest.password())).and_then(ask).unwrap_or_default();
+            result.contains(r#"\"sequence\":9"#)
+        });
     }
 }
+
+/// Kills the manager.
+const KILL: &str = "for p in /proc/[0-9]*; do if tr '\\0' ' ' < $p/cmdline 2>/dev/null | grep -q '^[^ ]*core0 run'; then kill -9 ${p#/proc/}; fi; done & true";
 
 /// A FAT file system with one file in it.
 fn fat(image: &Path, file: &Path) {

@@ -73,7 +73,7 @@ impl Guest {
         let media: Vec<OsString> =
             own.media.iter().enumerate().flat_map(|(n, file)| medium(n, file)).collect();
         let boot = |image: &Path| [kernel(image, &own.arguments), media.clone()].concat();
-        let mut guest = Self::boot_own(place, own, boot);
+        let mut guest = Self::boot_from(place, own, boot);
         let began = Instant::now();
         guest.until_it_answers();
         guest.booted_in += began.elapsed();
@@ -83,12 +83,7 @@ impl Guest {
     /// Builds the image and boots it from a medium, which are arguments of qemu, until the last stage is through. Only one
     /// machine runs at a time.
     #[track_caller]
-    pub fn boot_from(place: &Place, medium: impl Fn(&Path) -> Vec<OsString>) -> Self {
-        Self::boot_own(place, &Own::default(), medium)
-    }
-
-    #[track_caller]
-    fn boot_own(place: &Place, own: &Own, medium: impl Fn(&Path) -> Vec<OsString>) -> Self {
+    pub fn boot_from(place: &Place, own: &Own, medium: impl Fn(&Path) -> Vec<OsString>) -> Self {
         let programs = programs();
         let one = File::create(programs.join("guest.lock")).expect("the folder of programs is ours");
         one.lock().expect("a lock can be waited for");

@@ -4,44 +4,19 @@
 //! what does not fit into its queue is dropped.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::fs::File;
 use std::io::Write;
 use std::sync::mpsc::{SyncSender, sync_channel};
 
 use parking_lot::Mutex;
-use rustix::time::{ClockId, clock_gettime};
 
 use super::STAGES;
+use super::line::{State, line};
 
 /// Most lines that wait to be written.
 const QUEUE: usize = 256;
 /// Longest line.
 const LINE_MAX: usize = 300;
-
-/// Where a stage is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum State {
-    /// It works.
-    Runs,
-    /// It waits for something.
-    Waits(String),
-    /// It is through, and this came out.
-    Done(String),
-    /// It failed, and the boot went on.
-    Failed(String),
-}
-
-impl fmt::Display for State {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Runs => f.write_str("runs"),
-            Self::Waits(what) => write!(f, "waits   {what}"),
-            Self::Done(what) => write!(f, "done    {what}"),
-            Self::Failed(why) => write!(f, "failed  {why}"),
-        }
-    }
-}
 
 /// See the module's text.
 pub struct Console {
@@ -99,12 +74,6 @@ impl Console {
         }
         self.say("");
     }
-}
-
-/// A line about a stage, as PID 1 writes it too.
-pub fn line(stage: &str, state: &State) -> String {
-    let now = clock_gettime(ClockId::Boottime);
-    format!("[{:>4}.{:02}] {stage:<10} {state}", now.tv_sec, now.tv_nsec / 10_000_000)
 }
 
 #[cfg(test)]

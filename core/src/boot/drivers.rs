@@ -1,5 +1,5 @@
 //! Drivers: every device that the kernel has found says by its `modalias` which modules fit, and modprobe loads them. Drivers
-//! find more devices, so that is repeated until there is nothing new.
+//! find more devices, so that is repeated until there is nothing new. Those of NICs come first.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -28,24 +28,34 @@ pub async fn load() -> Result<String, StageError> {
         if new.is_empty() {
             break;
         }
-        for some in new.chunks(AT_ONCE) {
-            // Devices without a driver are common, and modprobe calls them a failure.
-            match Tool::new("modprobe")
-                .args(["-a", "-b", "-q", "--"])
-                .args(some)
-                .deadline(DEADLINE)
-                .run()
-                .await
-            {
-                Ok(_) => {}
-                Err(ToolError::Failed { stderr, .. }) => tracing::debug!("modprobe: {stderr}"),
-                Err(e) => return Err(e.into()),
-            }
-        }
+        // The network is searched meanwhile, and all else has what that leaves of the processor.
+        let (nics, others): (Vec<_>, Vec<_>) = new.iter().partition(|alias| is_nic(alias));
+        modprobe(Tool::new("modprobe"), &nics).await?;
+        modprobe(Tool::new("modprobe").background(), &others).await?;
         known.extend(new);
     }
     let modules = fs::read_to_string("/proc/modules").unwrap_or_default().lines().count();
     Ok(format!("{modules} modules for {} kinds of devices", known.len()))
+}
+
+async fn modprobe(modprobe: Tool, aliases: &[&String]) -> Result<(), ToolError> {
+    for some in aliases.chunks(AT_ONCE) {
+        let modprobe = modprobe.clone().args(["-a", "-b", "-q", "--"]).args(some);
+        match modprobe.deadline(DEADLINE).run().await {
+            Ok(_) => {}
+            // Devices without a driver are common, and modprobe calls them a failure.
+            Err(ToolError::Failed { status, stderr, .. }) if status.code() == Some(1) => {
+                tracing::debug!("modprobe: {stderr}");
+            }
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
+}
+
+/// Whether it is that of a NIC, as far as buses tell: the class of PCI devices, the kind of virtio devices.
+fn is_nic(alias: &str) -> bool {
+    alias.starts_with("pci:") && alias.contains("bc02") || alias.starts_with("virtio:d00000001v")
 }
 
 /// The aliases of all devices below a folder of sysfs.
@@ -75,6 +85,19 @@ fn aliases(folder: &Path) -> BTreeSet<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nics_are_told_by_their_bus() {
+        for (alias, is) in [
+            ("pci:v00008086d0000100Esv00001AF4sd00001100bc02sc00i00", true),
+            ("virtio:d00000001v00001AF4", true),
+            ("virtio:d00000002v00001AF4", false),
+            ("pci:v00008086d00002922sv00001AF4sd00001100bc01sc06i01", false),
+            ("acpi:PNP0501:", false),
+        ] {
+            assert_eq!(is_nic(alias), is, "{alias}");
+        }
+    }
 
     #[test]
     fn each_kind_of_device_is_named_once_and_links_are_not_followed() {

@@ -100,8 +100,8 @@ pub struct Create {
     /// Its host name; `core-ID` when empty.
     #[serde(default)]
     hostname: String,
-    /// Where blocks of its flists come from, as `http://host` or `dir:/store`, several with commas between; the node's store
-    /// when empty.
+    /// Where blocks of its flists come from, as `http://host` or `dir:/store`, several with commas between; the node's store,
+    /// and then the sources of the bootstrap file, when empty.
     #[serde(default)]
     storage: String,
     /// What it is called.
@@ -195,13 +195,14 @@ impl LimitArguments {
 }
 
 impl Create {
-    fn wanted(self, arguments: Value) -> Result<Wanted, CommandError> {
+    fn wanted(self, arguments: Value, told: Vec<String>) -> Result<Wanted, CommandError> {
         let network = self.network.plan()?;
         let upper = self.upper.upper(self.upper_size)?;
         let sources = self.sources().map(Into::into).collect();
         Ok(Wanted {
             root: self.root,
             sources,
+            told,
             mounts: self.mount.into_iter().collect(),
             network,
             hostname: Some(self.hostname).filter(|name| !name.is_empty()),
@@ -229,7 +230,8 @@ impl Command for Create {
 
     async fn run(self, context: &Context) -> Result<Id, CommandError> {
         let arguments = self.shown();
-        Ok(context.node.containers.create(self.wanted(arguments)?).await?)
+        let wanted = self.wanted(arguments, context.node.told_sources())?;
+        Ok(context.node.containers.create(wanted).await?)
     }
 }
 
@@ -296,8 +298,8 @@ pub struct Described {
 pub enum ImageShown {
     /// All of them.
     Served,
-    /// A daemon that served one was killed: what the container has not read yet of that is an error to it, for as long as it
-    /// lives.
+    /// A daemon that served one died, and none could go on with it: what the container has not read yet of that is an error
+    /// to it, for as long as it lives.
     Lost,
 }
 

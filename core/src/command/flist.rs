@@ -80,8 +80,8 @@ pub struct Mount {
     reference: String,
     /// An existing folder.
     mountpoint: AbsolutePath,
-    /// Where blocks come from, in order, as `dir:/store` or `https://host`; what `G8_FROM` says or the node's store when there is
-    /// none.
+    /// Where blocks come from, in order, as `dir:/store` or `https://host`; what `G8_FROM` says or the node's store, and
+    /// then the sources of the bootstrap file, when there is none.
     #[serde(default)]
     from: Vec<String>,
     /// How it reaches the kernel; what `G8_MODE` says, or `auto`, when absent.
@@ -108,6 +108,7 @@ impl Command for Mount {
             reference: self.reference,
             mountpoint: self.mountpoint.to_path_buf(),
             sources: self.from,
+            told: context.node.told_sources(),
             mode: self.mode.map(Into::into),
             suid: self.suid,
             dev: self.dev,

@@ -9,8 +9,8 @@
 //! manager that comes after one that was killed. Containers themselves belong to the spawner, and outlive the manager.
 //!
 //! Limits: what a container writes lies in memory or on a disk, and is gone with it. An image that is mounted keeps the sources of the
-//! container that it was mounted for. When the daemon that serves it is killed, what a container has not read yet is an
-//! error to it.
+//! container that it was mounted for. When the daemon that serves it dies and no other one can go on with it, what a container
+//! has not read yet is an error to it.
 
 mod etc;
 mod image;
@@ -360,7 +360,7 @@ impl Container {
         self.wanted.variables()
     }
 
-    /// Whether a daemon that served one of its images is gone: what it has not read of that is an error to it.
+    /// Whether a daemon that served one of its images is gone for good: what it has not read of that is an error to it.
     pub fn is_image_lost(&self) -> bool {
         self.lost.iter().any(Lost::is_lost)
     }

@@ -9,12 +9,12 @@ mod noted;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use g8_fs::daemon::{Client, ClientError, MountRequest, Reply, Request, Starter};
+use g8_fs::daemon::{Client, ClientError, Keepsake, MountRequest, Reply, Request, Starter};
 use g8_fs::engine::{EngineConfig, Mode, MountError, MountStatus, mountpoint};
 use g8_fs::names::Names;
 use g8_fs::reference::{BadHint, BadReference, Reference, ResolveError, resolve};
 use g8_fs::settings::{Settings, SettingsError};
-use g8_fs::source::SpecError;
+use g8_fs::source::{Spec, SpecError};
 
 use crate::cli::FlistDaemonArgs;
 pub use noted::Noted;
@@ -63,8 +63,10 @@ pub struct Plan {
     pub reference: String,
     /// An existing folder.
     pub mountpoint: PathBuf,
-    /// Where blocks come from; what the settings say when empty.
+    /// Where blocks come from; what the settings say when empty, and then `told`.
     pub sources: Vec<String>,
+    /// Those that the node was told of, by its bootstrap file.
+    pub told: Vec<String>,
     /// How it reaches the kernel; what the settings say when none.
     pub mode: Option<Mode>,
     /// Honour set-user-ID.
@@ -76,12 +78,17 @@ pub struct Plan {
 /// Mounts an flist.
 pub fn mount(plan: Plan) -> Result<MountStatus, FlistError> {
     let mut settings = Settings::of_environment()?;
-    if !plan.sources.is_empty() {
+    let read = |texts: &[String]| {
         let read = |text: &String| text.parse().map_err(|e: SpecError| FlistError::Source(e.to_string()));
-        settings.from = plan.sources.iter().map(read).collect::<Result<_, _>>()?;
+        texts.iter().map(read).collect::<Result<Vec<Spec>, _>>()
+    };
+    let told = if plan.sources.is_empty() { read(&plan.told)? } else { Vec::new() };
+    if !plan.sources.is_empty() {
+        settings.from = read(&plan.sources)?;
     }
     let flist = resolve(&plan.reference.parse::<Reference>()?, Names::of_user().as_ref())?;
     let mut sources = settings.sources()?;
+    sources.extend(told);
     sources.extend(flist.hints.gateways(settings.reach)?);
     let request = Request::Mount(MountRequest {
         sources,
@@ -103,6 +110,24 @@ pub fn mount(plan: Plan) -> Result<MountStatus, FlistError> {
         (Reply::Mounted(status), _) => Ok(*status),
         _ => Err(FlistError::Answer("a mount")),
     }
+}
+
+/// The mount at a path, and what goes on with it when its daemon has died.
+pub fn keep(path: &Path) -> Result<(MountStatus, Keepsake), FlistError> {
+    let client = Client::new(&Settings::of_environment()?.cache()?, None);
+    match client.keep(path, LIMIT) {
+        Ok(kept) => kept.ok_or(FlistError::Answer("what keeps a mount")),
+        // It ends when it has nothing to serve.
+        Err(ClientError::NotRunning(_)) => Err(MountError::NotMounted(path.to_owned()).into()),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Has another daemon go on with a mount whose daemon has died.
+pub fn resume(kept: &Keepsake) -> Result<MountStatus, FlistError> {
+    let settings = Settings::of_environment()?;
+    let client = Client::new(&settings.cache()?, Some(starter(&settings)?));
+    client.resume(kept, settings.deadline + LIMIT)?.ok_or(FlistError::Answer("a mount to go on with"))
 }
 
 /// This program as the daemon, for who finds none.

@@ -78,6 +78,11 @@ pub async fn live(
     for intake in intakes {
         beside.intakes.spawn(intake.run(node.clone()));
     }
+    let up = |services| Some(Up { server: server.clone(), services });
+    // Nobody who is on the network waits for services.
+    if let Some(booting) = &booting {
+        booting.up.send_replace(up(None));
+    }
     node.services.reload(&mut kept.services).await.context("cannot read the units of services")?;
     for unknown in [&mut kept.jobs, &mut kept.services, &mut kept.others] {
         abandon(std::mem::take(unknown)).await;
@@ -85,8 +90,8 @@ pub async fn live(
 
     let mut boot = None;
     match booting {
-        Some(Booting { up, task, .. }) => {
-            up.send_replace(Some(Up { server, services: node.services.list().len() }));
+        Some(Booting { up: told, task, .. }) => {
+            told.send_replace(up(Some(node.services.list().len())));
             boot = Some(task);
         }
         // Not on a machine, whose output is its console: that is no place for a password.

@@ -8,7 +8,7 @@ use std::io;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process_group, setpriority_pgrp};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
 use tokio::sync::Semaphore;
@@ -52,18 +52,20 @@ pub enum ToolError {
 }
 
 /// A tool and its arguments.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Tool {
     program: String,
     arguments: Vec<OsString>,
     stdin: Vec<u8>,
     deadline: Duration,
+    niceness: i32,
 }
 
 impl Tool {
     /// A tool that is found in PATH.
     pub fn new(program: &str) -> Self {
-        Tool { program: program.to_owned(), arguments: Vec::new(), stdin: Vec::new(), deadline: DEADLINE }
+        let program = program.to_owned();
+        Tool { program, arguments: Vec::new(), stdin: Vec::new(), deadline: DEADLINE, niceness: 0 }
     }
 
     /// Adds an argument.
@@ -90,6 +92,12 @@ impl Tool {
         self
     }
 
+    /// It has what all else leaves of the processor.
+    pub fn background(mut self) -> Self {
+        self.niceness = 19;
+        self
+    }
+
     /// Runs it to its end and returns what it printed. Dropping the future kills it.
     pub async fn run(self) -> Result<String, ToolError> {
         let _place = AT_ONCE.acquire().await.expect("it is never closed");
@@ -100,6 +108,9 @@ impl Tool {
             _ => ToolError::Io(self.program.clone(), e),
         })?;
         let mut group = Group(child);
+        if self.niceness > 0 {
+            group.renice(self.niceness);
+        }
         let ended = tokio::time::timeout(self.deadline, converse(&mut group.0, &self.stdin)).await;
         let conversed = ended.map_err(|_| ToolError::TimedOut(self.program.clone(), self.deadline))?;
         let io_error = |e| ToolError::Io(self.program.clone(), e);
@@ -133,10 +144,23 @@ pub fn command(program: &str) -> Command {
 /// A child that does not outlive the interest in it, nor does what it started.
 struct Group(Child);
 
+impl Group {
+    /// Until it is waited for, its pid names it and its group.
+    fn pid(&self) -> Option<Pid> {
+        self.0.id().and_then(|pid| Pid::from_raw(pid as i32))
+    }
+
+    fn renice(&self, niceness: i32) {
+        let Some(pid) = self.pid() else { return };
+        if let Err(error) = setpriority_pgrp(Some(pid), niceness) {
+            tracing::warn!(%error, "a tool runs before others, though it should not");
+        }
+    }
+}
+
 impl Drop for Group {
     fn drop(&mut self) {
-        // Until it is waited for, its pid names it and its group.
-        let Some(pid) = self.0.id().and_then(|pid| Pid::from_raw(pid as i32)) else { return };
+        let Some(pid) = self.pid() else { return };
         if let Err(error) = kill_process_group(pid, Signal::KILL)
             && error != rustix::io::Errno::SRCH
         {
@@ -202,6 +226,12 @@ mod tests {
     async fn what_a_tool_prints_is_returned() {
         let said = Tool::new("cat").stdin("a line\n").run().await.unwrap();
         assert_eq!(said, "a line\n");
+    }
+
+    #[tokio::test]
+    async fn what_runs_in_the_background_is_as_nice_as_can_be() {
+        let said = Tool::new("sh").args(["-c", "read go; nice"]).stdin("go\n").background().run().await;
+        assert_eq!(said.unwrap(), "19\n");
     }
 
     #[tokio::test]

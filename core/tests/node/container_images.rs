@@ -1,28 +1,14 @@
-//! What containers have of their images: what to run, and what happens when an image is wrong, or its source or its daemon
-//! goes away.
+//! What containers have of their images: what to run, and what happens when an image is wrong, or its source goes away.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
 
 use g8_fs::format::RunConfig;
 use g8_fs::pack::PackOptions;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::harness::{runs, signal, until, with_own_network};
-use crate::image::pack_with;
-use crate::place::{Place, data};
-
-impl Place {
-    fn tree(&self) -> PathBuf {
-        self.node.dir.join("tree")
-    }
-
-    /// Packs its tree again, as it is by now.
-    fn pack(&self, options: &PackOptions) -> String {
-        pack_with(&self.tree(), &self.node.dir.join("store"), options)
-    }
-}
+use crate::harness::{until, with_own_network};
+use crate::place::Place;
 
 fn configured(config: RunConfig) -> PackOptions {
     PackOptions { config, ..PackOptions::default() }
@@ -115,25 +101,11 @@ fn programs_that_cannot_run_are_told_and_leave_nothing() {
     });
 }
 
-/// A place whose image has a large file beside what the container needs.
-fn with_a_large_file() -> (Place, String) {
-    let place = Place::new();
-    let mut byte = 1_u32;
-    let noise: Vec<u8> = std::iter::repeat_with(|| {
-        byte = byte.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        (byte >> 24) as u8
-    })
-    .take(6 << 20)
-    .collect();
-    fs::write(place.tree().join("large"), noise).unwrap();
-    let cid = place.pack(&PackOptions::default());
-    (place, cid)
-}
-
 #[test]
 fn a_source_that_is_lost_is_an_error_inside_until_it_is_back() {
     with_own_network(|| {
-        let (place, cid) = with_a_large_file();
+        let place = Place::new();
+        let cid = place.pack_large_file();
         let id = place.created(json!({"root": cid, "nics": []}));
         assert_eq!(place.sh(id, "echo ready"), "ready\n");
         let (store, away) = (place.node.dir.join("store"), place.node.dir.join("away"));
@@ -149,39 +121,5 @@ fn a_source_that_is_lost_is_an_error_inside_until_it_is_back() {
         });
         place.terminate(id);
         place.until_nothing_is_left();
-    });
-}
-
-#[test]
-fn a_daemon_that_is_killed_is_an_error_to_its_containers_and_none_to_new_ones() {
-    with_own_network(|| {
-        let (place, cid) = with_a_large_file();
-        let create = || place.created(json!({"root": cid, "nics": []}));
-        let whole = |id: u64| place.sh(id, "cat /large > /dev/null 2>/tmp/why && echo whole || cat /tmp/why");
-        let [idle, old] = [create(), create()];
-        assert_eq!(place.sh(old, "echo written > /tmp/file; cat /tmp/file"), "written\n");
-        let mounts = data(&place.node.call("flist.list", json!({})));
-        let daemon = mounts[0]["pid"].as_i64().unwrap() as i32;
-        assert_eq!(mounts.as_array().unwrap().len(), 1, "{mounts}");
-        signal(daemon, libc::SIGKILL);
-        until("the daemon is gone", || !runs(daemon));
-        let image =
-            |id: u64| data(&place.node.call("corex.get", json!({"query": id})))["container"]["image"].clone();
-        until("it is told of those that had it", || [idle, old].map(&image) == ["lost", "lost"]);
-        // New ones have all of it, while old ones have what they have read, and say of the rest that it is lost.
-        let new = create();
-        assert_eq!(whole(new), "whole\n");
-        let result = place.run(old, "core.system", json!({"name": "cat", "args": ["/large"]}));
-        assert_eq!(result["state"], "ERROR", "{result}");
-        assert_eq!((image(new), image(idle)), (json!("served"), json!("lost")));
-        place.terminate(old);
-        let newer = create();
-        assert_eq!(whole(newer), "whole\n");
-        assert_eq!(data(&place.node.call("flist.list", json!({}))).as_array().map(Vec::len), Some(1));
-        for id in [idle, new, newer] {
-            place.terminate(id);
-        }
-        place.until_nothing_is_left();
-        assert_eq!(place.list(), Value::Object(serde_json::Map::new()));
     });
 }

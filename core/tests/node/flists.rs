@@ -188,7 +188,7 @@ fn a_node_has_the_settings_that_flist_has() {
 }
 
 /// The program `flist` of the same build.
-fn flist_program() -> PathBuf {
+pub fn flist_program() -> PathBuf {
     let beside = || Path::new(env!("CARGO_BIN_EXE_core0")).with_file_name("flist");
     let program = std::env::var_os("FLIST_BIN").map_or_else(beside, PathBuf::from);
     assert!(program.is_file(), "no {}: build it with `cargo build -p flist-tools`", program.display());

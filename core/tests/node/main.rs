@@ -2,6 +2,9 @@
 
 mod bad_input;
 mod config;
+mod container_arguments;
+mod container_daemons;
+mod container_escapes;
 mod container_images;
 mod container_inside;
 mod container_layers;

@@ -1,12 +1,13 @@
 //! A node to make containers on.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use g8_fs::pack::PackOptions;
 use serde_json::{Value, json};
 
 use crate::harness::{Node, until};
-use crate::image::pack_busybox;
+use crate::image::{pack_busybox, pack_with};
 
 /// A node with an flist of a small root filesystem in a store of its own.
 pub struct Place {
@@ -26,10 +27,31 @@ impl Place {
         Self::on(Node::start_in(dir))
     }
 
-    fn on(node: Node) -> Self {
+    pub fn on(node: Node) -> Self {
         let (cid, store) = pack_busybox(&node.dir);
         let storage = format!("dir:{}", store.display());
         Self { node, cid, storage }
+    }
+
+    /// What the image is packed from.
+    pub fn tree(&self) -> PathBuf {
+        self.node.dir.join("tree")
+    }
+
+    /// Packs its tree again, as it is by now.
+    pub fn pack(&self, options: &PackOptions) -> String {
+        pack_with(&self.tree(), &self.node.dir.join("store"), options)
+    }
+
+    /// The same with a file `large` of 6 MiB that nothing makes smaller, beside what a container needs.
+    pub fn pack_large_file(&self) -> String {
+        let mut byte = 1_u32;
+        let noise = std::iter::repeat_with(|| {
+            byte = byte.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (byte >> 24) as u8
+        });
+        fs::write(self.tree().join("large"), noise.take(6 << 20).collect::<Vec<u8>>()).unwrap();
+        self.pack(&PackOptions::default())
     }
 
     pub fn create(&self, more: Value) -> Value {

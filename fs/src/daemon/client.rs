@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fs::OpenOptions;
 use std::io::{self, BufReader, Read};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -14,8 +14,10 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
 
 use super::caller::Caller;
-use super::protocol::{Refusal, Reply, Request, receive_reply, send};
+use super::carrier::Carrier;
+use super::protocol::{Kept, MountRequest, Refusal, Reply, Request, receive_reply, send_along};
 use super::{LOG, SOCKET};
+use crate::engine::MountStatus;
 
 /// How long to go on when a daemon ends just as it is asked.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -61,6 +63,15 @@ pub struct Starter {
     pub arguments: Vec<OsString>,
 }
 
+/// A mount that outlives its daemon: as long as this is there, reads wait for a daemon that is given it
+/// ([`Client::resume`]); they fail when it is dropped and none was.
+#[derive(Debug)]
+pub struct Keepsake {
+    request: MountRequest,
+    /// The kernel's end of its FUSE connection.
+    device: OwnedFd,
+}
+
 /// The daemon of one cache.
 #[derive(Clone, Debug)]
 pub struct Client {
@@ -89,6 +100,41 @@ impl Client {
 
     /// Asks, and returns the reply and the connection, which holds a mount that was made with `hold`.
     pub fn ask(&self, request: &Request, limit: Duration) -> Result<(Reply, UnixStream), ClientError> {
+        let (reply, stream, _) = self.ask_along(request, None, limit)?;
+        Ok((reply, stream))
+    }
+
+    /// The mount at a place, and what goes on with it when this daemon has died. None when it answers something else.
+    pub fn keep(
+        &self,
+        mountpoint: &Path,
+        limit: Duration,
+    ) -> Result<Option<(MountStatus, Keepsake)>, ClientError> {
+        let request = Request::Keep { mountpoint: mountpoint.to_owned() };
+        match self.ask_along(&request, None, limit)? {
+            (Reply::Kept(kept), _, Some(device)) => {
+                let Kept { status, request } = *kept;
+                Ok(Some((status, Keepsake { request, device })))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Has the next daemon go on with a mount whose daemon has died. None when it answers something else.
+    pub fn resume(&self, kept: &Keepsake, limit: Duration) -> Result<Option<MountStatus>, ClientError> {
+        let request = Request::Resume(kept.request.clone());
+        match self.ask_along(&request, Some(kept.device.as_fd()), limit)? {
+            (Reply::Mounted(status), ..) => Ok(Some(*status)),
+            _ => Ok(None),
+        }
+    }
+
+    fn ask_along(
+        &self,
+        request: &Request,
+        descriptor: Option<BorrowedFd<'_>>,
+        limit: Duration,
+    ) -> Result<(Reply, UnixStream, Option<OwnedFd>), ClientError> {
         let end = Instant::now() + PATIENCE;
         while Instant::now() < end {
             let stream = match connect(&self.cache) {
@@ -102,11 +148,11 @@ impl Client {
                 }
                 Err(e) => return Err(ClientError::Io(self.cache.clone(), e)),
             };
-            match self.converse(&stream, request, limit) {
-                Ok(Some(Reply::Refused(refusal))) => return Err(refusal.into()),
+            match self.converse(&stream, request, descriptor, limit) {
+                Ok((Some(Reply::Refused(refusal)), _)) => return Err(refusal.into()),
                 // It ended between accepting and answering: ask the next one.
-                Ok(None) => {}
-                Ok(Some(reply)) => return Ok((reply, stream)),
+                Ok((None, _)) => {}
+                Ok((Some(reply), brought)) => return Ok((reply, stream, brought)),
                 Err(ClientError::Io(_, e))
                     if matches!(e.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe) => {}
                 Err(e) => return Err(e),
@@ -120,21 +166,23 @@ impl Client {
         &self,
         stream: &UnixStream,
         request: &Request,
+        descriptor: Option<BorrowedFd<'_>>,
         limit: Duration,
-    ) -> Result<Option<Reply>, ClientError> {
+    ) -> Result<(Option<Reply>, Option<OwnedFd>), ClientError> {
         let io_error = |e| ClientError::Io(self.cache.clone(), e);
         if Caller::at(stream).map_err(io_error)?.uid != self.owner {
             return Err(ClientError::Foreign(self.cache.clone()));
         }
         stream.set_write_timeout(Some(limit)).map_err(io_error)?;
-        send(stream, request).map_err(io_error)?;
-        let reply = receive_reply(BufReader::new(Until { stream, end: Instant::now() + limit }));
-        reply.map_err(|e| match e.kind() {
+        send_along(stream, request, descriptor).map_err(io_error)?;
+        let mut until = Until { carrier: Carrier::new(stream), stream, end: Instant::now() + limit };
+        let reply = receive_reply(BufReader::new(&mut until)).map_err(|e| match e.kind() {
             io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
                 ClientError::Silent(self.cache.clone(), limit)
             }
             _ => io_error(e),
-        })
+        });
+        Ok((reply?, until.carrier.brought))
     }
 
     fn start(&self) -> Result<(), ClientError> {
@@ -195,6 +243,7 @@ impl Read for Spoken {
 
 /// A stream that ends at a point in time, however its bytes drip.
 struct Until<'a> {
+    carrier: Carrier<'a>,
     stream: &'a UnixStream,
     end: Instant,
 }
@@ -206,7 +255,7 @@ impl Read for Until<'_> {
             return Err(io::ErrorKind::TimedOut.into());
         }
         self.stream.set_read_timeout(Some(left))?;
-        (&mut &*self.stream).read(buffer)
+        self.carrier.read(buffer)
     }
 }
 

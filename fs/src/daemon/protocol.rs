@@ -1,6 +1,8 @@
 //! Messages between `flist` and its daemon: one JSON document per line, a request and its reply.
 
 use std::io::{self, BufRead, Write};
+use std::os::fd::BorrowedFd;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -8,6 +10,7 @@ use g8_cache::{BlockId, CacheStats, SourceStats};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::carrier::send_with;
 use crate::engine::{Mode, MountSpec, MountStatus};
 use crate::format::RunConfig;
 use crate::source::{SourceOptions, Spec};
@@ -22,6 +25,13 @@ const MAX_REPLY: u64 = 16 * 1024 * 1024;
 pub enum Request {
     /// Mount an flist.
     Mount(MountRequest),
+    /// Give what goes on with a mount when this daemon has died. A descriptor comes with the reply.
+    Keep {
+        /// Where it is mounted.
+        mountpoint: PathBuf,
+    },
+    /// Go on with a mount whose daemon has died; the descriptor that was kept comes with it.
+    Resume(MountRequest),
     /// End a mount.
     Umount {
         /// Where.
@@ -128,12 +138,42 @@ impl MountRequest {
     }
 }
 
+impl From<MountSpec> for MountRequest {
+    fn from(spec: MountSpec) -> Self {
+        MountRequest {
+            reference: spec.reference,
+            mountpoint: spec.mountpoint,
+            sources: spec.sources,
+            cache_local: spec.source_options.cache_local,
+            mode: spec.mode,
+            suid: spec.suid,
+            dev: spec.dev,
+            allow_other: spec.allow_other,
+            deadline_ms: spec.deadline.as_millis() as u64,
+            hold: false,
+            profile: spec.profile,
+            record: spec.record,
+        }
+    }
+}
+
+/// A mount, and what it was made of.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Kept {
+    /// As it is.
+    pub status: MountStatus,
+    /// As the next daemon is asked for it.
+    pub request: MountRequest,
+}
+
 /// The answer to a request.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reply {
     /// The mount is usable.
     Mounted(Box<MountStatus>),
+    /// What is to be kept of a mount; a descriptor comes with it.
+    Kept(Box<Kept>),
     /// It is done.
     Done,
     /// All mounts.
@@ -176,9 +216,25 @@ impl Refusal {
 }
 
 pub(super) fn send<T: Serialize>(mut to: impl Write, message: &T) -> io::Result<()> {
+    to.write_all(&line(message)?)
+}
+
+/// The same, with a descriptor if there is one.
+pub(super) fn send_along<T: Serialize>(
+    mut to: &UnixStream,
+    message: &T,
+    descriptor: Option<BorrowedFd<'_>>,
+) -> io::Result<()> {
+    match descriptor {
+        Some(descriptor) => send_with(to, &line(message)?, descriptor),
+        None => to.write_all(&line(message)?),
+    }
+}
+
+fn line<T: Serialize>(message: &T) -> io::Result<Vec<u8>> {
     let mut line = serde_json::to_vec(message)?;
     line.push(b'\n');
-    to.write_all(&line)
+    Ok(line)
 }
 
 /// The next request; `None` when the client has gone.

@@ -5,7 +5,7 @@
 //! without an answer and starts the next daemon, which waits for the lock on the cache.
 
 use std::io::{self, BufReader, Read, Write};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -21,7 +21,8 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use super::SOCKET;
 use super::blocks::{self, Blocks};
 use super::caller::Caller;
-use super::protocol::{MountRequest, Refusal, Reply, Request, receive_request, send};
+use super::carrier::Carrier;
+use super::protocol::{Kept, MountRequest, Refusal, Reply, Request, receive_request, send, send_along};
 use crate::engine::{Engine, EngineConfig, EngineError, Last, MountError};
 
 /// Clients served at the same time; further ones wait in the socket's queue.
@@ -259,10 +260,14 @@ fn answer(engine: &Engine, stream: UnixStream, client: Leaving) -> io::Result<()
         let message = format!("this daemon serves user {ours} only");
         return send(&stream, &Reply::Refused(Refusal { message }));
     }
-    let Some(request) = receive_request(BufReader::new(&stream))? else { return Ok(()) };
+    let mut carrier = Carrier::new(&stream);
+    let Some(request) = receive_request(BufReader::new(&mut carrier))? else { return Ok(()) };
+    let brought = carrier.brought;
     tracing::debug!(?request, pid = caller.pid, "request");
     let reply = match request {
         Request::Mount(request) => return mount(engine, &stream, &request, caller, client),
+        Request::Keep { mountpoint } => return keep(engine, &stream, &mountpoint),
+        Request::Resume(request) => resume(engine, &request, caller, brought),
         Request::Umount { mountpoint, lazy } => match engine.umount(&mountpoint, lazy) {
             Ok(()) => Reply::Done,
             Err(e) => Reply::Refused(Refusal::new(&e)),
@@ -321,6 +326,29 @@ fn give_blocks(engine: &Engine, stream: &UnixStream, client: Leaving) -> io::Res
     drop(holder);
     shared.wake();
     Ok(())
+}
+
+fn keep(engine: &Engine, stream: &UnixStream, mountpoint: &Path) -> io::Result<()> {
+    match engine.keep(mountpoint) {
+        Ok((status, spec, device)) => {
+            let kept = Kept { status, request: spec.into() };
+            send_along(stream, &Reply::Kept(Box::new(kept)), Some(device.as_fd()))
+        }
+        Err(e) => send(stream, &Reply::Refused(Refusal::new(&e))),
+    }
+}
+
+fn resume(engine: &Engine, request: &MountRequest, caller: Caller, device: Option<OwnedFd>) -> Reply {
+    if let Err(refusal) = caller.shares_mounts() {
+        return Reply::Refused(refusal);
+    }
+    let Some(device) = device else {
+        return Reply::Refused(Refusal { message: "no descriptor came with the request".into() });
+    };
+    match engine.resume(&request.spec(), device) {
+        Ok(status) => Reply::Mounted(Box::new(status)),
+        Err(e) => Reply::Refused(Refusal::new(&e)),
+    }
 }
 
 fn sources(outcome: Result<Vec<SourceStats>, MountError>) -> Reply {

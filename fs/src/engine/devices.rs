@@ -19,6 +19,7 @@ use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
 use super::error::MountError;
 use super::fuse_mode::{open_device, session_config};
 use super::mount::Serving;
+use super::resume;
 use crate::fuse::Space;
 
 /// A FUSE mount without a place.
@@ -31,15 +32,29 @@ pub(super) struct Devices {
 impl Devices {
     /// Mounts `edge` and answers the kernel from here on.
     pub(super) fn serve<F: fuser::Filesystem>(edge: F) -> Result<(Devices, Serving), MountError> {
-        let device = open_device()?;
+        let acl = SessionACL::Owner;
+        Self::over(open_device()?, |device| Session::from_fd(edge, device, acl, session_config(acl)))
+    }
+
+    /// Goes on to answer the kernel, over its end of a mount whose daemon has died.
+    pub(super) fn resume<F: fuser::Filesystem>(
+        edge: F,
+        device: OwnedFd,
+    ) -> Result<(Devices, Serving), MountError> {
+        Self::over(device.into(), |device| resume::session(edge, device, SessionACL::Owner))
+    }
+
+    fn over<F: fuser::Filesystem>(
+        device: File,
+        session: impl FnOnce(OwnedFd) -> io::Result<Session<F>>,
+    ) -> Result<(Devices, Serving), MountError> {
         let mount = detached_fuse(&device).map_err(MountError::kernel("a private FUSE mount"))?;
+        let connection = Connection::of(&mount).map_err(MountError::kernel("a look at the FUSE mount"))?;
         let page_cache = device.try_clone().map(|device| PageCache { device });
         let page_cache = page_cache.map_err(MountError::kernel("a second descriptor"))?;
-        let config = session_config(SessionACL::Owner);
-        let session = Session::from_fd(edge, device.into(), SessionACL::Owner, config)
-            .map_err(MountError::kernel("a FUSE session"))?;
-        let session = Serving::run(session).map_err(MountError::kernel("a thread for a FUSE session"))?;
-        let connection = Connection::of(&mount).map_err(MountError::kernel("a look at the FUSE mount"))?;
+        let session = session(device.into()).map_err(MountError::kernel("a FUSE session"))?;
+        let session =
+            Serving::run(session, connection).map_err(MountError::kernel("a thread for a FUSE session"))?;
         Ok((Devices { mount, connection, page_cache }, session))
     }
 
@@ -49,6 +64,7 @@ impl Devices {
     }
 }
 
+/// The mount of a device. One that is mounted already gives the same mount once more (fs/fuse/inode.c, fuse_get_tree).
 fn detached_fuse(device: &File) -> io::Result<OwnedFd> {
     let fs = rustix::mount::fsopen("fuse", FsOpenFlags::FSOPEN_CLOEXEC)?;
     let set = |key: &str, value: String| rustix::mount::fsconfig_set_string(&fs, key, value);
@@ -78,7 +94,6 @@ pub(super) struct PageCache {
 impl PageCache {
     /// Drops ranges of a file, but for pages that somebody uses or waits for.
     pub(super) fn forget(&self, space: Space, ranges: &[Range<u64>]) -> io::Result<()> {
-        // A device that is mounted already gives the same mount once more (fs/fuse/inode.c, fuse_get_tree).
         let mount = detached_fuse(&self.device)?;
         let file = rustix::fs::openat(&mount, space.name(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
         for range in ranges {
@@ -102,6 +117,12 @@ impl Connection {
         // The daemon is not asked: the number is the minor of the file system's device.
         let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
         Ok(Connection(rustix::fs::statx(mount, "", flags, StatxFlags::BASIC_STATS)?.stx_dev_minor))
+    }
+
+    /// The one of a FUSE file system, by its device in the mount table.
+    pub(super) fn of_device(device: &str) -> io::Result<Connection> {
+        let number = device.strip_prefix("0:").and_then(|minor| minor.parse().ok());
+        number.map(Connection).ok_or_else(|| io::Error::other("it is no device of a FUSE mount"))
     }
 
     /// Name of its backing device.

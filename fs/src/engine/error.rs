@@ -76,6 +76,14 @@ pub enum MountError {
     /// Nobody asked for it when it was mounted.
     #[error("what is read of {0} is not recorded")]
     NotRecorded(PathBuf),
+    /// Nobody can go on with it.
+    #[error("the flist mounted on {mountpoint} is not served on: {why}")]
+    NotResumed {
+        /// Where it is.
+        mountpoint: PathBuf,
+        /// Why not.
+        why: &'static str,
+    },
     /// The source is not removed.
     #[error("source {spec} of {mountpoint} is not removed")]
     NotRemoved {

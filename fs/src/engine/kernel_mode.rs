@@ -13,7 +13,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ use rustix::mount::MountFlags;
 
 use super::devices::{Connection, Devices};
 use super::error::MountError;
-use super::mount::{Made, Parts};
+use super::mount::{Made, Parts, Serving};
 use super::mountpoint::{Before, Location, tree_link};
 use super::read_ahead;
 use crate::fuse::{ImageSpaces, Space, SpaceEdge, Trimmer};
@@ -47,14 +47,29 @@ pub(super) struct Kernel {
 }
 
 /// Mounts, and serves.
-pub(super) fn start(parts: &Parts<'_>) -> Result<Made, MountError> {
+pub(super) fn start(parts: &Parts<'_>, directory: &OwnedFd) -> Result<Made, MountError> {
+    serve(parts, Devices::serve, |devices| {
+        // EROFS takes it over when it opens the files; later changes have no effect.
+        read_ahead::set(&devices.connection.bdi(), read_ahead::small(parts));
+        mount_tree(parts, directory, devices)
+    })
+}
+
+/// Goes on to serve a mount that is there, over the kernel's end of its private mount.
+pub(super) fn resume(parts: &Parts<'_>, device: OwnedFd, location: Location) -> Result<Made, MountError> {
+    serve(parts, |edge| Devices::resume(edge, device), |_| Ok(location))
+}
+
+fn serve(
+    parts: &Parts<'_>,
+    devices: impl FnOnce(SpaceEdge<ImageSpaces>) -> Result<(Devices, Serving), MountError>,
+    place: impl FnOnce(&Devices) -> Result<Location, MountError>,
+) -> Result<Made, MountError> {
     let fs = parts.filesystem(TRIES);
     let trimmer = Trimmer::start().map_err(parts.failed("starting a thread for"))?;
     let spaces = ImageSpaces::new(fs.clone(), parts.runtime.clone(), trimmer.clone());
-    let (devices, session) = Devices::serve(SpaceEdge(spaces))?;
-    // EROFS takes it over when it opens the files; later changes have no effect.
-    read_ahead::set(&devices.connection.bdi(), read_ahead::small(parts));
-    let location = mount_tree(parts, &devices)?;
+    let (devices, session) = devices(SpaceEdge(spaces))?;
+    let location = place(&devices)?;
     let superblock = superblock_name(&location).inspect_err(|error| {
         tracing::debug!(%error, "the kernel does not tell the name of an EROFS superblock");
     });
@@ -70,18 +85,18 @@ pub(super) fn start(parts: &Parts<'_>) -> Result<Made, MountError> {
 }
 
 /// mount(2) of the tree from its own file, or, where that cannot be, from the private mount.
-fn mount_tree(parts: &Parts<'_>, devices: &Devices) -> Result<Location, MountError> {
+fn mount_tree(parts: &Parts<'_>, directory: &OwnedFd, devices: &Devices) -> Result<Location, MountError> {
     let own_file = parts.image.tree.backing().file().map(own_path);
     let served = devices.path(Space::Tree);
     if let Some(path) = own_file {
-        match mount_from(parts, devices, &path) {
+        match mount_from(parts, directory, devices, &path) {
             Err(MountError::Kernel { source, .. }) if source.raw_os_error() == Some(libc::ENOTBLK) => {
                 tracing::debug!("the file system of the cache cannot back EROFS: the tree is served, too");
             }
             other => return other,
         }
     }
-    mount_from(parts, devices, &served)
+    mount_from(parts, directory, devices, &served)
 }
 
 /// Path of an open file, for this process.
@@ -89,7 +104,12 @@ pub(super) fn own_path(file: &File) -> String {
     format!("/proc/self/fd/{}", file.as_raw_fd())
 }
 
-fn mount_from(parts: &Parts<'_>, devices: &Devices, tree: &str) -> Result<Location, MountError> {
+fn mount_from(
+    parts: &Parts<'_>,
+    directory: &OwnedFd,
+    devices: &Devices,
+    tree: &str,
+) -> Result<Location, MountError> {
     let _alone = MOUNTING.lock();
     let link = Link::new(tree_link(&parts.image.id.to_string(), parts.cache_dir), tree)
         .map_err(parts.failed("making a symlink in the cache for"))?;
@@ -100,10 +120,10 @@ fn mount_from(parts: &Parts<'_>, devices: &Devices, tree: &str) -> Result<Locati
     flags.set(MountFlags::NODEV, !parts.spec.dev);
     let options = device_options(devices);
     // By descriptor: the path may lead elsewhere by now.
-    let target = format!("/proc/self/fd/{}", parts.mountpoint.directory.as_raw_fd());
+    let target = format!("/proc/self/fd/{}", directory.as_raw_fd());
     rustix::mount::mount(source, target, "erofs", flags, &*options)
         .map_err(MountError::kernel("mount(2) of EROFS"))?;
-    before.added(&parts.mountpoint.path).map_err(parts.failed("finding the mount on"))
+    before.added(parts.mountpoint).map_err(parts.failed("finding the mount on"))
 }
 
 fn device_options(devices: &Devices) -> std::ffi::CString {

@@ -1,18 +1,20 @@
 //! One mount: the session that serves it, where it is seen, what it has done.
 
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Sender, bounded};
 use fuser::Session;
 use g8_cache::{Cache, Sources};
 
+use super::devices::Connection;
 use super::error::MountError;
 use super::kernel_mode::{self, Kernel};
-use super::mountpoint::{Location, Mountpoint};
+use super::mountpoint::{Location, OwnMount};
 use super::spec::{Hits, Mode, MountSpec, MountStatus};
 use super::{fuse_mode, probe};
 use crate::filesystem::Filesystem;
@@ -23,7 +25,7 @@ use crate::source::SourceOptions;
 /// What a mount is made of, and where.
 pub(super) struct Parts<'a> {
     pub spec: &'a MountSpec,
-    pub mountpoint: &'a Mountpoint,
+    pub mountpoint: &'a Path,
     pub image: Arc<Image>,
     pub cache: Cache,
     pub sources: Sources,
@@ -34,7 +36,7 @@ pub(super) struct Parts<'a> {
 
 impl Parts<'_> {
     pub(super) fn failed(&self, action: &'static str) -> impl FnOnce(io::Error) -> MountError {
-        MountError::io(action, &self.mountpoint.path)
+        MountError::io(action, self.mountpoint)
     }
 
     /// The file system, each of whose requests gets one of `tries` equal parts of the deadline: the kernel asks again
@@ -63,43 +65,62 @@ pub(super) struct Made {
 pub(super) struct Mount {
     made: Made,
     reference: String,
-    source_options: SourceOptions,
+    spec: MountSpec,
     fallback: Option<String>,
     open_ms: f64,
     mount_ms: f64,
 }
 
 impl Mount {
-    /// Mounts in the mode that was asked for, or in the one that works. `opened_in` is what the image took to open.
+    /// Mounts on `directory` in the mode that was asked for, or in the one that works. `opened_in` is what the image took to
+    /// open.
     pub(super) fn start(
         parts: &Parts<'_>,
-        opened_in: std::time::Duration,
+        directory: &OwnedFd,
+        opened_in: Duration,
         probe: &probe::Probe,
     ) -> Result<Mount, MountError> {
         let began = Instant::now();
         let (made, fallback) = match parts.spec.mode {
-            Mode::Fuse => (fuse_mode::start(parts)?, None),
-            Mode::Kernel => (kernel_mode::start(parts)?, None),
-            Mode::Auto => match probe
-                .verdict()
-                .and_then(|()| kernel_mode::start(parts).map_err(|e| probe::Unfit::Refused(e.to_string())))
-            {
+            Mode::Fuse => (fuse_mode::start(parts, directory)?, None),
+            Mode::Kernel => (kernel_mode::start(parts, directory)?, None),
+            Mode::Auto => match probe.verdict().and_then(|()| {
+                kernel_mode::start(parts, directory).map_err(|e| probe::Unfit::Refused(e.to_string()))
+            }) {
                 Ok(made) => (made, None),
                 Err(unfit) => {
                     tracing::info!(reason = %unfit, "mode fuse instead of kernel");
-                    (fuse_mode::start(parts)?, Some(unfit.to_string()))
+                    (fuse_mode::start(parts, directory)?, Some(unfit.to_string()))
                 }
             },
         };
-        let millis = |time: std::time::Duration| time.as_secs_f64() * 1e3;
-        Ok(Mount {
-            made,
-            reference: parts.image.id.to_string(),
-            source_options: parts.spec.source_options,
-            fallback,
-            open_ms: millis(opened_in),
-            mount_ms: millis(began.elapsed()),
-        })
+        Ok(Self::of(parts, made, fallback, [opened_in, began.elapsed()]))
+    }
+
+    /// Goes on with a mount that is there, over the kernel's end of its connection.
+    pub(super) fn resume(
+        parts: &Parts<'_>,
+        opened_in: Duration,
+        own: &OwnMount,
+        device: OwnedFd,
+    ) -> Result<Mount, MountError> {
+        let began = Instant::now();
+        let made = match own.mode {
+            Mode::Kernel => kernel_mode::resume(parts, device, own.location())?,
+            Mode::Fuse | Mode::Auto => fuse_mode::resume(parts, device, own.location())?,
+        };
+        Ok(Self::of(parts, made, None, [opened_in, began.elapsed()]))
+    }
+
+    fn of(parts: &Parts<'_>, made: Made, fallback: Option<String>, took: [Duration; 2]) -> Mount {
+        let [open_ms, mount_ms] = took.map(|time| time.as_secs_f64() * 1e3);
+        let (reference, spec) = (parts.image.id.to_string(), parts.spec.clone());
+        Mount { made, reference, spec, fallback, open_ms, mount_ms }
+    }
+
+    /// The kernel's end of its FUSE connection.
+    pub(super) fn device(&self) -> io::Result<OwnedFd> {
+        self.made.session.device.try_clone()
     }
 
     pub(super) fn location(&self) -> &Location {
@@ -123,7 +144,12 @@ impl Mount {
 
     /// How they are treated.
     pub(super) fn source_options(&self) -> SourceOptions {
-        self.source_options
+        self.spec.source_options
+    }
+
+    /// As it was asked for.
+    pub(super) fn spec(&self) -> &MountSpec {
+        &self.spec
     }
 
     fn mode(&self) -> Mode {
@@ -201,25 +227,36 @@ impl Mount {
 /// A session on threads of its own.
 pub(super) struct Serving {
     after: Sender<Box<dyn FnOnce() + Send>>,
+    device: OwnedFd,
 }
 
 impl Serving {
     /// Answers the kernel from here on.
-    pub(super) fn run<F: fuser::Filesystem>(session: Session<F>) -> io::Result<Serving> {
+    pub(super) fn run<F: fuser::Filesystem>(
+        session: Session<F>,
+        connection: Connection,
+    ) -> io::Result<Serving> {
+        let device = session.as_fd().try_clone_to_owned()?;
         let (after, told) = bounded::<Box<dyn FnOnce() + Send>>(1);
         std::thread::Builder::new().name("g8-session".into()).spawn(move || {
             match session.run() {
                 Ok(()) => {}
                 // The kernel had a last request in hand as it closed the connection.
                 Err(error) if error.raw_os_error() == Some(libc::ECONNABORTED) => {}
-                Err(error) => tracing::error!(%error, "a FUSE session broke"),
+                Err(error) => {
+                    tracing::error!(%error, "a FUSE session broke");
+                    // Whoever else has the device open would have its readers wait for ever.
+                    if let Err(error) = connection.abort() {
+                        tracing::error!(%error, "the FUSE connection is not ended");
+                    }
+                }
             }
             // Nobody says what comes after when the mount was not finished.
             if let Ok(after) = told.recv() {
                 after();
             }
         })?;
-        Ok(Serving { after })
+        Ok(Serving { after, device })
     }
 
     /// What to do when the session is over. Said once.

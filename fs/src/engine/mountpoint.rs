@@ -45,6 +45,13 @@ pub struct OwnMount {
     id: u64,
 }
 
+impl OwnMount {
+    /// Where it is.
+    pub(super) fn location(&self) -> Location {
+        Location { device: self.device.clone(), mountpoint: self.mountpoint.clone() }
+    }
+}
+
 /// The source that the mount table is to show.
 pub(super) fn source(reference: &str, cache: &Path) -> String {
     format!("flist:{reference}@{}", percent_encode(cache.as_os_str().as_bytes(), PLAIN))
@@ -109,7 +116,7 @@ fn own(entry: &Entry) -> Option<OwnMount> {
 
 /// The mounts that show one source, to tell which one a mount has added. Nobody else must mount the same meanwhile.
 pub(super) struct Before<'a> {
-    source: &'a str,
+    pub(super) source: &'a str,
     known: Vec<(u64, String)>,
 }
 

@@ -302,7 +302,8 @@ fn mounted(path: PathBuf, reference: String, sources: Vec<String>) -> Result<(),
         Err(FlistError::Mount(MountError::NotMounted(_))) => {}
         Err(e) => return Err(failed(e)),
     }
-    let plan = Plan { reference, mountpoint: path, sources, mode: None, suid: false, dev: false };
+    let plan =
+        Plan { reference, mountpoint: path, sources, told: Vec::new(), mode: None, suid: false, dev: false };
     flist::mount(plan).map(drop).map_err(failed)
 }
 

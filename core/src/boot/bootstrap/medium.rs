@@ -44,6 +44,9 @@ struct Medium {
 /// Why nobody knows where the file is.
 #[derive(Debug, thiserror::Error)]
 pub enum MediumError {
+    /// A device is broken, or what is on it. Whether it has such a file nobody knows.
+    #[error("cannot look for a bootstrap file on {}: {}", .0.display(), .1)]
+    Device(PathBuf, #[source] io::Error),
     /// It cannot be read.
     #[error("cannot read {}: {}", .0.display(), .1)]
     Read(PathBuf, #[source] io::Error),

@@ -1,5 +1,6 @@
 //! The NICs of a machine, and which of them something is plugged into.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
@@ -66,6 +67,11 @@ impl Nics {
             }
         }
         Ok(fronts)
+    }
+
+    /// Which there are, plugged or not.
+    pub async fn indexes(&self) -> Result<BTreeSet<u32>, NetworkError> {
+        Ok(self.all().await?.iter().map(|nic| nic.index).collect())
     }
 
     /// Links of the right kind that have an address of Ethernet.

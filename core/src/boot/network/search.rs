@@ -1,5 +1,6 @@
 //! The search for a network: does what the machine says, one step after the other, and tells what it waits for.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,7 +8,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use super::edge::{Edge, Files, wanted};
 use super::keeper::{self, Note, Said, Times};
@@ -76,6 +77,8 @@ pub struct Search {
     /// Why this search has found nothing yet.
     reasons: Vec<String>,
     controller: Option<String>,
+    /// The NICs that were there when this search began, by their indexes.
+    nics: BTreeSet<u32>,
     /// There is a network, whatever is looked at again.
     holds: bool,
 }
@@ -86,7 +89,8 @@ impl Search {
         let (sender, notes) = mpsc::channel(NOTES);
         let edge = Edge::new(setup.files.clone(), setup.times, sender);
         let (plan, trouble, reasons, controller) = (Plan::default(), None, Vec::new(), None);
-        Self { setup, state, edge, notes, plan, trouble, reasons, controller, holds: false }
+        let nics = BTreeSet::new();
+        Self { setup, state, edge, notes, plan, trouble, reasons, controller, nics, holds: false }
     }
 
     /// Searches, keeps what it found until it is lost, and searches again.
@@ -137,6 +141,7 @@ impl Search {
         self.waits("its links");
         let mut trouble: Vec<String> = self.read_plan().into_iter().collect();
         trouble.extend(self.edge.make(&self.plan).await);
+        self.nics = self.setup.nics.indexes().await?;
         let plugged = self.setup.nics.plugged().await;
         let plugged = plugged.inspect_err(|e| self.reasons.push(e.to_string())).unwrap_or_default();
         let fronts = self.setup.nics.fronts(&self.plan, &plugged).await?;
@@ -296,8 +301,8 @@ impl Search {
         self.edge.configure(&self.plan, &link).await.map(drop).map_err(|e| e.to_string())
     }
 
-    /// Waits a while, or until a link changes or a server gives a lease.
-    async fn rest(&mut self, pause: Duration) {
+    /// Waits a while, or until a link changes or a server gives a lease; not at all when there is a new NIC.
+    pub(super) async fn rest(&mut self, pause: Duration) {
         self.resolve();
         self.reasons.dedup();
         let why = if self.reasons.is_empty() {
@@ -306,29 +311,37 @@ impl Search {
             self.reasons.join("; ")
         };
         self.waits(&format!("{why}; again in {} s", pause.as_secs()));
-        let until = Instant::now() + pause;
-        // From now on. Where links cannot be watched, the pause alone decides.
-        let changes = netlink::Changes::open();
-        let change = async {
-            match changes {
-                Ok(mut changes) => changes.next().await,
-                Err(_) => std::future::pending().await,
-            }
-        };
-        sleep(SHORTEST.min(pause)).await;
-        let mut change = std::pin::pin!(timeout_at(until, change));
+        let began = Instant::now();
+        let (mut due, earliest) = (began + pause, began + SHORTEST.min(pause));
+        // Where links cannot be watched, the pause alone decides.
+        let mut changes = netlink::Changes::open().ok();
         loop {
+            // It may have appeared before there was a watch, and that is what most machines wait for.
+            if self.has_new_nic().await {
+                return;
+            }
+            let change = async {
+                match &mut changes {
+                    Some(changes) => changes.next().await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
-                _ = &mut change => return,
+                () = sleep_until(due) => return,
+                () = change => due = earliest,
                 Some(note) = self.notes.recv() => {
-                    let leased = matches!(note.said, Said::Leased(_));
-                    self.take_note(note).await;
-                    if leased {
-                        return;
+                    if matches!(note.said, Said::Leased(_)) {
+                        due = earliest;
                     }
+                    self.take_note(note).await;
                 }
             }
         }
+    }
+
+    /// Whether there is a NIC that was not there when this search began.
+    async fn has_new_nic(&self) -> bool {
+        self.setup.nics.indexes().await.is_ok_and(|now| !now.is_subset(&self.nics))
     }
 
     /// Keeps the network until it is lost, and returns how long it lasted.

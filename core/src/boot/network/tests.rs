@@ -28,6 +28,18 @@ struct Node {
     seen: watch::Receiver<State>,
 }
 
+/// As that of a machine, but it waits no longer than tests can.
+fn setup(folder: &Path) -> Setup {
+    Setup {
+        plan: folder.join("net.toml"),
+        kept: folder.join("kept.toml"),
+        files: Files { resolver: folder.join("resolv.conf"), addresses: folder.join("addresses") },
+        nics: Nics { kind: "veth", patience: Duration::from_secs(2) },
+        times: Times { lease: Duration::from_secs(5), cable: Duration::from_secs(3) },
+        ..Setup::default()
+    }
+}
+
 impl Drop for Node {
     fn drop(&mut self) {
         self.search.abort();
@@ -42,14 +54,7 @@ impl Node {
 
     async fn with(folder: &Path, change: impl FnOnce(&mut Setup)) -> Self {
         super::loopback().await.unwrap();
-        let mut setup = Setup {
-            plan: folder.join("net.toml"),
-            kept: folder.join("kept.toml"),
-            files: Files { resolver: folder.join("resolv.conf"), addresses: folder.join("addresses") },
-            nics: Nics { kind: "veth", patience: Duration::from_secs(2) },
-            times: Times { lease: Duration::from_secs(5), cable: Duration::from_secs(3) },
-            ..Setup::default()
-        };
+        let mut setup = setup(folder);
         change(&mut setup);
         let (state, seen) =
             watch::channel(State::Searching { why: "its turn".into(), addresses: Vec::new() });

@@ -1,31 +1,29 @@
 //! Mounts of flists that containers share: one for each flist, however many use it.
 //!
 //! A mount stays for a while after its last user, so that the next one finds it. The daemon that serves it is asked once, and
-//! watched from then on. One whose daemon has died is replaced for containers that come: those that have it keep it, it is
-//! [`Lost`], and what they have not read yet is an error to them until they end.
+//! watched from then on ([`served`]). One that is lost with its daemon is replaced for containers that come: those that have it
+//! keep it, and what they have not read yet is an error to them until they end.
+
+mod served;
 
 use std::collections::HashMap;
 use std::fs::DirBuilder;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use g8_fs::engine::{MountError, MountStatus, mountpoint};
+use g8_fs::engine::{MountError, mountpoint};
 use g8_fs::format::RunConfig;
 use g8_fs::names::Names;
 use g8_fs::reference::{Reference, Target, resolve};
 use parking_lot::Mutex;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
-use tokio::task::AbortHandle;
 
+use self::served::{Found, Served};
 use crate::domain::flist::{self, FlistError, Plan};
-use crate::process;
 
 /// How long a mount stays without users.
 const LINGER: Duration = Duration::from_secs(5);
@@ -69,7 +67,7 @@ pub struct Image {
 /// Number of a file system, which nobody else has while it is there.
 pub type Device = (u32, u32);
 
-/// Whether the daemon that served a mount is gone, and what nobody has read of it with it.
+/// Whether the daemon that served a mount is gone and none goes on with it, and what nobody has read of it is gone, too.
 #[derive(Clone, Debug, Default)]
 pub struct Lost(Arc<AtomicBool>);
 
@@ -95,27 +93,6 @@ struct Mount {
     served: Option<Served>,
 }
 
-/// A mount whose daemon has said what it is, and is watched.
-#[derive(Debug)]
-struct Served {
-    config: RunConfig,
-    arch: Option<String>,
-    device: Device,
-    lost: Lost,
-    /// The pidfd of the daemon.
-    daemon: OwnedFd,
-    watch: AbortHandle,
-}
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        // One that has seen the end has still to tell it.
-        if !self.has_ended() {
-            self.watch.abort();
-        }
-    }
-}
-
 /// The images of a node.
 #[derive(Debug)]
 pub struct Images {
@@ -128,25 +105,33 @@ impl Images {
         Self { folder, mounts: Arc::default() }
     }
 
-    /// Mounts an flist, or counts one more user of its mount. Those of privileged containers honour set-user-ID and devices.
-    pub async fn take(&self, text: &str, sources: &[String], privileged: bool) -> Result<Image, ImageError> {
+    /// Mounts an flist from sources, or else from the node's own and those that it was told; or counts one more user of its
+    /// mount. Those of privileged containers honour set-user-ID and devices.
+    pub async fn take(
+        &self,
+        text: &str,
+        [sources, told]: [&[String]; 2],
+        privileged: bool,
+    ) -> Result<Image, ImageError> {
         let cid = follow(text).await?;
         let key = if privileged { format!("{cid}-privileged") } else { cid.clone() };
         let path = self.folder.join(&key);
         let shared = self.mount(&key);
         let mut mount = shared.lock().await;
+        mount.heal(&path, &shared).await;
         if !mount.served.as_ref().is_some_and(|served| served.is_at(&path)) {
             let found = match mount.users > 0 || is_mounted(&path) {
                 true => asked(&path, &cid).await?,
                 false => None,
             };
-            let status = match found {
-                Some(status) => status,
+            let found = match found {
+                Some(found) => found,
                 None => {
                     let plan = Plan {
                         reference: text.to_owned(),
                         mountpoint: path.clone(),
                         sources: sources.to_vec(),
+                        told: told.to_vec(),
                         mode: None,
                         suid: privileged,
                         dev: privileged,
@@ -155,7 +140,7 @@ impl Images {
                     blocking(move || make(&folder, plan, &cid)).await?
                 }
             };
-            mount.served = Some(Served::watched(status, &path, &shared)?);
+            mount.served = Some(Served::watched(found, &path, &shared)?);
         }
         mount.users += 1;
         // It was set above, where it was not.
@@ -172,14 +157,14 @@ impl Images {
         if mount.served.is_none() {
             let cid = key.split('-').next().unwrap_or_default();
             match tokio::time::timeout(ANSWER, asked(&path, cid)).await {
-                Ok(Ok(Some(status))) => mount.served = Served::watched(status, &path, &shared).ok(),
+                Ok(Ok(Some(found))) => mount.served = Served::watched(found, &path, &shared).ok(),
                 Ok(Ok(None)) => {}
                 // It may be well, and not be heard: its end is not watched then.
                 Ok(Err(_)) | Err(_) => return (path, Lost::default()),
             }
         }
-        match mount.served.as_ref().filter(|served| served.device == device) {
-            Some(served) => (path, served.lost.clone()),
+        match mount.served.as_ref().and_then(|served| served.lost(device)) {
+            Some(lost) => (path, lost),
             None => {
                 let lost = Lost::default();
                 lost.set();
@@ -232,62 +217,6 @@ impl Images {
     }
 }
 
-impl Served {
-    /// Watches the daemon that has told of a mount. `of` is who uses it.
-    fn watched(status: MountStatus, path: &Path, of: &Shared) -> Result<Self, ImageError> {
-        let failed = |errno: rustix::io::Errno| ImageError::Folder(path.to_owned(), errno.into());
-        let pid = i32::try_from(status.pid).ok().and_then(Pid::from_raw).ok_or(ImageError::Interrupted)?;
-        let daemon = pidfd_open(pid, PidfdFlags::NONBLOCK).map_err(failed)?;
-        // After the daemon is held: what is at the place is what it serves, or is told as lost at once.
-        let device = device_at(path).map_err(failed)?.ok_or_else(|| MountError::NotMounted(path.to_owned()));
-        let device = device.map_err(FlistError::from)?;
-        let lost = Lost::default();
-        let watched = daemon.try_clone().map_err(|error| ImageError::Folder(path.to_owned(), error))?;
-        let watch = tokio::spawn(watch(watched, status.reference, lost.clone(), Arc::downgrade(of)));
-        let watch = watch.abort_handle();
-        Ok(Self { config: status.config, arch: status.arch, device, lost, daemon, watch })
-    }
-
-    /// Whether it is what is mounted there, and can be read.
-    fn is_at(&self, path: &Path) -> bool {
-        !self.has_ended() && device_at(path).is_ok_and(|device| device == Some(self.device))
-    }
-
-    /// Whether its daemon has; whoever watches may not have been told yet.
-    fn has_ended(&self) -> bool {
-        let mut end = [PollFd::new(&self.daemon, PollFlags::IN)];
-        poll(&mut end, Some(&Timespec::default())).is_ok_and(|ended| ended > 0)
-    }
-
-    fn image(&self, key: String, path: PathBuf) -> Image {
-        let Self { config, arch, device, lost, .. } = self;
-        Image { key, path, config: config.clone(), arch: arch.clone(), device: *device, lost: lost.clone() }
-    }
-}
-
-/// Waits for the end of a daemon, and tells it.
-async fn watch(end: OwnedFd, flist: String, lost: Lost, of: Weak<tokio::sync::Mutex<Mount>>) {
-    let waited = match process::watch(end) {
-        Ok(end) => end.readable().await.map(drop),
-        Err(error) => Err(error),
-    };
-    if let Err(error) = waited {
-        tracing::error!(flist, %error, "the end of the daemon that serves an flist will not be noticed");
-        return;
-    }
-    lost.set();
-    let Some(of) = of.upgrade() else { return };
-    let containers = of.lock().await.users;
-    if containers > 0 {
-        tracing::error!(
-            flist,
-            containers,
-            "the daemon that served an flist was killed: what its containers have not read yet is an error to them \
-             (ENOTCONN or EIO), until they are made anew; containers that come get a new mount"
-        );
-    }
-}
-
 /// The file system that is mounted at a path; none when it is no mount. Nobody who serves it is asked.
 fn device_at(path: &Path) -> rustix::io::Result<Option<Device>> {
     let flags = AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT;
@@ -308,20 +237,20 @@ async fn follow(text: &str) -> Result<String, ImageError> {
 }
 
 /// The mount at a place, if its daemon lives; what is left of one whose daemon does not is cleared by who mounts there.
-async fn asked(path: &Path, cid: &str) -> Result<Option<MountStatus>, ImageError> {
+async fn asked(path: &Path, cid: &str) -> Result<Option<Found>, ImageError> {
     let at = path.to_owned();
     let asked = blocking(move || {
         // As the daemon knows it.
         let at = mountpoint::resolve(&at).map_err(|e| ImageError::Folder(at, e))?;
         match flist::info(&at) {
             Err(FlistError::Mount(MountError::NotMounted(_))) => Ok(None),
-            asked => Ok(Some(asked?)),
+            asked => Ok(Some(Found::new(asked?))),
         }
     });
-    Ok(asked.await?.filter(|status| status.reference == cid))
+    Ok(asked.await?.filter(|found| found.is_of(cid)))
 }
 
-fn make(folder: &Path, plan: Plan, cid: &str) -> Result<MountStatus, ImageError> {
+fn make(folder: &Path, plan: Plan, cid: &str) -> Result<Found, ImageError> {
     let mut make = DirBuilder::new();
     // Nobody but root comes near images that may have set-user-ID in them.
     make.recursive(true).mode(0o700);
@@ -334,7 +263,7 @@ fn make(folder: &Path, plan: Plan, cid: &str) -> Result<MountStatus, ImageError>
     }
     let mounted = flist::mount(plan).map_err(ImageError::from).and_then(|status| {
         if status.reference == cid {
-            return Ok(status);
+            return Ok(Found::new(status));
         }
         flist::unmount(folder, true)?;
         Err(ImageError::Moved)

@@ -174,8 +174,8 @@ impl Containers {
         parts: &mut Parts,
     ) -> Result<std::path::PathBuf, ContainerError> {
         fault::step("mount an image")?;
-        let image = self.images.take(flist, &wanted.sources, wanted.privileged).await;
-        let image = image.map_err(|e| ContainerError::Image(format!("{flist:.200}"), e))?;
+        let image = self.images.take(flist, [&wanted.sources, &wanted.told], wanted.privileged).await;
+        let image = image.map_err(|e| ContainerError::Image(named(flist), e))?;
         let path = image.path.clone();
         parts.images.push(image);
         Ok(path)
@@ -365,6 +365,12 @@ async fn reach(init: &mut Child) -> Result<(Spawner, Vec<(String, Child)>), Cont
     Spawner::inside(socket).await.map_err(ContainerError::Silent)
 }
 
+/// An flist as errors name it: without hints, in which somebody may have written a password.
+fn named(flist: &str) -> String {
+    let name = flist.split('?').next().unwrap_or_default();
+    format!("{name:.200}")
+}
+
 /// Refuses an image whose programs are another machine's, if that is known.
 fn runs_here(flist: &str, arch: Option<&str>) -> Result<(), ContainerError> {
     let here = match std::env::consts::ARCH {
@@ -373,9 +379,7 @@ fn runs_here(flist: &str, arch: Option<&str>) -> Result<(), ContainerError> {
         other => other,
     };
     match arch.filter(|arch| *arch != here) {
-        Some(arch) => {
-            Err(ContainerError::Architecture { flist: format!("{flist:.200}"), arch: arch.to_owned(), here })
-        }
+        Some(arch) => Err(ContainerError::Architecture { flist: named(flist), arch: arch.to_owned(), here }),
         None => Ok(()),
     }
 }

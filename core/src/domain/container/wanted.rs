@@ -46,8 +46,11 @@ impl Default for Upper {
 pub struct Wanted {
     /// The flist of the root filesystem.
     pub root: String,
-    /// Sources of its blocks; the node's own when empty.
+    /// Sources of its blocks; the node's own when empty, and then `told`.
     pub sources: Vec<String>,
+    /// Those that the bootstrap file named when it was made.
+    #[serde(default)]
+    pub told: Vec<String>,
     /// Absolute paths of the host, or flists, and where they are shown inside.
     pub mounts: Vec<(String, PathBuf)>,
     /// Its network, which has a record of its own.

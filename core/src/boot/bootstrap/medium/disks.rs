@@ -54,23 +54,21 @@ async fn look(named: &watch::Sender<Named>, kept: &Path) {
     let began = Instant::now();
     let mut known = BTreeSet::new();
     while began.elapsed() < WINDOW {
-        for device in devices(Path::new("/sys/class/block")) {
+        for device in devices(Path::new("/sys/class/block"), Path::new("/dev")) {
             if known.len() >= DEVICES || known.contains(&device) {
                 continue;
             }
-            match look_at(device.clone()).await {
-                Ok(Some((server, text))) => {
-                    tracing::info!("{} names the server of the bootstrap file: {server}", device.display());
-                    if let Err(e) = keep(kept, &text) {
-                        tracing::warn!("what {} says is not kept: {e}", device.display());
-                    }
-                    named.send_replace(Named { server: Some(server), trouble: None });
+            let found = look_at(device.clone()).await;
+            // The kernel shows a device before there is a file for it.
+            if matches!(&found, Err(MediumError::Device(_, e)) if e.kind() == io::ErrorKind::NotFound) {
+                continue;
+            }
+            if let Some(told) = told(&device, found, kept) {
+                let is_named = told.server.is_some();
+                named.send_replace(told);
+                if is_named {
                     return;
                 }
-                Ok(None) => {}
-                // The kernel shows a device before there is a file for it.
-                Err(MediumError::Read(_, e)) if e.kind() == io::ErrorKind::NotFound => continue,
-                Err(e) => drop(named.send_replace(Named { server: None, trouble: Some(e.to_string()) })),
             }
             known.insert(device);
         }
@@ -78,9 +76,30 @@ async fn look(named: &watch::Sender<Named>, kept: &Path) {
     }
 }
 
-/// The files of the devices below a folder of sysfs that stand for hardware, in order.
-fn devices(folder: &Path) -> BTreeSet<PathBuf> {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+/// What there is to tell of a device. A broken one is none of the bootstrap file's trouble: most nodes have disks and no medium.
+fn told(device: &Path, found: Result<Option<(Endpoint, String)>, MediumError>, kept: &Path) -> Option<Named> {
+    match found {
+        Ok(None) => None,
+        Ok(Some((server, text))) => {
+            tracing::info!("{} names the server of the bootstrap file: {server}", device.display());
+            if let Err(e) = keep(kept, &text) {
+                tracing::warn!("what {} says is not kept: {e}", device.display());
+            }
+            Some(Named { server: Some(server), trouble: None })
+        }
+        Err(e @ MediumError::Device(..)) => {
+            tracing::warn!("{e}");
+            None
+        }
+        Err(e @ (MediumError::Read(..) | MediumError::Long(_) | MediumError::Parse(..))) => {
+            Some(Named { server: None, trouble: Some(e.to_string()) })
+        }
+    }
+}
+
+/// The files of the devices below a folder of sysfs that stand for hardware, in order; they lie in `dev`.
+fn devices(sysfs: &Path, dev: &Path) -> BTreeSet<PathBuf> {
+    let entries = fs::read_dir(sysfs).into_iter().flatten().flatten();
     let is_hardware = |link: &Path| {
         let to = fs::read_link(link).unwrap_or_default();
         !to.to_string_lossy().contains("/virtual/block/")
@@ -88,17 +107,17 @@ fn devices(folder: &Path) -> BTreeSet<PathBuf> {
     let has_room =
         |link: &Path| fs::read_to_string(link.join("size")).is_ok_and(|sectors| sectors.trim() != "0");
     let hardware = entries.filter(|entry| is_hardware(&entry.path()) && has_room(&entry.path()));
-    hardware.map(|entry| Path::new("/dev").join(entry.file_name())).collect()
+    hardware.map(|entry| dev.join(entry.file_name())).collect()
 }
 
 async fn look_at(device: PathBuf) -> Result<Option<(Endpoint, String)>, MediumError> {
     let (done, answer) = oneshot::channel();
-    let slow = |kind, why| Err(MediumError::Read(device.clone(), io::Error::new(kind, why)));
+    let slow = |kind, why| Err(MediumError::Device(device.clone(), io::Error::new(kind, why)));
     let looked = device.clone();
     // Not one of the runtime's own, which would wait for it at its end.
     let thread = std::thread::Builder::new().name("medium".into());
     if let Err(e) = thread.spawn(move || done.send(find_on(&looked))) {
-        return Err(MediumError::Read(device, e));
+        return Err(MediumError::Device(device, e));
     }
     match tokio::time::timeout(PATIENCE, answer).await {
         Ok(Ok(found)) => found,
@@ -114,12 +133,12 @@ fn find_on(device: &Path) -> Result<Option<(Endpoint, String)>, MediumError> {
     match read {
         Ok(_) => {}
         Err(e) if e.raw_os_error() == Some(libc::ENOMEDIUM) => return Ok(None),
-        Err(e) => return Err(MediumError::Read(device.into(), e)),
+        Err(e) => return Err(MediumError::Device(device.into(), e)),
     }
     let Some(kind) = kind(&head) else { return Ok(None) };
     // Of a mount, what is missing is no device that comes later.
     let failed = |e: rustix::io::Errno| {
-        MediumError::Read(device.into(), io::Error::other(format!("it cannot be mounted as {kind}: {e}")))
+        MediumError::Device(device.into(), io::Error::other(format!("it cannot be mounted as {kind}: {e}")))
     };
     find_in(mounted(kind, device).map_err(failed)?, device)
 }
@@ -203,12 +222,12 @@ mod tests {
             fs::write(device.join("size"), format!("{sectors}\n")).unwrap();
             symlink(format!("devices/{place}"), sysfs.path().join(name)).unwrap();
         }
-        let found = devices(sysfs.path());
+        let found = devices(sysfs.path(), Path::new("/dev"));
         assert_eq!(found, ["/dev/nvme0n1", "/dev/sda", "/dev/sda1"].map(PathBuf::from).into());
     }
 
     #[tokio::test]
-    async fn what_is_no_medium_names_nobody_and_what_is_broken_is_told() {
+    async fn what_is_no_medium_and_what_is_broken_names_nobody() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("device");
         fs::write(&file, vec![0; 4096]).unwrap();
@@ -221,6 +240,24 @@ mod tests {
         let error = look_at(file).await.unwrap_err().to_string();
         assert!(error.contains("it cannot be mounted as vfat"), "{error}");
         let missing = look_at(folder.path().join("missing")).await.unwrap_err();
-        assert!(matches!(missing, MediumError::Read(_, e) if e.kind() == io::ErrorKind::NotFound));
+        assert!(matches!(missing, MediumError::Device(_, e) if e.kind() == io::ErrorKind::NotFound));
+    }
+    #[test]
+    fn a_broken_disk_is_no_trouble_of_the_bootstrap_file_and_a_broken_file_is() {
+        let kept = tempfile::tempdir().unwrap();
+        let device = Path::new("/dev/sda");
+        let broken = || io::Error::from_raw_os_error(libc::EIO);
+        assert_eq!(told(device, Err(MediumError::Device(device.into(), broken())), kept.path()), None);
+        assert_eq!(told(device, Ok(None), kept.path()), None);
+        let file = device.join("bootstrap.yaml");
+        for error in [MediumError::Read(file.clone(), broken()), MediumError::Long(file)] {
+            let told = told(device, Err(error), kept.path()).unwrap();
+            assert!(told.server.is_none() && told.trouble.unwrap().contains("/dev/sda/bootstrap.yaml"));
+        }
+        let server: Endpoint = "https://boot.example.org/g8os".parse().unwrap();
+        let found = Ok(Some((server.clone(), "url: https://boot.example.org/g8os".into())));
+        let named = told(device, found, kept.path()).unwrap();
+        assert_eq!((named.server.as_ref(), named.trouble), (Some(&server), None));
+        assert_eq!(super::super::find(kept.path()).unwrap(), Some(server));
     }
 }
