@@ -34,6 +34,8 @@ pub struct Domains {
     pub bridges: Arc<bridge::Bridges>,
     /// The networks of containers.
     pub networks: Arc<container_net::Networks>,
+    /// What callers have mounted.
+    pub flists: Arc<flist::Noted>,
 }
 
 impl Domains {
@@ -43,7 +45,8 @@ impl Domains {
         let bridges = Arc::new(bridge::Bridges::new(paths.run().join("bridges"), firewall.clone()));
         let (folder, network) = (paths.run().join("networks"), config.network.containers.0);
         let networks = container_net::Networks::new(folder, network, bridges.clone(), firewall.clone())?;
-        Ok(Domains { files: Arc::default(), firewall, bridges, networks: Arc::new(networks) })
+        let flists = Arc::new(flist::Noted::new(paths.run().join("mounts")));
+        Ok(Domains { files: Arc::default(), firewall, bridges, networks: Arc::new(networks), flists })
     }
 
     /// Takes up what a manager before this one left, and the networks of the containers that live. A node without its

@@ -15,6 +15,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::time::{Duration, Instant};
 
+use crate::say::say;
 pub use end::{Down, Ending};
 
 /// The first pause before the manager is started again; it doubles.
@@ -23,6 +24,9 @@ const PAUSE: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// A manager that lived for so long begins anew.
 const WELL: Duration = Duration::from_secs(30);
+
+/// How long the manager may take to stop jobs, services and redis, and itself.
+pub const MANAGER_STOP: Duration = Duration::from_secs(30);
 
 /// The manager, ready to be started.
 struct Manager {
@@ -63,7 +67,7 @@ pub fn run(arguments: &[OsString], machine: bool) -> io::Result<Down> {
 pub fn finish(down: Down, machine: bool) -> io::Result<()> {
     let ended = end::end(down, machine);
     if machine {
-        say(b"core0 init: the machine cannot be ended: it stands still\n");
+        say(format_args!("core0 init: the machine cannot be ended: it stands still"));
         loop {
             std::thread::sleep(PAUSE_MAX);
         }
@@ -76,7 +80,7 @@ fn take_ctrl_alt_del() {
     // SAFETY: no pointers.
     if unsafe { libc::reboot(libc::RB_DISABLE_CAD) } != 0 {
         let error = io::Error::last_os_error();
-        eprintln!("core0 init: Ctrl-Alt-Del is not ours: {error}");
+        say(format_args!("core0 init: Ctrl-Alt-Del is not ours: {error}"));
     }
 }
 
@@ -159,14 +163,15 @@ impl Manager {
         if failed == 0 {
             (self.pid, self.due) = (Some(pid), None);
         } else {
-            say(b"core0 init: cannot start the manager\n");
+            let error = io::Error::from_raw_os_error(failed);
+            say(format_args!("core0 init: cannot start the manager: {error}"));
             self.pause_and_restart();
         }
     }
 
     fn ended(&mut self, pid: i32, _status: i32) {
         if self.pid == Some(pid) {
-            say(b"core0 init: the manager ended: it is started again\n");
+            say(format_args!("core0 init: the manager ended: it is started again"));
             if self.started.elapsed() > WELL {
                 self.pause = PAUSE;
             }
@@ -209,9 +214,4 @@ fn environment() -> *const *mut libc::c_char {
     }
     // SAFETY: this process has one thread and never changes its environment.
     unsafe { environ }
-}
-
-/// Standard error, without allocating. What cannot be said is lost.
-fn say(text: &[u8]) {
-    let _ = rustix::io::write(rustix::stdio::stderr(), text);
 }

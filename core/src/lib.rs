@@ -3,6 +3,8 @@
 //! A command travels `queue -> job -> command -> domain`: [`queue`] takes it from redis, [`job`] runs it, [`command`]
 //! has one struct per command. [`context`] is what a command may use of its node.
 
+#![deny(clippy::print_stderr)]
+
 pub mod argument;
 pub mod boot;
 pub mod cli;
@@ -21,6 +23,7 @@ pub mod process;
 pub mod publish;
 pub mod queue;
 pub mod redis;
+pub mod say;
 pub mod schema;
 pub mod service;
 pub mod spawner;

@@ -1,5 +1,7 @@
 //! The program `core0`: its first argument says which process of a node it is.
 
+#![deny(clippy::print_stderr)]
+
 use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
@@ -10,8 +12,9 @@ use clap::Parser;
 use core0::boot::arguments::Arguments;
 use core0::cli::{Cli, FlistDaemonArgs, FlistServeArgs, InitArgs, RoleArgs, Run, SpawnerArgs};
 use core0::domain::flist;
-use core0::manager::{self, Options};
+use core0::manager::{self, Options, Pace};
 use core0::paths::Paths;
+use core0::say::say;
 use core0::{gateway, init, schema, spawner};
 use tracing_subscriber::EnvFilter;
 
@@ -27,7 +30,7 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
-            eprintln!("core0: {e:#}");
+            say(format_args!("core0: {e:#}"));
             ExitCode::FAILURE
         }
     }
@@ -52,7 +55,7 @@ fn become_small(folder: &Path, args: &InitArgs) {
     use std::os::unix::process::CommandExt;
     let place = if args.machine { "--machine" } else { "--namespace" };
     let error = std::process::Command::new(folder.join("core0-init")).arg(place).args(&args.run).exec();
-    eprintln!("core0: core0-init is not beside this program, PID 1 stays large: {error}");
+    say(format_args!("core0: core0-init is not beside this program, PID 1 stays large: {error}"));
 }
 
 fn run_init(args: &InitArgs) -> anyhow::Result<()> {
@@ -75,8 +78,11 @@ fn run_manager(run: Run) -> anyhow::Result<()> {
         Some(dir) => Paths::development(&std::path::absolute(dir)?),
         None => Paths::system(),
     };
+    // PID 1 waits for its manager, whoever's folder it works in.
+    let pace = if run.dev.is_some() && !manager::is_machine() { Pace::QUICK } else { Pace::PATIENT };
+    let options = Options { paths, config: run.config, boot: arguments, pace };
     let runtime = tokio::runtime::Runtime::new().context("cannot start the threads")?;
-    let done = runtime.block_on(manager::run(Options { paths, config: run.config, boot: arguments }));
+    let done = runtime.block_on(manager::run(options));
     // A command that hangs in the kernel does not keep the node from ending.
     runtime.shutdown_timeout(Duration::from_millis(200));
     done
@@ -104,5 +110,11 @@ fn log_to_stderr(usual: &str) {
     let filter =
         filter.and_then(|level| EnvFilter::try_new(level).ok()).unwrap_or_else(|| EnvFilter::new(usual));
     let color = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(color).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(color)
+        // It would say with `eprintln!` that nothing can be said.
+        .log_internal_errors(false)
+        .init();
 }

@@ -5,6 +5,8 @@
 //!
 //! `core0-init --machine|--namespace [RUN...]`: RUN is what `core0 run` is started with.
 
+#![deny(clippy::print_stderr)]
+
 #[path = "../boot/early.rs"]
 mod early;
 #[path = "../init.rs"]
@@ -12,10 +14,14 @@ mod init;
 #[path = "../boot/line.rs"]
 #[expect(dead_code, reason = "the manager says more than PID 1 does")]
 mod line;
+#[path = "../say.rs"]
+mod say;
 
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
 use std::process::ExitCode;
+
+use say::say;
 
 /// Where it is in the image.
 const OWN: &str = "/usr/bin/core0-init";
@@ -25,7 +31,7 @@ fn main() -> ExitCode {
         early::run();
         // From the new root, and with nothing of all that in its memory.
         let error = std::process::Command::new(OWN).args(["--machine", "--boot"]).exec();
-        eprintln!("core0-init: {OWN} cannot be started, and goes on as it is: {error}");
+        say(format_args!("core0-init: {OWN} cannot be started, and goes on as it is: {error}"));
         return go_on(&["--boot".into()], true);
     }
     let mut words = std::env::args_os().skip(1);
@@ -33,12 +39,12 @@ fn main() -> ExitCode {
         Some("--machine") => true,
         Some("--namespace") => false,
         Some(_) | None => {
-            eprintln!("core0-init: use `core0 init`");
+            say(format_args!("core0-init: use `core0 init`"));
             return ExitCode::from(2);
         }
     };
     if std::process::id() != 1 {
-        eprintln!("core0-init: only PID 1 can reap everybody: use `core0 run`");
+        say(format_args!("core0-init: only PID 1 can reap everybody: use `core0 run`"));
         return ExitCode::from(2);
     }
     let run: Vec<OsString> = words.collect();
@@ -49,7 +55,7 @@ fn go_on(run: &[OsString], machine: bool) -> ExitCode {
     match init::run(run, machine).and_then(|down| init::finish(down, machine)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
-            eprintln!("core0-init: {e}");
+            say(format_args!("core0-init: {e}"));
             ExitCode::FAILURE
         }
     }

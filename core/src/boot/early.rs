@@ -13,6 +13,7 @@ use rustix::fs::FsWord;
 use rustix::mount::{MountFlags, mount, mount_bind, mount_move, mount_remount};
 
 use super::line::{State, line};
+use crate::say::say;
 
 /// A stage: its name, and what it does and says.
 pub type Early = (&'static str, fn() -> Result<String, EarlyError>);
@@ -66,7 +67,7 @@ pub fn run() {
     for (name, run) in STAGES {
         // PID 1 has no time to try again: what it cannot have now, it never gets.
         let state = run().map_or_else(|e| State::Failed(e.to_string()), State::Done);
-        eprintln!("{}", line(name, &state));
+        say(format_args!("{}", line(name, &state)));
     }
     for (name, value) in ENVIRONMENT {
         // SAFETY: PID 1 has one thread.

@@ -103,6 +103,7 @@ impl Command for Mount {
     type Output = Mounted;
 
     async fn run(self, context: &Context) -> Result<Mounted, CommandError> {
+        let flists = context.node.domains.flists.clone();
         let plan = Plan {
             reference: self.reference,
             mountpoint: self.mountpoint.to_path_buf(),
@@ -112,7 +113,7 @@ impl Command for Mount {
             suid: self.suid,
             dev: self.dev,
         };
-        shown(&blocking(|| flist::mount(plan)).await?)
+        shown(&blocking(move || flists.mount(plan)).await?)
     }
 }
 
@@ -133,8 +134,9 @@ impl Command for Umount {
     const IDEMPOTENT: bool = false;
     type Output = ();
 
-    async fn run(self, _context: &Context) -> Result<(), CommandError> {
-        blocking(move || flist::unmount(&self.mountpoint, self.lazy)).await
+    async fn run(self, context: &Context) -> Result<(), CommandError> {
+        let flists = context.node.domains.flists.clone();
+        blocking(move || flists.unmount(&self.mountpoint, self.lazy)).await
     }
 }
 

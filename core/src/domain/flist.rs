@@ -2,7 +2,9 @@
 //! same settings ([`g8_fs::settings`]).
 //!
 //! The daemon is a process of its own, and outlives the manager. When none serves the cache, this program is started as
-//! one.
+//! one. What a node mounts for its callers is [`Noted`].
+
+mod noted;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -15,6 +17,7 @@ use g8_fs::settings::{Settings, SettingsError};
 use g8_fs::source::{Spec, SpecError};
 
 use crate::cli::FlistDaemonArgs;
+pub use noted::Noted;
 
 /// The role of this program that is the daemon.
 pub const ROLE: &str = "flist-daemon";

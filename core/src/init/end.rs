@@ -23,8 +23,6 @@ pub struct Down {
     pub manager: Option<i32>,
 }
 
-/// How long the manager may take to stop jobs, services and redis, and itself.
-const MANAGER: Duration = Duration::from_secs(30);
 /// How long the others may take after SIGTERM, and again after SIGKILL.
 const OTHERS: Duration = Duration::from_secs(2);
 /// How often all file systems are tried: one can lie on another.
@@ -35,7 +33,7 @@ pub fn end(down: Down, machine: bool) -> io::Result<()> {
     // The manager ends jobs and services in order. The spawner may be a child of ours by now: it is the manager's to end.
     if let Some(manager) = down.manager {
         signal(manager, libc::SIGTERM);
-        gone_within(MANAGER, Some(manager));
+        gone_within(super::MANAGER_STOP, Some(manager));
     }
     // All processes but this one.
     signal(-1, libc::SIGTERM);

@@ -37,6 +37,8 @@ pub struct Service {
     pub wanted: watch::Sender<bool>,
     /// What it is doing.
     pub status: watch::Sender<Status>,
+    /// Its time to end is over, whatever its unit says.
+    pub late: watch::Sender<bool>,
     memory: Arc<Memory>,
 }
 
@@ -64,7 +66,8 @@ impl Service {
     pub fn new(name: &str, unit: Unit, after: Vec<Other>, memory: Arc<Memory>) -> Arc<Self> {
         let status = watch::Sender::new(Status::new(ServiceState::Waiting, ""));
         let (unit, after, wanted) = (Mutex::new(unit), Mutex::new(after), watch::Sender::new(true));
-        Arc::new(Self { name: name.into(), unit, after, wanted, status, memory })
+        let late = watch::Sender::new(false);
+        Arc::new(Self { name: name.into(), unit, after, wanted, status, late, memory })
     }
 
     /// The source of its records in the log.
@@ -254,20 +257,35 @@ impl Service {
                     self.enter(ServiceState::Ready, child.pid, "");
                 }
                 () = &mut late, if !is_ready => {
-                    stop(&mut child, unit).await;
+                    self.end(&mut child, unit).await;
                     return End::Failed(format!("it was not ready within {} s", unit.ready_timeout));
                 }
                 () = &mut health, if is_ready && unit.health.is_some() => {
                     tracing::error!("service {} is not well: it is ended", self.name);
-                    stop(&mut child, unit).await;
+                    self.end(&mut child, unit).await;
                     return End::Exit(Some(Exit::Signal(unit.stop_signal)));
                 }
                 () = not_wanted(wanted) => {
-                    stop(&mut child, unit).await;
+                    self.end(&mut child, unit).await;
                     return End::Told;
                 }
             }
         }
+    }
+
+    /// Ends its process: its signal, and after its time the other one.
+    async fn end(&self, child: &mut Child, unit: &Unit) {
+        let handle = child.handle();
+        handle.signal(unit.stop_signal).await;
+        let mut late = self.late.subscribe();
+        tokio::select! {
+            _ = child.wait() => return,
+            () = sleep(unit.stop_timeout()) => {}
+            // The sender is ours.
+            _ = late.wait_for(|late| *late) => {}
+        }
+        handle.signal(libc::SIGKILL).await;
+        child.wait().await;
     }
 
     async fn start(&self, parts: &Parts, unit: &Unit, socket: PathBuf) -> Result<Child, String> {
@@ -333,14 +351,4 @@ impl Service {
 async fn not_wanted(wanted: &mut watch::Receiver<bool>) {
     // A sender that is gone wants nothing.
     let _ = wanted.wait_for(|wanted| !*wanted).await;
-}
-
-/// Ends a process: its signal, and after its time the other one.
-async fn stop(child: &mut Child, unit: &Unit) {
-    let handle = child.handle();
-    handle.signal(unit.stop_signal).await;
-    if timeout(unit.stop_timeout(), child.wait()).await.is_err() {
-        handle.signal(libc::SIGKILL).await;
-        child.wait().await;
-    }
 }

@@ -1,11 +1,13 @@
 //! All services of a node: reading their units, starting, stopping and listing them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::join_all;
 use parking_lot::Mutex;
+use tokio::time::{Instant, timeout};
 
 use super::condition;
 use super::graph::{self, BUILT_IN, Order};
@@ -17,6 +19,11 @@ use crate::command::CommandError;
 use crate::log::{Logs, Record, Tap};
 use crate::process::Process;
 use crate::spawner::{Child, Spawner};
+
+/// How long one that is killed may take to be gone, or that ends by itself to say so.
+const KILLED: Duration = Duration::from_millis(200);
+/// How long a task may take to have its process.
+const TAKEN: Duration = Duration::from_millis(500);
 
 /// What services need of the node.
 #[derive(Clone, Debug)]
@@ -69,6 +76,31 @@ impl Services {
     /// Reads the units and starts what is new. What an earlier manager kept is taken over; what no unit names any more
     /// is stopped. Changed units count from the next start of their service on.
     pub async fn reload(&self, kept: &mut HashMap<String, Child>) -> Result<(), UnitError> {
+        self.read(kept, |_| true).await
+    }
+
+    /// Takes over what an earlier manager kept, and starts nothing: it is going to be stopped.
+    pub async fn take_over(&self, kept: &mut HashMap<String, Child>) -> Result<(), UnitError> {
+        let names: BTreeSet<String> = kept.keys().cloned().collect();
+        self.read(kept, |name| names.contains(name)).await?;
+        let running: Vec<_> = self.table.lock().running.values().cloned().collect();
+        // Before that it does not know its process.
+        let taken = running.iter().map(async |service| {
+            let mut status = service.status.subscribe();
+            // The task lives as long as the service.
+            let _ = status.wait_for(|status| status.state != ServiceState::Waiting).await;
+        });
+        if timeout(TAKEN, join_all(taken)).await.is_err() {
+            tracing::warn!("some services of an earlier manager are killed");
+        }
+        Ok(())
+    }
+
+    async fn read(
+        &self,
+        kept: &mut HashMap<String, Child>,
+        is_meant: impl Fn(&str) -> bool,
+    ) -> Result<(), UnitError> {
         let read = read_all(&self.parts.units)?;
         let mut idle: BTreeMap<String, Status> = BTreeMap::new();
         let mut units: BTreeMap<String, Unit> = BTreeMap::new();
@@ -95,7 +127,7 @@ impl Services {
             let mut table = self.table.lock();
             // What runs goes on as it was when its unit is at fault now. It is stopped with the first.
             levels.push(idle.keys().filter(|name| table.running.contains_key(*name)).cloned().collect());
-            for name in levels.iter().flatten() {
+            for name in levels.iter().flatten().filter(|name| is_meant(name)) {
                 let Some(unit) = units.remove(name) else { continue };
                 self.add(&mut table, name, unit, kept.remove(name), &mut idle);
             }
@@ -205,7 +237,8 @@ impl Services {
         Ok(self.parts.logs.last(&tap, count))
     }
 
-    /// Stops all, each after those that come after it, and none longer than `limit`.
+    /// Stops all, each after those that come after it. A level of them has what its units want of `limit`, or its [`fair`] share;
+    /// what is late then is killed, and the next level has its turn.
     pub async fn stop_all(&self, limit: Duration) {
         self.memory.close();
         let levels: Vec<Vec<Arc<Service>>> = {
@@ -215,15 +248,44 @@ impl Services {
             };
             table.levels.iter().rev().map(of).collect()
         };
-        let deadline = tokio::time::Instant::now() + limit;
-        for level in levels {
-            let stops = level.iter().map(|service| stop(service));
-            if tokio::time::timeout_at(deadline, futures::future::join_all(stops)).await.is_err() {
-                tracing::warn!("some services did not end in time: they are killed");
-                return;
+        let deadline = Instant::now() + limit;
+        let wanted: Vec<Duration> = levels.iter().map(|level| wanted(level)).collect();
+        for (place, level) in levels.iter().enumerate() {
+            let share = fair(&wanted[place..], deadline.saturating_duration_since(Instant::now()));
+            if timeout(share, join_all(level.iter().map(|service| stop(service)))).await.is_ok() {
+                continue;
+            }
+            for service in level.iter().filter(|service| service.status.borrow().pid != 0) {
+                tracing::warn!("service {} did not end in time: it is killed", service.name);
+                service.late.send_replace(true);
+            }
+            if timeout(KILLED, join_all(level.iter().map(|service| stop(service)))).await.is_err() {
+                tracing::warn!("some services do not end although they are killed");
             }
         }
     }
+}
+
+/// How long those of a level that runs want to end, at most.
+fn wanted(level: &[Arc<Service>]) -> Duration {
+    let running = level.iter().filter(|service| service.status.borrow().pid != 0);
+    // The end of one that is killed in its own time is waited for.
+    running.map(|service| service.unit.lock().stop_timeout() + KILLED).max().unwrap_or(KILLED)
+}
+
+/// What the first of these has of what is left: who wants little has that, and the others the same.
+fn fair(wanted: &[Duration], mut left: Duration) -> Duration {
+    let mut modest = wanted.to_vec();
+    modest.sort_unstable();
+    let mut others = modest.len() as u32;
+    for want in modest {
+        let share = left / others;
+        if want > share {
+            return share.min(wanted[0]);
+        }
+        (left, others) = (left - want, others - 1);
+    }
+    wanted[0]
 }
 
 async fn stop(service: &Service) {
@@ -239,4 +301,25 @@ async fn stop(service: &Service) {
 
 fn unknown(name: &str) -> CommandError {
     CommandError::not_found(format!("there is no service {name}: service.list lists all"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_wants_little_has_it_and_the_others_the_same() {
+        for (wanted, left, first) in [
+            ([2, 2, 2], 12, 2),
+            ([9, 9, 9], 12, 4),
+            ([9, 2, 2], 12, 8),
+            ([2, 9, 9], 12, 2),
+            ([1000, 2, 1000], 12, 5),
+            ([3, 1, 9], 6, 2),
+            ([9, 9, 9], 0, 0),
+        ] {
+            let seconds = wanted.map(Duration::from_secs);
+            assert_eq!(fair(&seconds, Duration::from_secs(left)).as_secs(), first, "{wanted:?} of {left}");
+        }
+    }
 }

@@ -63,7 +63,7 @@ pub struct Unit {
     /// The signal that ends it.
     #[serde(default = "terminate")]
     pub stop_signal: i32,
-    /// Seconds that it may take to end.
+    /// Seconds that it may take to end; less when the node ends and has no time for that.
     #[serde(default = "stop_timeout")]
     pub stop_timeout: f64,
 }

@@ -20,6 +20,7 @@ use super::protocol::{Event, Exit, Request, Start, TAG_MAX, fits};
 use crate::process::Process;
 use crate::sys::text;
 use link::Link;
+pub use link::kill_at;
 
 /// Requests that wait to be sent; who asks for more waits.
 const REQUESTS: usize = 1024;

@@ -11,7 +11,7 @@ use g8_fs::source::DirStore;
 use serde_json::{Value, json};
 
 use crate::dev;
-use crate::harness::{Node, PATIENCE, with_own_mounts};
+use crate::harness::{Node, PATIENCE, runs, said, until, with_own_mounts};
 
 fn data(result: &Value) -> Value {
     assert_eq!((&result["state"], &result["level"]), (&"SUCCESS".into(), &20.into()), "{result}");
@@ -62,6 +62,67 @@ fn an_flist_is_mounted_described_and_unmounted() {
         assert!(Instant::now() < end, "the daemon is still there");
         std::thread::sleep(Duration::from_millis(50));
     }
+}
+
+/// An flist with one file in it, which a node has mounted below its folder.
+fn mounted_flist(node: &Node) -> (PathBuf, u64) {
+    let tree = node.dir.join("tree");
+    fs::create_dir(&tree).unwrap();
+    fs::write(tree.join("file"), "hello").unwrap();
+    let store = DirStore::create(&node.dir.join("store")).unwrap();
+    let (options, cancel) = (PackOptions::default(), AtomicBool::new(false));
+    let cid = pack(&tree, &options, &store, &Progress::default(), &cancel).unwrap().cid.to_string();
+    let mountpoint = node.dir.join("mnt");
+    fs::create_dir(&mountpoint).unwrap();
+    let from = format!("dir:{}", node.dir.join("store").display());
+    let mount = json!({"ref": cid, "mountpoint": mountpoint, "from": [from]});
+    let mounted = data(&node.call("flist.mount", mount));
+    (mountpoint, mounted["pid"].as_u64().unwrap())
+}
+
+#[test]
+fn a_mount_and_its_daemon_outlive_a_manager_that_is_killed_and_the_next_one_knows_them() {
+    let mut node = Node::start();
+    let (mountpoint, daemon) = mounted_flist(&node);
+    node.kill_manager();
+    assert!(runs(daemon as i32));
+    assert_eq!(fs::read_to_string(mountpoint.join("file")).unwrap(), "hello");
+    node.restart();
+    let listed = data(&node.call("flist.list", json!({})));
+    let listed: Vec<_> = listed.as_array().unwrap().iter().map(|m| (&m["pid"], &m["mountpoint"])).collect();
+    assert_eq!(listed, [(&json!(daemon), &json!(mountpoint))]);
+    assert_eq!(fs::read_to_string(mountpoint.join("file")).unwrap(), "hello");
+    data(&node.call("flist.umount", json!({"mountpoint": mountpoint})));
+    until("the daemon has ended", || !runs(daemon as i32));
+}
+
+#[test]
+fn a_node_that_ends_in_order_ends_its_own_mounts_and_leaves_those_of_others() {
+    let mut node = Node::start();
+    let (mountpoint, daemon) = mounted_flist(&node);
+    let status = data(&node.call("flist.info", json!({"mountpoint": mountpoint})));
+    let others = node.dir.join("others");
+    fs::create_dir(&others).unwrap();
+    let flist = |words: &[&str]| {
+        let ran = Command::new(flist_program())
+            .args(words)
+            .env("G8_CACHE", node.dir.join("cache"))
+            .env("G8_FROM", format!("dir:{}", node.dir.join("store").display()))
+            .output()
+            .unwrap();
+        assert!(ran.status.success(), "flist {words:?}: {}", String::from_utf8_lossy(&ran.stderr));
+    };
+    flist(&["mount", status["ref"].as_str().unwrap(), others.to_str().unwrap()]);
+    // The next manager knows what this one mounted.
+    node.kill_manager();
+    node.restart();
+    node.stop();
+    assert!(!mountpoint.join("file").exists(), "it is mounted still\n{}", said(&node.dir));
+    assert_eq!(fs::read_to_string(others.join("file")).unwrap(), "hello");
+    assert!(runs(daemon as i32));
+    node.restart();
+    data(&node.call("flist.umount", json!({"mountpoint": others})));
+    until("the daemon has ended", || !runs(daemon as i32));
 }
 
 #[test]

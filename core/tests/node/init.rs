@@ -8,6 +8,9 @@ use serde_json::{Value, json};
 
 use crate::harness::{PATIENCE, until};
 
+/// Prints the pid of the manager.
+const FIND_MANAGER: &str = "for p in /proc/[0-9]*; do tr '\\0' ' ' < $p/cmdline 2>/dev/null | grep -qE '^[^ ]*core0 run' && echo ${p#/proc/}; done; true";
+
 /// `core0 init` as PID 1 of new PID and mount namespaces.
 pub struct Machine {
     /// What waits for its end.
@@ -26,6 +29,10 @@ impl Machine {
         let folder = tempfile::tempdir().unwrap();
         fill(folder.path());
         let log = std::fs::File::create(folder.path().join("stderr.log")).unwrap();
+        Self::begin(script, folder, log)
+    }
+
+    fn begin(script: &str, folder: tempfile::TempDir, stderr: impl Into<Stdio>) -> Self {
         let unshare = Command::new("unshare")
             .args([
                 "--pid",
@@ -42,7 +49,7 @@ impl Machine {
             .arg(folder.path())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(log)
+            .stderr(stderr)
             .spawn()
             .unwrap();
         let machine = Self { unshare, folder };
@@ -158,15 +165,14 @@ fn two_thousand_short_jobs_and_as_many_orphans_lose_no_exit_and_leave_no_zombie(
 #[test]
 fn a_manager_that_is_killed_is_started_again_and_orphans_of_pid_1_are_reaped() {
     let machine = Machine::start();
-    let find = "for p in /proc/[0-9]*; do tr '\\0' ' ' < $p/cmdline 2>/dev/null | grep -qE '^[^ ]*core0 run' && echo ${p#/proc/}; done; true";
-    let manager = machine.bash("m1", find);
+    let manager = machine.bash("m1", FIND_MANAGER);
     let spawner_parent = machine.bash("m2", "cut -d' ' -f4 /proc/$PPID/stat");
     assert_eq!(spawner_parent, manager);
     // The job that kills it is still there afterwards.
     let killer =
         machine.call("k", "bash", json!({"script": format!("kill -9 {manager}; sleep 1; echo survived")}));
     assert_eq!(killer["streams"][0], "survived\n", "{killer}");
-    let next = machine.bash("m3", find);
+    let next = machine.bash("m3", FIND_MANAGER);
     assert_ne!(next, manager);
     assert_eq!(machine.bash("m4", "cut -d' ' -f4 /proc/$PPID/stat"), "1");
 }
@@ -248,11 +254,68 @@ fn signals_that_mean_nothing_to_pid_1_do_nothing() {
 }
 
 #[test]
+fn a_service_of_a_machine_has_the_time_that_its_unit_says() {
+    let unit = |dir: &Path| {
+        let script = format!(
+            "trap 'sleep 3; echo ended > {0}/mark; exit 0' TERM; touch {0}/runs; while :; do sleep 600 & wait; done",
+            dir.display()
+        );
+        std::fs::create_dir(dir.join("services")).unwrap();
+        let unit = format!("exec = ['bash', '-c', \"\"\"{script}\"\"\"]\nstop_timeout = 20.0\n");
+        std::fs::write(dir.join("services/slow.toml"), unit).unwrap();
+    };
+    let mut machine = Machine::start_after("true", unit);
+    until("the service runs", || machine.dir().join("runs").exists());
+    assert_eq!(machine.call("off", "core.poweroff", json!({}))["state"], "SUCCESS");
+    assert_eq!(machine.end(), Some(libc::SIGINT));
+    assert_eq!(std::fs::read_to_string(machine.dir().join("mark")).unwrap_or_default(), "ended\n");
+}
+
+/// PID 1 says that it does not get Ctrl-Alt-Del, and panicked when it could not.
+#[test]
+fn a_machine_that_can_say_nothing_answers_all_the_same() {
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let (reader, closed) = std::io::pipe().unwrap();
+    drop(reader);
+    for stderr in [Stdio::from(full), Stdio::from(closed)] {
+        let mut machine = Machine::begin("true", tempfile::tempdir().unwrap(), stderr);
+        assert_eq!(machine.call("ping", "core.ping", json!({}))["state"], "SUCCESS");
+        // The next manager has something to say, too.
+        let manager = machine.bash("find", FIND_MANAGER);
+        machine.call("kill", "bash", json!({"script": format!("kill -9 {manager}; sleep 1")}));
+        assert_eq!(machine.call("again", "core.ping", json!({}))["state"], "SUCCESS");
+        assert_eq!(machine.call("off", "core.poweroff", json!({}))["state"], "SUCCESS");
+        assert_eq!(machine.end(), Some(libc::SIGINT));
+    }
+}
+
+/// Runs a tool and gives what it prints.
+fn printed(program: &str, arguments: &[&std::ffi::OsStr]) -> String {
+    let ran = Command::new(program).args(arguments).output().unwrap();
+    assert!(ran.status.success(), "{program}: {}", String::from_utf8_lossy(&ran.stderr));
+    String::from_utf8(ran.stdout).unwrap()
+}
+
+/// What is mounted in a machine is gone from its namespace with its last process, whoever unmounted it. So the test holds the
+/// namespace: what is unmounted then was so by PID 1.
+#[test]
 fn poweroff_answers_ends_everything_in_order_and_unmounts() {
     let mut machine = Machine::start();
     let mark = machine.dir().join("mark");
-    let volume = machine.dir().join("volume");
-    machine.bash("mount", &format!("mkdir {0} && mount -t tmpfs core0-machine-test {0}", volume.display()));
+    let (disk, volume) = (machine.dir().join("disk"), machine.dir().join("volume"));
+    let make = format!(
+        "truncate -s 32M {0} && mkfs.ext4 -q {0} && mkdir {1} && mount -o loop {0} {1} && echo kept > {1}/file",
+        disk.display(),
+        volume.display()
+    );
+    machine.bash("mount", &make);
+    let namespace = std::fs::File::open(format!("/proc/{}/ns/mnt", pid_1_of(&machine))).unwrap();
+    let is_mounted = || {
+        let features = printed("dumpe2fs", &["-h".as_ref(), disk.as_os_str()]);
+        let loops = printed("losetup", &["-j".as_ref(), disk.as_os_str()]);
+        (features.contains("needs_recovery"), !loops.is_empty())
+    };
+    assert_eq!(is_mounted(), (true, true));
     let script =
         format!("trap 'echo ended >> {}; exit 0' TERM; while :; do sleep 0.05; done", mark.display());
     let envelope = json!({"id": "polite", "command": "bash", "arguments": {"script": script}}).to_string();
@@ -264,6 +327,32 @@ fn poweroff_answers_ends_everything_in_order_and_unmounts() {
     });
     std::thread::sleep(std::time::Duration::from_millis(200));
     assert_eq!(machine.call("off", "core.poweroff", json!({}))["state"], "SUCCESS");
+    assert_eq!(machine.end(), Some(libc::SIGINT));
+    assert_eq!(std::fs::read_to_string(mark).unwrap(), "ended\n");
+    until("the disk is unmounted", || is_mounted() == (false, false));
+    let file = printed("debugfs", &["-R".as_ref(), "cat /file".as_ref(), disk.as_os_str()]);
+    assert_eq!(file, "kept\n");
+    drop(namespace);
+}
+
+/// PID 1 does not wait for its manager for ever, and ends in order what that did not.
+#[test]
+fn a_machine_whose_manager_hangs_ends_all_the_same() {
+    let mut machine = Machine::start();
+    let mark = polite_job(&machine);
+    let manager = machine.bash("find", FIND_MANAGER);
+    let stop = format!("kill -STOP {manager}");
+    let envelope = json!({"id": "stop", "command": "bash", "arguments": {"script": stop}}).to_string();
+    redis::cmd("RPUSH").arg("core:default").arg(envelope).exec(&mut machine.connect().unwrap()).unwrap();
+    let pid_1 = pid_1_of(&machine);
+    let children = format!("/proc/{pid_1}/task/{pid_1}/children");
+    until("the manager is stopped", || {
+        let children = std::fs::read_to_string(&children).unwrap();
+        children.split_whitespace().any(|pid| {
+            std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") T "))
+        })
+    });
+    crate::harness::signal(pid_1, libc::SIGUSR2);
     assert_eq!(machine.end(), Some(libc::SIGINT));
     assert_eq!(std::fs::read_to_string(mark).unwrap(), "ended\n");
 }

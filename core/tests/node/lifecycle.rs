@@ -1,10 +1,11 @@
 //! Start, stop, and what happens when a part of the node is killed.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::harness::{Node, promised, runs, said, signal, until};
+use crate::harness::{Node, begin, processes, promised, runs, said, signal, until};
 
 #[test]
 fn a_node_stops_within_five_seconds_and_leaves_nothing() {
@@ -44,6 +45,88 @@ fn a_spawner_that_hangs_does_not_keep_the_node_from_ending() {
         until("nothing is left", || node.processes().is_empty());
         took
     });
+}
+
+/// A redis that starts and then does nothing: a program of that name, in the way of the real one. Gives the environment with it.
+fn redis_that_hangs(dir: &Path) -> Vec<(String, String)> {
+    use std::os::unix::fs::PermissionsExt;
+    let program = dir.join("bin/redis-server");
+    std::fs::create_dir_all(dir.join("bin")).unwrap();
+    std::fs::write(&program, format!("#!/bin/sh\nexec tail -f {}/hangs\n", dir.display())).unwrap();
+    std::fs::write(dir.join("hangs"), "").unwrap();
+    std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
+    let path = format!("{}/bin:{}", dir.display(), std::env::var("PATH").unwrap());
+    vec![("PATH".into(), path)]
+}
+
+#[test]
+fn a_node_that_waits_for_its_redis_ends_within_five_seconds_and_leaves_nothing() {
+    promised(Duration::from_secs(5), || {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = folder.path();
+        let mut node = Node::of(begin(dir, &redis_that_hangs(dir)), dir);
+        let redis = format!("tail -f {}/hangs", dir.display());
+        until("redis was started", || processes().iter().any(|(_, line)| line.contains(&redis)));
+        let took = node.stop();
+        // Its redis has the folder in its command line, too.
+        assert_eq!(node.processes(), []);
+        took
+    });
+}
+
+#[test]
+fn a_manager_that_waits_for_a_kept_redis_ends_in_order_what_an_earlier_one_left() {
+    promised(Duration::from_secs(5), || {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = folder.path();
+        let polite = |name: &str| {
+            format!(
+                "trap 'echo {name} >> {0}/order; exit 0' TERM; touch {0}/{name}; while :; do sleep 600 & wait; done",
+                dir.display()
+            )
+        };
+        std::fs::create_dir(dir.join("services")).unwrap();
+        for (name, more) in [("first", ""), ("second", "after = ['first']")] {
+            let unit = format!("exec = ['bash', '-c', \"\"\"{}\"\"\"]\n{more}\n", polite(name));
+            std::fs::write(dir.join(format!("services/{name}.toml")), unit).unwrap();
+        }
+        let mut node = Node::start_in(dir);
+        let job = node.push(json!({"command": "bash", "arguments": {"script": polite("job")}}));
+        until("all run", || ["first", "second", "job"].iter().all(|name| dir.join(name).exists()));
+        signal(node.pid_of("redis-server"), libc::SIGSTOP);
+        node.kill_manager();
+        node.manager = begin(dir, &[]);
+        until("the manager has begun", || has_lock(&node));
+        let took = node.stop();
+        assert_eq!(node.processes(), []);
+        let order = std::fs::read_to_string(dir.join("order")).unwrap_or_default();
+        assert_eq!(order, "job\nsecond\nfirst\n", "{}", said(dir));
+        // Nobody is left without a result.
+        node.restart();
+        assert_eq!(node.result(&job)["code"], 503);
+        took
+    });
+}
+
+#[test]
+fn a_manager_that_waits_for_a_kept_spawner_ends_within_five_seconds() {
+    promised(Duration::from_secs(5), || {
+        let mut node = Node::start();
+        let spawner = node.pid_of("spawner");
+        node.kill_manager();
+        signal(spawner, libc::SIGSTOP);
+        node.manager = begin(&node.dir, &[]);
+        until("the manager has begun", || has_lock(&node));
+        let took = node.stop();
+        until("nothing is left", || node.processes().is_empty());
+        took
+    });
+}
+
+/// Whether its manager has the lock of the folder, which it takes when it has caught the signals.
+fn has_lock(node: &Node) -> bool {
+    let lock = std::fs::File::open(node.dir.join("core0.lock")).unwrap();
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockShared).is_err()
 }
 
 #[test]

@@ -437,3 +437,30 @@ fn a_unit_whose_condition_holds_runs() {
     }
     assert_eq!(state(&node, "neither"), "skipped");
 }
+
+/// Only the last of a chain does not end when it is asked to. There was no signal for the others then: all were killed when the
+/// time of all was over.
+#[test]
+fn a_service_that_does_not_end_is_killed_and_those_before_it_end_in_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path();
+    let (order, last) = (dir.join("order"), dir.join("last"));
+    let polite = |name: &str| {
+        let state =
+            format!("kill -0 $(cat {}) 2>/dev/null && echo -n there- || echo -n gone-", last.display());
+        format!(
+            "trap '{{ {state}; echo {name}; }} >> {}; exit 0' TERM; touch {}; while :; do sleep 600 & wait; done",
+            order.display(),
+            dir.join(name).display()
+        )
+    };
+    for (name, more) in [("a", ""), ("b", "after = ['a']"), ("c", "after = ['b']")] {
+        script(dir, name, &polite(name), more);
+    }
+    let stubborn = format!("trap '' TERM; echo $$ > {}; while :; do sleep 1; done", last.display());
+    script(dir, "d", &stubborn, "after = ['c']\nstop_timeout = 600.0");
+    let mut node = Node::start_in(dir);
+    until("all run", || ["a", "b", "c", "last"].iter().all(|name| dir.join(name).exists()));
+    node.stop();
+    assert_eq!(read(&order), "gone-c\ngone-b\ngone-a\n", "{}", crate::harness::said(dir));
+}

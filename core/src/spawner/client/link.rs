@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with, sockopt};
-use rustix::process::{PidfdFlags, pidfd_open};
+use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot};
 
@@ -132,14 +132,8 @@ impl Link {
         }
     }
 
-    /// The process at the other end, unless it is gone.
     fn process(&self) -> io::Result<Option<Peer>> {
-        let pid = sockopt::socket_peercred(&self.fd)?.pid;
-        match pidfd_open(pid, PidfdFlags::NONBLOCK) {
-            Ok(pidfd) => Ok(Some(Peer { pid: pid.as_raw_pid(), pidfd })),
-            Err(rustix::io::Errno::SRCH) => Ok(None),
-            Err(e) => Err(e.into()),
-        }
+        peer(self.fd.get_ref())
     }
 
     async fn reopen(&mut self, spawner: &Spawner) -> io::Result<()> {
@@ -202,6 +196,26 @@ impl Link {
                 }
             }
         }
+    }
+}
+
+/// Kills the spawner of a socket, if there is one, and with it all that it started.
+pub fn kill_at(socket: &Path) -> io::Result<()> {
+    // Who hangs still listens.
+    let Ok(fd) = attempt(socket) else { return Ok(()) };
+    match peer(&fd)? {
+        Some(peer) => Ok(pidfd_send_signal(&peer.pidfd, Signal::KILL)?),
+        None => Ok(()),
+    }
+}
+
+/// The process at the other end, unless it is gone.
+fn peer(fd: &OwnedFd) -> io::Result<Option<Peer>> {
+    let pid = sockopt::socket_peercred(fd)?.pid;
+    match pidfd_open(pid, PidfdFlags::NONBLOCK) {
+        Ok(pidfd) => Ok(Some(Peer { pid: pid.as_raw_pid(), pidfd })),
+        Err(rustix::io::Errno::SRCH) => Ok(None),
+        Err(e) => Err(e.into()),
     }
 }
 

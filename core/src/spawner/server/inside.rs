@@ -12,6 +12,7 @@ use std::time::Instant;
 use super::children::Children;
 use super::signals::Signals;
 use super::{Server, VecDeque};
+use crate::say::say;
 
 /// What `ps` shows inside.
 const TITLE: &[u8] = b"container-init";
@@ -21,7 +22,7 @@ pub fn run(manager: BorrowedFd<'_>) -> i32 {
     match serve(manager) {
         Ok(()) => 0,
         Err(e) => {
-            eprintln!("container-init: {e}");
+            say(format_args!("container-init: {e}"));
             1
         }
     }
@@ -30,7 +31,7 @@ pub fn run(manager: BorrowedFd<'_>) -> i32 {
 fn serve(manager: BorrowedFd<'_>) -> io::Result<()> {
     // The command line of the original names folders of the host.
     if let Err(e) = overwrite_arguments() {
-        eprintln!("container-init: the command line stays that of the spawner: {e}");
+        say(format_args!("container-init: the command line stays that of the spawner: {e}"));
     }
     let mut server = Server {
         signals: Signals::catch()?,

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use crate::say::say;
 use crate::sys::capacity;
 
 /// The cgroup of this process, and so of all that it starts but containers with limits, which have their own.
@@ -13,11 +14,13 @@ const SHARE_PERCENT: u64 = 90;
 /// in. What is not to be had is said, and done without: who has too many is ended anyhow.
 pub fn take() {
     if let Err(e) = go_first(0).and_then(|()| go_with_others(0)) {
-        eprintln!("core0 spawner: a processor that many processes want is not had before them: {e}");
+        say(format_args!("core0 spawner: a processor that many processes want is not had before them: {e}"));
     }
     let most = capacity::processes() * SHARE_PERCENT / 100;
     if let Err(e) = g8_container::bound_processes(CGROUP, most) {
-        eprintln!("core0 spawner: all jobs and services together may be more than {most} processes: {e}");
+        say(format_args!(
+            "core0 spawner: all jobs and services together may be more than {most} processes: {e}"
+        ));
     }
 }
 
