@@ -56,10 +56,15 @@ pub fn serve(path: &Path, grace: Option<Duration>) -> io::Result<()> {
         outbox: VecDeque::new(),
         children: Children::new()?,
         alone_since: Instant::now(),
+        is_signalled: false,
     };
     while server.turn(grace)? {}
     // Nobody may connect to what is about to end.
     std::fs::remove_file(path)?;
+    // A manager ends what there is in order before it has this end. By a signal that was nobody's turn yet.
+    if server.is_signalled {
+        finish::ask_all();
+    }
     finish::kill_all();
     Ok(())
 }
@@ -98,6 +103,8 @@ struct Server {
     outbox: VecDeque<Event>,
     children: Children,
     alone_since: Instant,
+    /// It was told to end by a signal.
+    is_signalled: bool,
 }
 
 impl Server {
@@ -141,7 +148,10 @@ impl Server {
         for source in ready {
             match source {
                 Source::Signals => match self.signals.read()? {
-                    Wake::Stop => return Ok(false),
+                    Wake::Stop => {
+                        self.is_signalled = true;
+                        return Ok(false);
+                    }
                     Wake::Child => self.children.reap(&mut self.outbox),
                 },
                 Source::Listener => self.accept(),

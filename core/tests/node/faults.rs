@@ -41,6 +41,13 @@ impl Load {
         }
     }
 
+    /// Whether those before this one are answered.
+    fn is_answered(&self, node: &Node, before: usize) -> bool {
+        let keys: Vec<String> = (0..before).map(|i| format!("result:{}", self.id(i))).collect();
+        keys.is_empty()
+            || redis::cmd("EXISTS").arg(&keys).query::<usize>(&mut node.connect()).unwrap() == before
+    }
+
     /// What came of it: each command has one result, and no effect is there twice. Gives the results by id.
     fn check(&self, node: &Node) -> BTreeMap<String, Value> {
         let results: BTreeMap<String, Value> =
@@ -65,7 +72,7 @@ impl Load {
                     "{id}: {count} times, {}",
                     results[&id]
                 ),
-                1 => assert_eq!(state, "SUCCESS", "{id}"),
+                1 => assert_eq!(state, "SUCCESS", "{id}: {}", results[&id]),
                 _ => assert_eq!(state, "UNKNOWN_CMD", "{id}"),
             }
         }
@@ -116,12 +123,15 @@ fn redis_is_killed_again_and_again_under_load() {
 fn the_manager_is_killed_again_and_again_under_load() {
     let mut node = Node::start();
     let load = Load::new(&node, "manager");
-    let mut connection = None;
+    let (mut connection, mut interrupted) = (None, 0);
     for i in 0..COMMANDS {
         push(&node, &mut connection, &load.id(i), &load.envelope(i));
         if i % 60 == 30 {
+            // Nothing is run again twice: what one kill has interrupted is through before the next.
+            until("what the last one interrupted is answered", || load.is_answered(&node, interrupted));
             node.kill_manager();
             node.restart();
+            interrupted = i + 1;
         }
     }
     load.check(&node);

@@ -126,6 +126,10 @@ fn what_a_manager_had_sent_before_it_was_killed_is_done_before_the_next_one_is_t
     assert_eq!(hear(&first)["Spawned"]["slot"], 7);
     // Too busy to hear of it, until the next manager is there.
     signal(spawner.process.id() as i32, libc::SIGSTOP);
+    until("it stands still", || {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", spawner.process.id())).unwrap();
+        stat.contains(") T ")
+    });
     let memory = std::fs::File::open("/dev/null").unwrap();
     ask(&first, &json!({"Keep": {"slot": 7}}), &[memory.as_fd(), memory.as_fd(), memory.as_fd()]);
     ask(&first, &json!("Finish"), &[]);

@@ -40,6 +40,7 @@ fn serve(manager: BorrowedFd<'_>) -> io::Result<()> {
         outbox: VecDeque::new(),
         children: Children::new()?,
         alone_since: Instant::now(),
+        is_signalled: false,
     };
     while server.turn(None)? {}
     Ok(())
