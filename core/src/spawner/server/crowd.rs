@@ -103,6 +103,8 @@ impl Children {
         // Meanwhile who was killed ends, and is reaped here.
         crowds.again = crowds.hunted.values().any(|until| now < *until).then(|| now + took.max(PAUSE));
         if let (None, Some(watch)) = (crowds.again, &crowds.watch) {
+            // Who is still there is judged anew at the next look: a number can be that of others by then.
+            crowds.hunted.clear();
             watch.rest(seen, took * SHARE);
         }
     }
