@@ -286,6 +286,7 @@ impl Containers {
         if container.ending.swap(true, Ordering::Relaxed) {
             return Err(ContainerError::Unknown(id.to_string()));
         }
+        self.networks.ends(id);
         // The next manager knows it from its record. Without that there is no time to lose.
         let grace = match self.records.end(id) {
             Ok(()) => grace,

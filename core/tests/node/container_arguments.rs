@@ -114,7 +114,7 @@ fn folders_of_the_host_are_shown_for_writing_flists_for_reading_and_images_are_n
 }
 
 /// The controllers of cgroup version 2 that there are here.
-fn controllers() -> String {
+pub fn controllers() -> String {
     let roots =
         ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"].map(|root| Path::new(root).join("cgroup.controllers"));
     roots.iter().find_map(|path| fs::read_to_string(path).ok()).unwrap_or_default()

@@ -116,11 +116,27 @@ impl Images {
         let key = if privileged { format!("{cid}-privileged") } else { cid.clone() };
         let path = self.folder.join(&key);
         let shared = self.mount(&key);
+        let taken = self.take_at(text, [sources, told], privileged, (&cid, &key, &path), &shared).await;
+        if taken.is_err() {
+            self.let_go(&key, shared);
+        }
+        taken
+    }
+
+    /// The same of a place that is known.
+    async fn take_at(
+        &self,
+        text: &str,
+        [sources, told]: [&[String]; 2],
+        privileged: bool,
+        (cid, key, path): (&str, &str, &Path),
+        shared: &Shared,
+    ) -> Result<Image, ImageError> {
         let mut mount = shared.lock().await;
-        mount.heal(&path, &shared).await;
-        if !mount.served.as_ref().is_some_and(|served| served.is_at(&path)) {
-            let found = match mount.users > 0 || is_mounted(&path) {
-                true => asked(&path, &cid).await?,
+        mount.heal(path, shared).await;
+        if !mount.served.as_ref().is_some_and(|served| served.is_at(path)) {
+            let found = match mount.users > 0 || is_mounted(path) {
+                true => asked(path, cid).await?,
                 false => None,
             };
             let found = match found {
@@ -128,23 +144,36 @@ impl Images {
                 None => {
                     let plan = Plan {
                         reference: text.to_owned(),
-                        mountpoint: path.clone(),
+                        mountpoint: path.to_owned(),
                         sources: sources.to_vec(),
                         told: told.to_vec(),
                         mode: None,
                         suid: privileged,
                         dev: privileged,
                     };
-                    let folder = path.clone();
+                    let (folder, cid) = (path.to_owned(), cid.to_owned());
                     blocking(move || make(&folder, plan, &cid)).await?
                 }
             };
-            mount.served = Some(Served::watched(found, &path, &shared)?);
+            mount.served = Some(Served::watched(found, path, shared)?);
         }
         mount.users += 1;
         // It was set above, where it was not.
         let served = mount.served.as_ref().ok_or(ImageError::Interrupted)?;
-        Ok(served.image(key, path))
+        Ok(served.image(key.to_owned(), path.to_owned()))
+    }
+
+    /// What came to nothing: a place that nobody uses goes, and what may be mounted there.
+    fn let_go(&self, key: &str, shared: Shared) {
+        let (path, all, key) = (self.folder.join(key), self.mounts.clone(), key.to_owned());
+        tokio::spawn(async move {
+            let mount = shared.lock().await;
+            if mount.users > 0 || mount.served.is_some() {
+                return;
+            }
+            unmount(path).await;
+            forget(&all, &key, &shared);
+        });
     }
 
     /// Counts a user that is there from before, of the file system that it uses. Its daemon may answer until a time.
@@ -191,11 +220,7 @@ impl Images {
             if mount.users == 0 {
                 mount.served = None;
                 unmount(path).await;
-                let mut all = all.lock();
-                // One in the table, one here: nobody waits for it.
-                if Arc::strong_count(&shared) == 2 {
-                    all.remove(&key);
-                }
+                forget(&all, &key, &shared);
             }
         });
     }
@@ -216,6 +241,15 @@ impl Images {
 
     fn mount(&self, key: &str) -> Shared {
         self.mounts.lock().entry(key.to_owned()).or_default().clone()
+    }
+}
+
+/// Takes a place out of the table, unless somebody waits for it.
+fn forget(all: &Mutex<HashMap<String, Shared>>, key: &str, shared: &Shared) {
+    let mut all = all.lock();
+    // One in the table, one in the hand of who asks.
+    if Arc::strong_count(shared) == 2 {
+        all.remove(key);
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use g8_container::{Network, Spec, User, Volume, resolve_user};
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinHandle;
 
 use super::etc;
@@ -22,7 +22,7 @@ use crate::fault;
 use crate::job::{Adopted, abandon, know_logged};
 use crate::log::now_ms;
 use crate::process::{Inside, Process, drain};
-use crate::spawner::{Child, Held, Spawner, Start};
+use crate::spawner::{Child, Held, SpawnError, Spawner, Start};
 
 /// The tag of a container's entrypoint in its spawner.
 const ENTRYPOINT: &str = "entrypoint";
@@ -30,6 +30,12 @@ const ENTRYPOINT: &str = "entrypoint";
 const SPEAK: Duration = Duration::from_secs(10);
 /// How long a path of the host may take to be there.
 const LOOK: Duration = Duration::from_secs(10);
+/// Who looks at paths of the host. Each may hang for ever, and takes a thread.
+static LOOKS: Semaphore = Semaphore::const_new(64);
+/// Said when none of those comes back.
+const TOO_MANY_HANG: &str = "64 others are being looked at: file systems of the node hang";
+/// How long a container may take to be built, from file systems of the node that may hang.
+const BUILD: Duration = Duration::from_secs(60);
 /// How long a container that is killed may take to be gone.
 const GONE: Duration = Duration::from_secs(20);
 
@@ -128,8 +134,12 @@ impl Containers {
             true => Start::AtOnce,
             false => Start::WhenTold,
         };
-        let init = self.spawner.contain(&spec, &format!("container {id}"), start).await;
-        let init = parts.init.insert(init.map_err(ContainerError::Build)?);
+        let tag = format!("container {id}");
+        let built = tokio::time::timeout(BUILD, self.spawner.contain(&spec, &tag, start)).await;
+        let built = built.unwrap_or_else(|late| {
+            Err(SpawnError::Failed { step: "have the container built in time".into(), source: late.into() })
+        });
+        let init = parts.init.insert(built.map_err(ContainerError::Build)?);
         fault::step("take its ends")?;
         let [socket, namespace] = ends(init)?;
         fault::step("attach its network")?;
@@ -374,6 +384,7 @@ impl Containers {
             }
             Err(init) => {
                 let containers = self.clone();
+                self.networks.ends(id);
                 Some(tokio::spawn(async move { containers.tear_down(id, init, images).await }))
             }
         }
@@ -465,7 +476,12 @@ fn runs_here(flist: &str, arch: Option<&str>) -> Result<(), ContainerError> {
 async fn look_at(path: &Path) -> Result<std::path::PathBuf, ContainerError> {
     let (owned, failed) =
         (path.to_owned(), |source| ContainerError::Volume { path: path.to_owned(), source });
-    let look = tokio::task::spawn_blocking(move || std::fs::metadata(&owned).map(|_| owned));
+    // One that hangs keeps its place, and the thread that others need, for as long as it does.
+    let place = LOOKS.try_acquire().map_err(|_| failed(io::Error::other(TOO_MANY_HANG)))?;
+    let look = tokio::task::spawn_blocking(move || {
+        let _place = place;
+        std::fs::metadata(&owned).map(|_| owned)
+    });
     match tokio::time::timeout(LOOK, look).await {
         Ok(Ok(found)) => found.map_err(failed),
         Ok(Err(_)) => Err(ContainerError::Interrupted),
