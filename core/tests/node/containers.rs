@@ -109,6 +109,34 @@ fn an_entrypoint_is_what_a_container_lives_for() {
         let id = place.created(json!({"entrypoint": ["sh", "-c", script], "user": "web", "workdir": "/tmp"}));
         place.sh(id, "touch /tmp/go");
         until("it ends with its entrypoint", || place.list()[id.to_string()].is_null());
+        // How it did is remembered, and what it said.
+        let found = || data(&place.node.call("corex.get", json!({"query": id})));
+        until("its last words are known", || found()["ended"]["last"].as_array().unwrap().len() == 3);
+        let found = found();
+        let (state, ended) = (&found["state"], &found["ended"]);
+        assert_eq!(
+            (state, &ended["code"], &ended["signal"]),
+            (&json!("ended"), &json!(3), &Value::Null),
+            "{found}"
+        );
+        assert_eq!(ended["last"][2], "/srv", "{found}");
+        assert!(
+            found["container"].is_null() && ended["time"].as_u64() >= ended["starttime"].as_u64(),
+            "{found}"
+        );
+        // By its name only as long as none of the name runs.
+        let named = |script: &str| {
+            place.created(json!({"name": "one", "entrypoint": ["sh", "-c", script], "nics": []}))
+        };
+        let crashed = named("echo out; kill -9 $$");
+        let shown = || data(&place.node.call("corex.get", json!({"query": "one"})));
+        until("it has crashed", || shown()["state"] == "ended");
+        assert_eq!((&shown()["id"], &shown()["ended"]["signal"]), (&json!(crashed), &json!(9)));
+        let next = named("sleep 600");
+        assert_eq!((&shown()["id"], &shown()["state"]), (&json!(next), &json!("running")));
+        place.terminate(next);
+        until("it was terminated", || shown()["state"] == "ended");
+        assert_eq!((&shown()["id"], &shown()["ended"]["signal"]), (&json!(next), &json!(15)));
         let log = || {
             let files = fs::read_dir(place.node.dir.join("log")).unwrap().flatten();
             files.filter_map(|file| fs::read_to_string(file.path()).ok()).collect::<String>()

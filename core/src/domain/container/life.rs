@@ -15,14 +15,14 @@ use super::image::{Image, Lost};
 use super::left::Left;
 use super::record::Record;
 use super::{
-    Container, ContainerError, Containers, Errands, Id, LayerError, Place, Upper, Wanted, ends, told,
+    Container, ContainerError, Containers, Errands, Id, LayerError, Place, Upper, Wanted, Words, ends, told,
 };
 use crate::domain::container_net;
 use crate::fault;
 use crate::job::{Adopted, abandon, know_logged};
 use crate::log::now_ms;
 use crate::process::{Inside, Process, drain};
-use crate::spawner::{Child, Held, SpawnError, Spawner, Start};
+use crate::spawner::{Child, Exit, Held, SpawnError, Spawner, Start};
 
 /// The tag of a container's entrypoint in its spawner.
 const ENTRYPOINT: &str = "entrypoint";
@@ -181,6 +181,7 @@ impl Containers {
             errands: Errands::default(),
             init: init.handle(),
             entrypoint: OnceLock::new(),
+            words: Words::default(),
             left: Left::nothing(),
             ending: AtomicBool::new(false),
         };
@@ -247,7 +248,9 @@ impl Containers {
         self.places.lock().all.insert(id, Place::Here(container.clone()));
         let containers = self.clone();
         tokio::spawn(async move {
-            containers.look_after(&container, init, entrypoint).await;
+            let exit = containers.look_after(&container, init, entrypoint).await;
+            // Before it is in no list any more.
+            containers.ended.put(&container, exit);
             let files = container.errands.files.clone();
             // A file system of the node that it was shown may hang at that.
             tokio::task::spawn_blocking(move || files.close_all());
@@ -256,25 +259,30 @@ impl Containers {
         });
     }
 
-    /// Waits until a container ends: with its entrypoint, by somebody outside, or by somebody inside.
+    /// Waits until a container ends: with its entrypoint, by somebody outside, or by somebody inside. Gives how its entrypoint
+    /// did, if it was the first.
     async fn look_after(
         self: &Arc<Self>,
         container: &Arc<Container>,
         mut init: Child,
         entrypoint: Entrypoint,
-    ) {
+    ) -> Option<Exit> {
         let id = container.id;
         let entrypoint = match entrypoint {
             Entrypoint::Started(entrypoint) => entrypoint,
             Entrypoint::Held(held) => tokio::select! {
                 entrypoint = self.hear(container, held) => entrypoint,
-                _ = init.wait() => return,
+                _ = init.wait() => return None,
             },
         };
+        let mut ended = None;
         if let Some(mut entrypoint) = entrypoint {
             let _ = container.entrypoint.set(entrypoint.handle());
             if let Some(ends) = entrypoint.output.take()
-                && let Err(e) = drain(ends, format!("container {id}").into(), self.logs.clone(), |_| {})
+                && let Err(e) = drain(ends, format!("container {id}").into(), self.logs.clone(), {
+                    let words = container.words.clone();
+                    move |message| words.put(&message.text)
+                })
             {
                 tracing::error!("the output of container {id} is lost: {e}");
             }
@@ -282,11 +290,13 @@ impl Containers {
                 exit = entrypoint.wait() => {
                     tracing::info!("the entrypoint of container {id} has ended {}", told(exit));
                     container.init.signal(libc::SIGKILL).await;
+                    ended = exit;
                 }
-                _ = init.wait() => return,
+                _ = init.wait() => return None,
             }
         }
         init.wait().await;
+        ended
     }
 
     /// Takes apart what there is of a container, and frees its number. `init` is there when it may still run.
@@ -365,6 +375,7 @@ impl Containers {
                         errands: Errands::default(),
                         init: init.handle(),
                         entrypoint: OnceLock::new(),
+                        words: Words::default(),
                         left: Left::untold(),
                         ending: AtomicBool::new(false),
                     };
