@@ -4,6 +4,7 @@ mod far;
 mod last_resort;
 mod leases;
 mod planned;
+mod routes;
 
 use std::path::Path;
 use std::time::Duration;
