@@ -1,5 +1,6 @@
 //! In network namespaces, against real DHCP servers. The NICs are of kind veth, as their cables end in another namespace.
 
+mod absurd;
 mod far;
 mod last_resort;
 mod leases;
