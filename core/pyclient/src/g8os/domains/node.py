@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Any
 from collections.abc import Sequence
 
 from ..call import Call, Domain, Json, R_co, command, json_call, plain_call
@@ -89,7 +90,7 @@ class Logger(Domain[R_co]):
         `levels` are those of messages, all if empty; `source` is whose they are: `job ID`, `service NAME` or
         `container NUMBER`.
         """
-        arguments = {"queue": queue, "levels": [*levels], "source": source}
+        arguments: dict[str, Any] = {"queue": queue, "levels": [*levels], "source": source}
         if backlog is not None:
             arguments["backlog"] = backlog
         return Call("logger.subscribe", arguments, _stream)
