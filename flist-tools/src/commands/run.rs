@@ -132,14 +132,10 @@ pub fn spec(
         volumes: Vec::new(),
         files: Vec::new(),
         limits: None,
+        workdir: args.workdir.as_ref().or(config.workdir.as_ref()).map_or("/".into(), Into::into),
         privileged: args.privileged,
     };
-    let command = Command {
-        argv: strings(argv)?,
-        env: strings(env)?,
-        workdir: args.workdir.as_ref().or(config.workdir.as_ref()).map_or("/".into(), Into::into),
-        user,
-    };
+    let command = Command { argv: strings(argv)?, env: strings(env)?, user };
     Ok((spec, command))
 }
 
