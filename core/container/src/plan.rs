@@ -13,7 +13,7 @@ use rustix::thread::CapabilitySet;
 use super::filter::{self, Filters};
 use super::syscall::Pointers;
 use super::terminal::Terminal;
-use super::volumes::{FILES_MAX, Place, VOLUMES_MAX, check_places};
+use super::volumes::{FILES_MAX, PATH_BYTES_MAX, Place, VOLUMES_MAX, check_places};
 use super::{Command, ContainerError, Network, Spec, Upper, User, Volume, ids, privileges};
 
 /// Where commands are looked for when the environment has no `PATH`, as docker has it.
@@ -160,6 +160,9 @@ fn number(value: u64) -> CString {
 fn with_parents(workdir: &Path) -> Result<Vec<CString>, ContainerError> {
     if !workdir.is_absolute() || workdir.components().any(|part| part == Component::ParentDir) {
         return Err(ContainerError::Invalid("the working directory must be absolute and without '..'"));
+    }
+    if workdir.as_os_str().len() > PATH_BYTES_MAX {
+        return Err(ContainerError::Invalid("the working directory has more than 4095 bytes"));
     }
     let mut paths = workdir.ancestors().map(c_string).collect::<Result<Vec<_>, _>>()?;
     paths.reverse();

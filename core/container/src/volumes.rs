@@ -30,6 +30,8 @@ use crate::{ContainerError, Volume, syscall};
 pub(crate) const VOLUMES_MAX: usize = 64;
 /// Most files of one: the caller has some of its own, beside those that somebody asks it for.
 pub(crate) const FILES_MAX: usize = 72;
+/// Longest path that the kernel takes, without the NUL at its end (PATH_MAX).
+pub(crate) const PATH_BYTES_MAX: usize = 4095;
 /// What the kernel mounts in every container, after all others.
 const KERNELS: [&str; 3] = ["proc", "sys", "dev"];
 
@@ -37,7 +39,9 @@ const KERNELS: [&str; 3] = ["proc", "sys", "dev"];
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PlaceError {
     /// It is none.
-    #[error("{0:?} is no place in a container: it must be absolute, without '..', and not /")]
+    #[error(
+        "{0:?} is no place in a container: it must be absolute, without '..', not / and not longer than {PATH_BYTES_MAX} bytes"
+    )]
     NoPlace(PathBuf),
     /// The kernel's own mounts come there.
     #[error(
@@ -82,6 +86,9 @@ pub fn check_places<'a>(
 
 /// The names on the way to an absolute path without `..` that is neither the root itself nor the kernel's.
 fn names(path: &Path) -> std::result::Result<Vec<&OsStr>, PlaceError> {
+    if path.as_os_str().len() > PATH_BYTES_MAX {
+        return Err(PlaceError::NoPlace(path.to_owned()));
+    }
     let mut names = Vec::new();
     for part in path.components() {
         match part {
@@ -242,6 +249,8 @@ mod tests {
         for path in ["", "/", "/.", "a", "a/b", "proc", "/a/../b", "/..", "/a\0b"] {
             assert_eq!(names(Path::new(path)), Err(PlaceError::NoPlace(path.into())), "{path:?}");
         }
+        let long = |bytes: usize| PathBuf::from("/a".repeat(bytes / 2));
+        assert!(names(&long(4094)).is_ok() && names(&long(4096)).is_err());
         let place = Place::new(Path::new("//a/./b//c/")).unwrap_or_else(|error| panic!("{error}"));
         let parents: Vec<_> = place
             .parents

@@ -132,7 +132,12 @@ pub fn spec(
         volumes: Vec::new(),
         files: Vec::new(),
         limits: None,
-        workdir: args.workdir.as_ref().or(config.workdir.as_ref()).map_or("/".into(), Into::into),
+        workdir: match (&args.workdir, &config.workdir) {
+            (Some(asked), _) => asked.into(),
+            // Some images mean it from their root.
+            (None, Some(image)) => Path::new("/").join(image),
+            (None, None) => "/".into(),
+        },
         privileged: args.privileged,
     };
     let command = Command { argv: strings(argv)?, env: strings(env)?, user };

@@ -142,7 +142,12 @@ impl Wanted {
             }
         }
         if self.workdir.is_empty() {
-            self.workdir = config.workdir.clone().unwrap_or_default();
+            // Some images mean it from their root.
+            self.workdir = config
+                .workdir
+                .as_ref()
+                .map(|dir| format!("/{}", dir.trim_start_matches('/')))
+                .unwrap_or_default();
         }
     }
 
@@ -219,6 +224,9 @@ mod tests {
             (&["httpd".to_owned()][..], "web", "/srv")
         );
         assert_eq!(wanted.env, [("A".into(), "mine".into()), ("B".into(), "image=b".into())].into());
+        let mut relative = plain();
+        relative.complete(&RunConfig { workdir: Some("srv".into()), ..RunConfig::default() });
+        assert_eq!(relative.workdir(), "/srv");
         let mut idle = Wanted { entrypoint: Some(Vec::new()), ..plain() };
         idle.complete(&config);
         assert_eq!((idle.program(), &*idle.user), (&[][..], ""));
