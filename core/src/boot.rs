@@ -95,6 +95,16 @@ pub enum StageError {
     /// A tool does not do its work.
     #[error(transparent)]
     Tool(#[from] ToolError),
+    /// Some devices have no driver, since it does not answer; the others have theirs.
+    #[error("{loaded}, but not for {alias}: {why}")]
+    Drivers {
+        /// What is there.
+        loaded: String,
+        /// The first kind of device that has none, as its `modalias` says.
+        alias: String,
+        /// Why.
+        why: ToolError,
+    },
     /// The network.
     #[error(transparent)]
     Network(#[from] network::NetworkError),

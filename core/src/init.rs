@@ -164,17 +164,25 @@ impl Manager {
             (self.pid, self.due) = (Some(pid), None);
         } else {
             let error = io::Error::from_raw_os_error(failed);
-            say(format_args!("core0 init: cannot start the manager: {error}"));
+            let pause = self.pause.as_millis();
+            say(format_args!("core0 init: cannot start the manager: {error}: again in {pause} ms"));
             self.pause_and_restart();
         }
     }
 
-    fn ended(&mut self, pid: i32, _status: i32) {
+    fn ended(&mut self, pid: i32, status: i32) {
         if self.pid == Some(pid) {
-            say(format_args!("core0 init: the manager ended: it is started again"));
             if self.started.elapsed() > WELL {
                 self.pause = PAUSE;
             }
+            let (how, number) = match libc::WIFSIGNALED(status) {
+                true => ("by signal", libc::WTERMSIG(status)),
+                false => ("with code", libc::WEXITSTATUS(status)),
+            };
+            let pause = self.pause.as_millis();
+            say(format_args!(
+                "core0 init: the manager ended {how} {number}: it is started again in {pause} ms"
+            ));
             self.pid = None;
             self.pause_and_restart();
         }

@@ -1,56 +1,100 @@
 //! Drivers: every device that the kernel has found says by its `modalias` which modules fit, and modprobe loads them. Drivers
-//! find more devices, so that is repeated until there is nothing new. Those of NICs come first.
+//! find more devices, so that is repeated until there is nothing new. Those of NICs come first, until there is no further one.
+//!
+//! A driver that does not answer keeps no other from being loaded: what modprobe does not do at once is asked for one by one.
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::StageError;
 use crate::sys::tool::{Tool, ToolError};
 
-/// A bus behind a bus behind a bus: no machine is deeper.
-const ROUNDS: usize = 8;
+/// A bus behind a bus behind a bus: no machine is deeper. NICs and others take turns in each.
+const ROUNDS: usize = 16;
 /// Most devices that are looked at.
 const DEVICES: usize = 65_536;
 /// Names for one modprobe.
 const AT_ONCE: usize = 256;
 /// How long it may take: some devices are slow to answer.
 const DEADLINE: Duration = Duration::from_secs(60);
+/// Most kinds of devices whose driver does not answer: each takes all of its time.
+const FAILURES: usize = 8;
 
 /// Loads what fits.
 pub async fn load() -> Result<String, StageError> {
-    let mut known = BTreeSet::new();
-    for _ in 0..ROUNDS {
-        let found = tokio::task::spawn_blocking(|| aliases(Path::new("/sys/devices"))).await;
-        let found = found.map_err(|_| StageError::Stopped)?;
-        let new: Vec<String> = found.difference(&known).cloned().collect();
-        if new.is_empty() {
-            break;
-        }
-        // The network is searched meanwhile, and all else has what that leaves of the processor.
-        let (nics, others): (Vec<_>, Vec<_>) = new.iter().partition(|alias| is_nic(alias));
-        modprobe(Tool::new("modprobe"), &nics).await?;
-        modprobe(Tool::new("modprobe").background(), &others).await?;
-        known.extend(new);
-    }
+    let modprobe = Tool::new("modprobe").deadline(DEADLINE);
+    let mut drivers = Drivers { modprobe, failed: Vec::new() };
+    let kinds = drivers.load(Path::new("/sys/devices")).await?;
     let modules = fs::read_to_string("/proc/modules").unwrap_or_default().lines().count();
-    Ok(format!("{modules} modules for {} kinds of devices", known.len()))
+    let loaded = format!("{modules} modules for {kinds} kinds of devices");
+    match drivers.failed.into_iter().next() {
+        None => Ok(loaded),
+        Some((alias, why)) => Err(StageError::Drivers { loaded, alias, why }),
+    }
 }
 
-async fn modprobe(modprobe: Tool, aliases: &[&String]) -> Result<(), ToolError> {
-    for some in aliases.chunks(AT_ONCE) {
-        let modprobe = modprobe.clone().args(["-a", "-b", "-q", "--"]).args(some);
-        match modprobe.deadline(DEADLINE).run().await {
-            Ok(_) => {}
-            // Devices without a driver are common, and modprobe calls them a failure.
-            Err(ToolError::Failed { status, stderr, .. }) if status.code() == Some(1) => {
-                tracing::debug!("modprobe: {stderr}");
+/// Has modules loaded, whatever some of them do.
+struct Drivers {
+    modprobe: Tool,
+    /// The kinds of devices whose modules were not, and why.
+    failed: Vec<(String, ToolError)>,
+}
+
+impl Drivers {
+    /// Loads the modules of all devices in this folder of sysfs, and of those that they find; how many kinds there are.
+    async fn load(&mut self, devices: &Path) -> Result<usize, StageError> {
+        let mut known = BTreeSet::new();
+        for _ in 0..ROUNDS {
+            let devices: PathBuf = devices.into();
+            let found = tokio::task::spawn_blocking(move || aliases(&devices)).await;
+            let found = found.map_err(|_| StageError::Stopped)?;
+            let new: Vec<String> = found.difference(&known).cloned().collect();
+            let (nics, others): (Vec<_>, Vec<_>) = new.into_iter().partition(|alias| is_nic(alias));
+            // The network is searched meanwhile: others wait until there is no further NIC, and have what that leaves of the
+            // processor.
+            let (modprobe, those) = if nics.is_empty() {
+                (self.modprobe.clone().background(), others)
+            } else {
+                (self.modprobe.clone(), nics)
+            };
+            if those.is_empty() {
+                break;
             }
-            Err(e) => return Err(e),
+            self.modprobe(&modprobe, &those).await?;
+            known.extend(those);
         }
+        Ok(known.len())
     }
-    Ok(())
+
+    async fn modprobe(&mut self, modprobe: &Tool, aliases: &[String]) -> Result<(), ToolError> {
+        for some in aliases.chunks(AT_ONCE) {
+            if ask(modprobe, some).await.is_ok() {
+                continue;
+            }
+            for alias in some {
+                match ask(modprobe, std::slice::from_ref(alias)).await {
+                    Ok(()) => {}
+                    Err(e) if self.failed.len() + 1 == FAILURES => return Err(e),
+                    Err(e) => self.failed.push((alias.clone(), e)),
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn ask(modprobe: &Tool, aliases: &[String]) -> Result<(), ToolError> {
+    match modprobe.clone().args(["-a", "-b", "-q", "--"]).args(aliases).run().await {
+        Ok(_) => Ok(()),
+        // Devices without a driver are common, and modprobe calls them a failure.
+        Err(ToolError::Failed { status, stderr, .. }) if status.code() == Some(1) => {
+            tracing::debug!("modprobe: {stderr}");
+            Ok(())
+        }
+        Err(e) => Err(e),
+    }
 }
 
 /// Whether it is that of a NIC, as far as buses tell: the class of PCI devices, the kind of virtio devices.
@@ -114,5 +158,52 @@ mod tests {
         std::os::unix::fs::symlink(folder.path(), folder.path().join("pci0/loop")).unwrap();
         assert_eq!(aliases(folder.path()).into_iter().collect::<Vec<_>>(), ["pci:v1", "virtio:d1"]);
         assert!(aliases(&folder.path().join("absent")).is_empty());
+    }
+
+    /// A modprobe that writes down what it is asked for, and what it finds; that hangs with one kind of device and is killed
+    /// with another.
+    fn modprobe(folder: &Path) -> Drivers {
+        let script = folder.join("modprobe");
+        let text = format!(
+            "#!/bin/sh\ncd {}\nshift 4\necho \"$@\" >> asked\n\
+             case \" $* \" in *' pci:hangs '*) sleep 60 ;; *' pci:dies '*) kill -9 $$ ;; esac\n\
+             case \" $* \" in *' pci:bridge '*) mkdir -p devices/nic; echo pci:v1bc02 > devices/nic/modalias ;; esac\n\
+             exit 1\n",
+            folder.display()
+        );
+        fs::write(&script, text).unwrap();
+        fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let modprobe = Tool::new(script.to_str().unwrap()).deadline(Duration::from_secs(2));
+        Drivers { modprobe, failed: Vec::new() }
+    }
+
+    #[tokio::test]
+    async fn a_driver_that_hangs_or_dies_keeps_no_other_from_being_loaded() {
+        let folder = tempfile::tempdir().unwrap();
+        for kind in ["bridge", "dies", "hangs", "other"] {
+            let device = folder.path().join("devices").join(kind);
+            fs::create_dir_all(&device).unwrap();
+            fs::write(device.join("modalias"), format!("pci:{kind}\n")).unwrap();
+        }
+        let mut drivers = modprobe(folder.path());
+        assert_eq!(drivers.load(&folder.path().join("devices")).await.unwrap(), 5);
+        let failed: Vec<_> = drivers.failed.iter().map(|(alias, _)| alias.as_str()).collect();
+        assert_eq!(failed, ["pci:dies", "pci:hangs"]);
+        assert!(matches!(drivers.failed[1].1, ToolError::TimedOut(..)), "{:?}", drivers.failed);
+        let asked = fs::read_to_string(folder.path().join("asked")).unwrap();
+        let alone: Vec<_> = asked.lines().skip(1).collect();
+        assert_eq!(alone, ["pci:bridge", "pci:dies", "pci:hangs", "pci:other", "pci:v1bc02"], "{asked}");
+    }
+
+    #[tokio::test]
+    async fn too_many_drivers_that_die_are_given_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut drivers = modprobe(folder.path());
+        let aliases: Vec<_> = std::iter::repeat_n("pci:dies".to_owned(), 100).collect();
+        let tool = drivers.modprobe.clone();
+        let error = drivers.modprobe(&tool, &aliases).await.unwrap_err();
+        assert!(matches!(error, ToolError::Failed { .. }), "{error}");
+        let asked = fs::read_to_string(folder.path().join("asked")).unwrap();
+        assert_eq!(asked.lines().count(), 1 + FAILURES);
     }
 }

@@ -75,13 +75,14 @@ pub fn run() {
     }
 }
 
-/// Mounts the file systems of the kernel.
+/// Mounts the file systems of the kernel. One that cannot be keeps no other from it.
 fn pseudo_fs() -> Result<String, EarlyError> {
-    for (kind, place, flags, data) in PSEUDO {
+    let mounted = PSEUDO.map(|(kind, place, flags, data)| {
         step(&format!("make {place}"), || make_folder(Path::new(place), 0o755))?;
-        step(&format!("mount {place}"), || Ok(mount(kind, place, kind, flags, data)?))?;
-    }
-    step("set the name of the node", || Ok(rustix::system::sethostname(HOSTNAME)?))?;
+        step(&format!("mount {place}"), || Ok(mount(kind, place, kind, flags, data)?))
+    });
+    let named = step("set the name of the node", || Ok(rustix::system::sethostname(HOSTNAME)?));
+    mounted.into_iter().chain([named]).collect::<Result<(), _>>()?;
     Ok(format!("{} mounted", PSEUDO.len()))
 }
 
@@ -97,7 +98,11 @@ fn root() -> Result<String, EarlyError> {
     step("mount the new root", || Ok(mount_bind("/", NEW)?))?;
     for name in MOVED {
         step(&format!("move the mount of /{name}"), || {
-            Ok(mount_move(format!("/{name}"), format!("{NEW}/{name}"))?)
+            match mount_move(format!("/{name}"), format!("{NEW}/{name}")) {
+                // It is no mount, since it could not be made. The others do not stay behind for that.
+                Err(rustix::io::Errno::INVAL) => Ok(()),
+                moved => Ok(moved?),
+            }
         })?;
     }
     step("enter the new root", || {
