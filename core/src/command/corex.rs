@@ -104,10 +104,10 @@ pub struct Create {
     hostname: String,
     /// Where blocks of its flists come from, as `http://host` or `dir:/store`, several with commas between; the node's store,
     /// and then the sources of the bootstrap file, when empty; hints come last. An flist that another container uses is asked
-    /// there, too, after its own sources.
+    /// there, too, after its own sources; with other credentials than before only when it is mounted anew.
     #[serde(default)]
     storage: String,
-    /// What it is called.
+    /// What it is called; several may have one name.
     #[serde(default)]
     name: String,
     /// What `corex.find` finds it by.
@@ -400,7 +400,7 @@ pub struct Found {
 /// `corex.get`
 #[derive(Debug, Deserialize, JsonSchema)]
 pub struct Get {
-    /// Its number or its name.
+    /// Its number or its name; of several of one name that of the lowest number is meant.
     query: Query,
 }
 

@@ -54,7 +54,7 @@ def test_a_folder_to_start_in_holds_for_entrypoints_and_commands(cl: Any, name: 
     end = time.monotonic() + PATIENCE
     while (ran := g8("exec", "-c", number, "--", "sh", "-c", "pwd; cat /said")).stdout != "/made/here\n/made/here\n":
         assert time.monotonic() < end, ran
-    assert g8("exec", "-d", "/etc", "-c", number, "--", "pwd").stdout == "/etc\n"
+    assert g8("exec", "-d", "/etc", "-c", number, "--", "sh", "-c", "pwd").stdout == "/etc\n"
     assert g8("rm", number).returncode == 0
     before = set(cl.container.list())
     for options, command in ((("-d", "-i"), ("cat",)), (("-dt",), ("sh",)), (("-i",), ())):

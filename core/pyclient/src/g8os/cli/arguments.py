@@ -86,7 +86,9 @@ def _parser() -> argparse.ArgumentParser:
 
     summary = "make a container from an flist, and run a command in it; or `call`, when it is given the name of a command"
     create = _verb(verbs, "run", containers.run, summary)
-    create.add_argument("-d", "--detach", action="store_true", help="the command is its entrypoint, for the image's; do not wait")
+    create.add_argument(
+        "-d", "--detach", action="store_true", help="the command is its entrypoint, for the image's; do not wait"
+    )
     create.add_argument("-i", "--stdin", action="store_true", help="pass on what comes on stdin, up to 1 MiB")
     create.add_argument("-t", "--tty", action="store_true", help="give the command this terminal")
     create.add_argument("--name", metavar="NAME", help="call it so")

@@ -127,7 +127,9 @@ def _only(client: Client, query: str) -> int:
     named = [other for other, what in listed.items() if what["container"]["arguments"].get("name") == query]
     if len(named) > 1:
         numbers = ", ".join(sorted(named, key=int))
-        raise InvalidArgument(f"{len(named)} containers are called {query}: {numbers}", hint="name those that you mean by number")
+        raise InvalidArgument(
+            f"{len(named)} containers are called {query}: {numbers}", hint="name those that you mean by number"
+        )
     return number
 
 
