@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use super::edge::{Edge, Files, wanted};
-use super::keeper::{self, Note, Said, Times};
+use super::keeper::{self, Cable, Note, Said, Times};
 use super::last_resort::{self, CONTROLLER, Claim};
 use super::machine::{Action, Candidate, Event, Machine, Way, Where};
 use super::nics::Nics;
@@ -296,7 +296,12 @@ impl Search {
 
     /// Puts a NIC back as configured.
     async fn restore(&mut self, nic: &str) -> Result<(), String> {
-        self.edge.clear(nic).await.map_err(|e| e.to_string())?;
+        // Why it led nowhere.
+        self.reasons.extend(self.edge.trouble_of(nic));
+        if let Err(e) = self.edge.clear(nic).await {
+            // It is tried once more, by whatever is configured.
+            tracing::warn!("{nic}: {e}");
+        }
         let link = self.link(nic).await?;
         self.edge.configure(&self.plan, &link).await.map(drop).map_err(|e| e.to_string())
     }
@@ -354,7 +359,7 @@ impl Search {
         let mut misses = 0;
         let times = self.setup.times;
         let mut cables: FuturesUnordered<_> =
-            self.edge.unwatched().into_iter().map(|link| keeper::pulled(link, times)).collect();
+            self.edge.unwatched().into_iter().map(|link| keeper::moved(link, times)).collect();
         loop {
             let why = tokio::select! {
                 Some(note) = self.notes.recv() => {
@@ -368,10 +373,18 @@ impl Search {
                     self.take_note(note).await;
                     name.zip(why).map(|(name, (decides, why))| (decides, format!("{name}: {why}")))
                 }
-                Some(link) = cables.next() => {
-                    let why = (false, format!("{}: no carrier", link.name));
-                    cables.push(keeper::pulled(link, times));
-                    Some(why)
+                Some((link, cable)) = cables.next() => {
+                    cables.push(keeper::moved(link.clone(), times));
+                    match cable {
+                        Cable::Pulled => Some((false, format!("{}: no carrier", link.name))),
+                        // The kernel may have taken its routes away.
+                        Cable::Replugged => {
+                            if let Err(e) = self.edge.configure(&self.plan, &link).await {
+                                self.trouble = Some(e.to_string());
+                            }
+                            None
+                        }
+                    }
                 }
                 () = sleep(LOOK_AGAIN), if is_last_resort => {
                     let found = reach::any(&self.controllers_of_last_resort()).await;
@@ -424,7 +437,7 @@ impl Search {
         if self.holds {
             return;
         }
-        let why = match &self.trouble {
+        let why = match self.trouble() {
             Some(trouble) => format!("{what}; {trouble}"),
             None => what.to_owned(),
         };
@@ -445,8 +458,14 @@ impl Search {
             links: set.iter().map(|(link, setting)| (link.name.clone(), setting.address)).collect(),
             gateway: set.first().and_then(|(_, setting)| setting.gateway()),
             controller: self.controller.clone(),
-            trouble: self.trouble.clone(),
+            trouble: self.trouble(),
         }));
+    }
+
+    /// What is wrong with the plan, or with what is set.
+    fn trouble(&self) -> Option<String> {
+        let all: Vec<String> = self.trouble.iter().cloned().chain(self.edge.troubles()).collect();
+        Some(all.join("; ")).filter(|text| !text.is_empty())
     }
 }
 

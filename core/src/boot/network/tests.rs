@@ -1,9 +1,11 @@
 //! In network namespaces, against real DHCP servers. The NICs are of kind veth, as their cables end in another namespace.
 
+mod absurd;
 mod far;
 mod last_resort;
 mod leases;
 mod planned;
+mod routes;
 
 use std::path::Path;
 use std::time::Duration;
