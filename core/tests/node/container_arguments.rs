@@ -255,6 +255,23 @@ fn a_container_is_fenced_in_unless_it_is_privileged() {
 }
 
 #[test]
+fn the_network_of_the_node_is_lent_without_its_low_ports_unless_privileged() {
+    with_own_network(|| {
+        let place = Place::new();
+        let [plain, privileged] = [false, true]
+            .map(|privileged| place.created(json!({"host_network": true, "privileged": privileged})));
+        let serve = |id: u64, port: u16| place.sh(id, &format!("httpd -p {port} 2>&1 && echo serves"));
+        let refused = serve(plain, 80);
+        assert!(refused.contains("Permission denied") && !refused.contains("serves"), "{refused}");
+        assert_eq!([serve(plain, 8080), serve(privileged, 80)], ["serves\n", "serves\n"]);
+        for id in [plain, privileged] {
+            place.terminate(id);
+        }
+        place.until_nothing_is_left();
+    });
+}
+
+#[test]
 fn the_end_of_a_container_is_answered_before_it_has_ended() {
     with_own_network(|| {
         let place = Place::new();
