@@ -11,6 +11,7 @@ mod container_inside;
 mod container_layers;
 mod container_networks;
 mod container_sources;
+mod container_stalls;
 mod container_steps;
 mod containers;
 mod crowds;
