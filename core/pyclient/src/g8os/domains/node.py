@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
 from collections.abc import Sequence
+from typing import Any
 
 from ..call import Call, Domain, Json, R_co, command, json_call, plain_call
 from ..errors import ProtocolError
