@@ -15,12 +15,13 @@ use super::container_net::NetworkShown;
 use super::{Code, Command, CommandError, Role};
 use crate::context::Context;
 use crate::domain::container::{
-    Container, ContainerError, Containers, Id, ImageError, LayerError, Upper, Wanted,
+    Container, ContainerError, Containers, Ended, Id, ImageError, LayerError, Upper, Wanted,
 };
 use crate::domain::container_net::NetworkArguments;
 use crate::job::Usage;
 use crate::log::now_ms;
 use crate::queue::Note;
+use crate::spawner::Exit;
 use crate::spawner::SpawnError;
 use crate::wire::{is_name, queue_key};
 
@@ -392,9 +393,60 @@ impl Command for List {
 pub struct Found {
     /// Its number.
     id: Id,
-    /// The rest.
+    /// Whether it runs.
+    state: StateShown,
+    /// The rest, of one that runs.
     #[serde(flatten)]
-    listed: Listed,
+    listed: Option<Listed>,
+    /// How it ended, of one that does not. The last 64 are remembered, as long as the manager lives.
+    ended: Option<EndedShown>,
+}
+
+/// Whether a container runs.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum StateShown {
+    /// It does.
+    Running,
+    /// It did.
+    Ended,
+}
+
+/// How a container ended.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct EndedShown {
+    /// Its name.
+    name: String,
+    /// When it was made, in ms since 1970.
+    starttime: u64,
+    /// When it ended.
+    time: u64,
+    /// The exit code of its entrypoint; null when that was killed, or is not what ended it.
+    code: Option<i32>,
+    /// The signal that ended its entrypoint.
+    signal: Option<i32>,
+    /// What its entrypoint said last, at most ten lines.
+    last: Vec<String>,
+}
+
+impl From<Ended> for Found {
+    fn from(ended: Ended) -> Self {
+        let (code, signal) = match ended.exit {
+            Some(Exit::Code(code)) => (Some(code), None),
+            Some(Exit::Signal(signal)) => (None, Some(signal)),
+            Some(Exit::TooMany(_)) => (None, Some(libc::SIGKILL)),
+            None => (None, None),
+        };
+        let shown = EndedShown {
+            name: ended.name,
+            starttime: ended.started_ms,
+            time: ended.ended_ms,
+            code,
+            signal,
+            last: ended.words.lines(),
+        };
+        Self { id: ended.id, state: StateShown::Ended, listed: None, ended: Some(shown) }
+    }
 }
 
 /// `corex.get`
@@ -416,20 +468,25 @@ enum Query {
 
 impl Command for Get {
     const NAME: &'static str = "corex.get";
-    const SUMMARY: &'static str = "Describes one container, by its number or its name.";
+    const SUMMARY: &'static str =
+        "Describes one container, by its number or its name; also one that ended a while ago, and how.";
     const ROLE: Role = Role::Read;
     const IDEMPOTENT: bool = true;
     type Output = Found;
 
     async fn run(self, context: &Context) -> Result<Found, CommandError> {
         let containers = &context.node.containers;
-        let container = match self.query {
-            Query::Id(id) => containers.get(id)?,
-            Query::Name(name) => containers.find(&name)?,
+        let (container, query) = match self.query {
+            Query::Id(id) => (containers.get(id), id.to_string()),
+            Query::Name(name) => (containers.find(&name), name),
+        };
+        let container = match (container, containers.ended(&query)) {
+            (Err(_), Some(ended)) => return Ok(ended.into()),
+            (container, _) => container?,
         };
         let mut all = Listed::all(context, vec![container]).await?;
         let (id, listed) = all.remove(0);
-        Ok(Found { id, listed })
+        Ok(Found { id, state: StateShown::Running, listed: Some(listed), ended: None })
     }
 }
 

@@ -10,8 +10,9 @@ use crate::wire::{Keys, is_name, logger_key};
 
 /// Longest name of a source: `job USER:ID`, both as long as they may be.
 const SOURCE_MAX: usize = 300;
-/// Messages of the past that a new listener gets first.
+/// Messages of the past that a new listener gets first, and how many it may ask for.
 const BACKLOG: usize = 10;
+const BACKLOG_MAX: u32 = 1000;
 
 /// Where to read.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -50,9 +51,12 @@ pub struct Listen {
     /// Which levels of messages; all when empty.
     #[serde(default)]
     levels: Vec<u16>,
-    /// Whose messages, `job ID` or `service NAME`; everybody's when absent.
+    /// Whose messages, `job ID`, `service NAME` or `container NUMBER`; everybody's when absent.
     #[serde(default)]
     source: Option<String>,
+    /// How many messages of the past come first, at most 1000; 10 when absent.
+    #[serde(default)]
+    backlog: Option<u32>,
 }
 
 impl Command for Listen {
@@ -70,9 +74,13 @@ impl Command for Listen {
         if self.source.as_ref().is_some_and(|source| source.len() > SOURCE_MAX) {
             return Err(CommandError::bad_request(format!("a source has at most {SOURCE_MAX} bytes")));
         }
+        let backlog = self.backlog.map_or(BACKLOG, |backlog| backlog as usize);
+        if self.backlog.is_some_and(|backlog| backlog > BACKLOG_MAX) {
+            return Err(CommandError::bad_request(format!("a backlog has at most {BACKLOG_MAX} messages")));
+        }
         let stream = logger_key(context.caller.name(), name);
         let tap = Tap { stream: stream.clone(), levels: self.levels, source: self.source.map(Into::into) };
-        if !context.node.logs.listen(tap, BACKLOG) {
+        if !context.node.logs.listen(tap, backlog) {
             return Err(CommandError::unavailable(
                 "too many listen: unsubscribe some with logger.unsubscribe",
             ));

@@ -12,6 +12,7 @@
 //! sources of all that use it, in the order in which they came; a source with other credentials than before is taken for the same. When the daemon that serves it dies and no other one can go on with it, what a container
 //! has not read yet is an error to it.
 
+mod ended;
 mod etc;
 mod image;
 mod layers;
@@ -32,10 +33,12 @@ use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::sync::{Semaphore, oneshot, watch};
 
+pub use ended::{Ended, Words};
 pub use image::ImageError;
 pub use layers::{LayerError, Layers};
 pub use wanted::{Upper, Wanted};
 
+use self::ended::AllEnded;
 use self::image::{Images, Lost};
 use self::left::Left;
 use self::record::Records;
@@ -152,6 +155,8 @@ pub struct Container {
     init: Handle,
     /// Its entrypoint, if it has one, and that is known.
     entrypoint: OnceLock<Handle>,
+    /// What that said last.
+    words: Words,
     /// Its jobs that an earlier manager had started.
     pub left: Left,
     ending: AtomicBool,
@@ -194,6 +199,7 @@ pub struct Containers {
     layers: Arc<Layers>,
     records: Records,
     places: Mutex<Places>,
+    ended: AllEnded,
     /// Whether all jobs of an earlier manager have said which process they go on with.
     recovered: watch::Sender<bool>,
 }
@@ -221,6 +227,7 @@ impl Containers {
             layers: Arc::new(layers),
             records: Records::new(folder.join("containers")),
             places: Mutex::default(),
+            ended: AllEnded::default(),
             recovered: watch::Sender::default(),
         })
     }
@@ -271,6 +278,11 @@ impl Containers {
         found.ok_or_else(|| ContainerError::Unknown(format!("{query:.64?}")))
     }
 
+    /// One of the last ones that have ended, by its number or its name.
+    pub fn ended(&self, query: &str) -> Option<Ended> {
+        self.ended.find(query)
+    }
+
     /// The network of a container that has one of its own.
     pub fn network(&self, id: Id) -> Option<Attached> {
         self.networks.get(id)
@@ -286,6 +298,7 @@ impl Containers {
         if container.ending.swap(true, Ordering::Relaxed) {
             return Err(ContainerError::Unknown(id.to_string()));
         }
+        self.networks.ends(id);
         // The next manager knows it from its record. Without that there is no time to lose.
         let grace = match self.records.end(id) {
             Ok(()) => grace,

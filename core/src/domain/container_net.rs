@@ -32,6 +32,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use rustix::io::Errno;
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 pub use arguments::{MAX_PORTS, NetworkArguments, NicArguments, NicConfig, OldNetwork, PortArguments};
@@ -204,6 +205,8 @@ pub struct Networks {
     /// Held from looking at all forwards until the firewall has them.
     forwarding: tokio::sync::Mutex<()>,
     linger: Duration,
+    /// Told when ports are free.
+    released: Notify,
     #[cfg(test)]
     faults: tests::Faults,
 }
@@ -225,6 +228,8 @@ struct Entry {
     turn: Arc<tokio::sync::Mutex<()>>,
     /// Sockets that hold its ports.
     held: Vec<OwnedFd>,
+    /// Its container ends: what it has is free in a moment.
+    ending: bool,
 }
 
 impl Networks {
@@ -245,6 +250,7 @@ impl Networks {
             bridge_use: tokio::sync::RwLock::default(),
             forwarding: tokio::sync::Mutex::default(),
             linger: LINGER,
+            released: Notify::default(),
             #[cfg(test)]
             faults: tests::Faults::default(),
         })

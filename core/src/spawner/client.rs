@@ -121,6 +121,19 @@ impl Drop for Child {
     }
 }
 
+/// A container that is being built, and ends when nobody waits for that any more.
+struct Unwanted<'a>(Option<(&'a Spawner, u64)>);
+
+impl Drop for Unwanted<'_> {
+    fn drop(&mut self) {
+        if let Some((spawner, slot)) = self.0 {
+            spawner.waiting.lock().remove(&slot);
+            spawner.tell(Request::Signal { slot, signal: libc::SIGKILL });
+            spawner.tell(Request::Forget { slot });
+        }
+    }
+}
+
 /// Reaches one process.
 #[derive(Clone, Debug)]
 pub struct Handle {
@@ -340,7 +353,10 @@ impl Spawner {
             .and_then(|json| in_memory(&json))
             .map_err(|source| SpawnError::Failed { step: "describe the container".into(), source })?;
         let slot = self.slot().await;
-        self.ask(slot, Request::Contain { slot, tag: tag.into(), start }, vec![memfd]).await
+        let mut unwanted = Unwanted(Some((self, slot)));
+        let child = self.ask(slot, Request::Contain { slot, tag: tag.into(), start }, vec![memfd]).await;
+        unwanted.0 = None;
+        child
     }
 
     /// Has a container carry out an errand, in JSON, with the file that it works on.

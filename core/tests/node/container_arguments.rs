@@ -178,7 +178,7 @@ fn a_bound_that_nobody_would_keep_is_refused_whatever_it_is_called() {
 }
 
 /// The controllers of cgroup version 2 that there are here.
-fn controllers() -> String {
+pub fn controllers() -> String {
     let roots =
         ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"].map(|root| Path::new(root).join("cgroup.controllers"));
     roots.iter().find_map(|path| fs::read_to_string(path).ok()).unwrap_or_default()

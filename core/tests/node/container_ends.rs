@@ -57,6 +57,23 @@ fn a_container_that_was_told_to_end_ends_though_the_manager_is_killed_before() {
 }
 
 #[test]
+fn a_port_of_a_container_that_is_ending_is_waited_for() {
+    with_own_network(|| {
+        let place = Place::new();
+        let (ending, first) = deaf(&place);
+        // One that is not ending is no reason to wait.
+        let (code, said) = place.refused(json!({"port": {"8080": 80}}));
+        assert!(code == 409 && said.contains(&format!("taken by container {ending}")), "{code} {said}");
+        place.terminate(ending);
+        assert!(runs(first));
+        let next = place.created(json!({"port": {"8080": 80}}));
+        assert!(!runs(first));
+        place.terminate(next);
+        place.until_nothing_is_left();
+    });
+}
+
+#[test]
 fn an_orderly_stop_takes_those_apart_that_are_ending() {
     with_own_network(|| {
         let mut place = Place::new();

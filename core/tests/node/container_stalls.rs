@@ -107,6 +107,29 @@ fn a_container_that_waits_for_its_source_lives_on_with_its_jobs_when_the_manager
 }
 
 #[test]
+fn a_program_that_is_swapped_for_a_fifo_while_it_is_started_holds_nobody_up() {
+    with_own_network(|| {
+        let place = Place::new();
+        let id = place.created(json!({"nics": []}));
+        // No script says what runs it, so whoever starts it looks into it.
+        let swap = "cd /tmp; echo exit > text; chmod 755 text; busybox mkfifo fifo; chmod 755 fifo; ln text x
+            echo ready > ready; while [ ! -e stop ]; do ln fifo next; mv next x; ln text next; mv next x; done";
+        let swapping = place.begin(id, "core.system", json!({"name": "sh", "args": ["-c", swap]}));
+        until("it swaps", || place.sh(id, "cat /tmp/ready 2>/dev/null") == "ready\n");
+        let inner = json!({"command": "core.system", "arguments": {"name": "/tmp/x"}, "max_time": 20});
+        // The shell that runs it may get the FIFO, and waits: it is not waited for.
+        let begun: Vec<String> = (0..40).map(|_| begin(&place, id, inner.clone())).collect();
+        place.sh(id, "touch /tmp/stop");
+        assert_eq!(place.node.result(&swapping)["state"], "SUCCESS");
+        for job in begun {
+            place.node.result(&job);
+        }
+        place.terminate(id);
+        place.until_nothing_is_left();
+    });
+}
+
+#[test]
 fn a_container_that_waits_for_its_source_is_terminated_and_stopped_as_any_other() {
     with_own_network(|| {
         let folder = tempfile::tempdir().unwrap();

@@ -7,6 +7,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
+use crate::container_arguments::controllers;
 use crate::harness::{Node, new_id, runs, until, with_own_network};
 use crate::image::{pack_busybox, pack_with};
 use crate::place::{Place, data, names};
@@ -73,11 +74,16 @@ impl Broken {
 
     /// With something of everything: every step has something to do.
     fn arguments(&self) -> Value {
+        // A cgroup, where the kernel has what it takes.
+        let limits = match controllers().split_whitespace().any(|has| has == "pids") {
+            true => json!({"processes": 200}),
+            false => Value::Null,
+        };
         json!({
             "root": self.place.cid, "storage": self.place.storage, "name": "again",
             "mount": {(self.folder.path().to_str().unwrap()): "/host", (&self.shown): "/shown"},
             "config": {"/etc/app": "text"}, "upper": "disk",
-            "entrypoint": ["sleep", "600"], "user": "web", "port": {"8080": 80},
+            "entrypoint": ["sleep", "600"], "user": "web", "port": {"8080": 80}, "limits": limits,
         })
     }
 
@@ -165,12 +171,12 @@ impl Broken {
 }
 
 /// What a link of /proc leads to; who is gone has none.
-fn link(path: &str) -> String {
+pub fn link(path: &str) -> String {
     fs::read_link(path).map(|target| target.display().to_string()).unwrap_or_default()
 }
 
 /// A process and all below it.
-fn tree(pid: i32) -> Vec<i32> {
+pub fn tree(pid: i32) -> Vec<i32> {
     let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
     let below = children.split_whitespace().flat_map(|child| tree(child.parse().unwrap()));
     std::iter::once(pid).chain(below).collect()

@@ -127,3 +127,16 @@ def test_what_an_entrypoint_says_is_in_the_logs(cl: Any, name: str) -> None:
     assert f"container {number}: said" in ran.stdout, ran.stderr
     assert "core0" not in ran.stdout
     g8("rm", number)
+
+
+def test_what_a_crashed_entrypoint_said_is_in_the_logs_as_many_lines_as_are_asked_for(cl: Any, name: str) -> None:
+    script = "for i in $(seq 30); do echo line $i; done; exit 3"
+    number = make("-d", "--name", name, command=("sh", "-c", script)).stdout.strip()
+    deadline = time.monotonic() + PATIENCE
+    while (found := cl.container.get(int(number)))["state"] != "ended" or len(found["ended"]["last"]) < 10:
+        assert time.monotonic() < deadline, found
+        time.sleep(0.05)
+    assert (found["ended"]["code"], found["ended"]["last"][-1]) == (3, "line 30")
+    for which in (number, name):
+        lines = g8("logs", "--container", which, "-n", "25").stdout.splitlines()
+        assert [line.split(": ", 1)[1] for line in lines] == [f"line {i}" for i in range(6, 31)]

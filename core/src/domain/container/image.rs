@@ -117,6 +117,23 @@ impl Images {
         let key = if privileged { format!("{cid}-privileged") } else { cid.clone() };
         let path = self.folder.join(&key);
         let shared = self.mount(&key);
+        let at = (key.clone(), path, shared.clone());
+        let taken = self.take_at(text, [sources, told], privileged, cid, at).await;
+        if taken.is_err() {
+            self.let_go(&key, shared);
+        }
+        taken
+    }
+
+    /// The same of a place that is known.
+    async fn take_at(
+        &self,
+        text: &str,
+        [sources, told]: [&[String]; 2],
+        privileged: bool,
+        cid: String,
+        (key, path, shared): (String, PathBuf, Shared),
+    ) -> Result<Image, ImageError> {
         let mut mount = shared.lock().await;
         let plan = Plan {
             reference: text.to_owned(),
@@ -153,6 +170,19 @@ impl Images {
         let image = served.image(key, path);
         mount.users += 1;
         Ok(image)
+    }
+
+    /// What came to nothing: a place that nobody uses goes, and what may be mounted there.
+    fn let_go(&self, key: &str, shared: Shared) {
+        let (path, all, key) = (self.folder.join(key), self.mounts.clone(), key.to_owned());
+        tokio::spawn(async move {
+            let mount = shared.lock().await;
+            if mount.users > 0 || mount.served.is_some() {
+                return;
+            }
+            unmount(path).await;
+            forget(&all, &key, &shared);
+        });
     }
 
     /// Counts a user that is there from before, of the file system that it uses. Its daemon may answer until a time.
@@ -202,11 +232,7 @@ impl Images {
             if mount.users == 0 {
                 mount.served = None;
                 unmount(path).await;
-                let mut all = all.lock();
-                // One in the table, one here: nobody waits for it.
-                if Arc::strong_count(&shared) == 2 {
-                    all.remove(&key);
-                }
+                forget(&all, &key, &shared);
             }
         });
     }
@@ -227,6 +253,15 @@ impl Images {
 
     fn mount(&self, key: &str) -> Shared {
         self.mounts.lock().entry(key.to_owned()).or_default().clone()
+    }
+}
+
+/// Takes a place out of the table, unless somebody waits for it.
+fn forget(all: &Mutex<HashMap<String, Shared>>, key: &str, shared: &Shared) {
+    let mut all = all.lock();
+    // One in the table, one in the hand of who asks.
+    if Arc::strong_count(shared) == 2 {
+        all.remove(key);
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use g8_container::{Network, Spec, User, Volume, resolve_user};
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinHandle;
 
 use super::etc;
@@ -15,14 +15,14 @@ use super::image::{Image, Lost};
 use super::left::Left;
 use super::record::Record;
 use super::{
-    Container, ContainerError, Containers, Errands, Id, LayerError, Place, Upper, Wanted, ends, told,
+    Container, ContainerError, Containers, Errands, Id, LayerError, Place, Upper, Wanted, Words, ends, told,
 };
 use crate::domain::container_net;
 use crate::fault;
 use crate::job::{Adopted, abandon, know_logged};
 use crate::log::now_ms;
 use crate::process::{Inside, Process, drain};
-use crate::spawner::{Child, Held, Spawner, Start};
+use crate::spawner::{Child, Exit, Held, SpawnError, Spawner, Start};
 
 /// The tag of a container's entrypoint in its spawner.
 const ENTRYPOINT: &str = "entrypoint";
@@ -30,6 +30,12 @@ const ENTRYPOINT: &str = "entrypoint";
 const SPEAK: Duration = Duration::from_secs(10);
 /// How long a path of the host may take to be there.
 const LOOK: Duration = Duration::from_secs(10);
+/// Who looks at paths of the host. Each may hang for ever, and takes a thread.
+static LOOKS: Semaphore = Semaphore::const_new(64);
+/// Said when none of those comes back.
+const TOO_MANY_HANG: &str = "64 others are being looked at: file systems of the node hang";
+/// How long a container may take to be built, from file systems of the node that may hang.
+const BUILD: Duration = Duration::from_secs(60);
 /// How long a container that is killed may take to be gone.
 const GONE: Duration = Duration::from_secs(20);
 
@@ -139,8 +145,12 @@ impl Containers {
             true => Start::AtOnce,
             false => Start::WhenTold,
         };
-        let init = self.spawner.contain(&spec, &format!("container {id}"), start).await;
-        let init = parts.init.insert(init.map_err(ContainerError::Build)?);
+        let tag = format!("container {id}");
+        let built = tokio::time::timeout(BUILD, self.spawner.contain(&spec, &tag, start)).await;
+        let built = built.unwrap_or_else(|late| {
+            Err(SpawnError::Failed { step: "have the container built in time".into(), source: late.into() })
+        });
+        let init = parts.init.insert(built.map_err(ContainerError::Build)?);
         fault::step("take its ends")?;
         let [socket, namespace] = ends(init)?;
         fault::step("attach its network")?;
@@ -182,6 +192,7 @@ impl Containers {
             errands: Errands::default(),
             init: init.handle(),
             entrypoint: OnceLock::new(),
+            words: Words::default(),
             left: Left::nothing(),
             ending: AtomicBool::new(false),
         };
@@ -248,7 +259,9 @@ impl Containers {
         self.places.lock().all.insert(id, Place::Here(container.clone()));
         let containers = self.clone();
         tokio::spawn(async move {
-            containers.look_after(&container, init, entrypoint).await;
+            let exit = containers.look_after(&container, init, entrypoint).await;
+            // Before it is in no list any more.
+            containers.ended.put(&container, exit);
             let files = container.errands.files.clone();
             // A file system of the node that it was shown may hang at that.
             tokio::task::spawn_blocking(move || files.close_all());
@@ -257,25 +270,30 @@ impl Containers {
         });
     }
 
-    /// Waits until a container ends: with its entrypoint, by somebody outside, or by somebody inside.
+    /// Waits until a container ends: with its entrypoint, by somebody outside, or by somebody inside. Gives how its entrypoint
+    /// did, if it was the first.
     async fn look_after(
         self: &Arc<Self>,
         container: &Arc<Container>,
         mut init: Child,
         entrypoint: Entrypoint,
-    ) {
+    ) -> Option<Exit> {
         let id = container.id;
         let entrypoint = match entrypoint {
             Entrypoint::Started(entrypoint) => entrypoint,
             Entrypoint::Held(held) => tokio::select! {
                 entrypoint = self.hear(container, held) => entrypoint,
-                _ = init.wait() => return,
+                _ = init.wait() => return None,
             },
         };
+        let mut ended = None;
         if let Some(mut entrypoint) = entrypoint {
             let _ = container.entrypoint.set(entrypoint.handle());
             if let Some(ends) = entrypoint.output.take()
-                && let Err(e) = drain(ends, format!("container {id}").into(), self.logs.clone(), |_| {})
+                && let Err(e) = drain(ends, format!("container {id}").into(), self.logs.clone(), {
+                    let words = container.words.clone();
+                    move |message| words.put(&message.text)
+                })
             {
                 tracing::error!("the output of container {id} is lost: {e}");
             }
@@ -283,11 +301,13 @@ impl Containers {
                 exit = entrypoint.wait() => {
                     tracing::info!("the entrypoint of container {id} has ended {}", told(exit));
                     container.init.signal(libc::SIGKILL).await;
+                    ended = exit;
                 }
-                _ = init.wait() => return,
+                _ = init.wait() => return None,
             }
         }
         init.wait().await;
+        ended
     }
 
     /// Takes apart what there is of a container, and frees its number. `init` is there when it may still run.
@@ -366,6 +386,7 @@ impl Containers {
                         errands: Errands::default(),
                         init: init.handle(),
                         entrypoint: OnceLock::new(),
+                        words: Words::default(),
                         left: Left::untold(),
                         ending: AtomicBool::new(false),
                     };
@@ -385,6 +406,7 @@ impl Containers {
             }
             Err(init) => {
                 let containers = self.clone();
+                self.networks.ends(id);
                 Some(tokio::spawn(async move { containers.tear_down(id, init, images).await }))
             }
         }
@@ -476,7 +498,12 @@ fn runs_here(flist: &str, arch: Option<&str>) -> Result<(), ContainerError> {
 async fn look_at(path: &Path) -> Result<std::path::PathBuf, ContainerError> {
     let (owned, failed) =
         (path.to_owned(), |source| ContainerError::Volume { path: path.to_owned(), source });
-    let look = tokio::task::spawn_blocking(move || std::fs::metadata(&owned).map(|_| owned));
+    // One that hangs keeps its place, and the thread that others need, for as long as it does.
+    let place = LOOKS.try_acquire().map_err(|_| failed(io::Error::other(TOO_MANY_HANG)))?;
+    let look = tokio::task::spawn_blocking(move || {
+        let _place = place;
+        std::fs::metadata(&owned).map(|_| owned)
+    });
     match tokio::time::timeout(LOOK, look).await {
         Ok(Ok(found)) => found.map_err(failed),
         Ok(Err(_)) => Err(ContainerError::Interrupted),

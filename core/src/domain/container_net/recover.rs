@@ -14,7 +14,7 @@ impl Networks {
         let records = self.records.all()?;
         for record in &records {
             let turn = Arc::default();
-            let entry = Entry { record: record.clone(), turn, held: Vec::new() };
+            let entry = Entry { record: record.clone(), turn, held: Vec::new(), ending: false };
             self.state.lock().entries.insert(record.id, entry);
         }
         let (living, dead): (Vec<Record>, Vec<Record>) =

@@ -36,6 +36,13 @@ impl Networks {
         released.await.map_err(|e| NetworkError::Interrupted(id, e))?
     }
 
+    /// The container of a network is about to end: who wants its ports waits for them.
+    pub fn ends(&self, id: Id) {
+        if let Some(entry) = self.state.lock().entries.get_mut(&id) {
+            entry.ending = true;
+        }
+    }
+
     /// Removes whatever is there of a network: first the way in, last the record.
     pub(super) async fn unmake(
         self: &Arc<Self>,
@@ -52,6 +59,7 @@ impl Networks {
         self.records.remove(record.id)?;
         // The sockets go with it, and with them the ports.
         self.state.lock().entries.remove(&record.id);
+        self.released.notify_waiters();
         if record.uses(DEFAULT_BRIDGE) {
             self.linger();
         }

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::lease::{self, INSIDE, OUTSIDE, Salt};
 use super::plan::{Addressing, Nic, Plan, Port};
@@ -12,6 +14,9 @@ use super::{
 };
 use crate::domain::bridge;
 use crate::sys::netlink::{self, Cidr, Netlink};
+
+/// How long a container that ends may have a port that another one wants: its grace, and as long again for the rest.
+const ENDING: Duration = Duration::from_secs(5);
 
 /// A bridge, as it is now.
 #[derive(Debug)]
@@ -43,6 +48,8 @@ impl Networks {
         name: &str,
         plan: &Plan,
     ) -> Result<Attached, NetworkError> {
+        // Before anything is held that others need.
+        let _ = tokio::time::timeout(ENDING, self.none_ends_with(&plan.ports)).await;
         // The default bridge stays from here until the record says that it is used.
         let bridge_use = self.bridge_use.read().await;
         let reserved = async {
@@ -58,6 +65,19 @@ impl Networks {
             self.linger();
         }
         reserved
+    }
+
+    /// Waits while a container that ends has one of these ports.
+    async fn none_ends_with(&self, ports: &[Port]) {
+        loop {
+            let mut released = pin!(self.released.notified());
+            released.as_mut().enable();
+            let ends = |entry: &Entry| entry.ending && ports.iter().any(|port| has(&entry.record, port));
+            if !self.state.lock().entries.values().any(ends) {
+                return;
+            }
+            released.await;
+        }
     }
 
     /// The bridge of every NIC, the default one made at need.
@@ -112,7 +132,7 @@ impl Networks {
             return Err(error);
         }
         let attached = Attached::from(&record);
-        state.entries.insert(id, Entry { record, turn: Arc::default(), held: Vec::new() });
+        state.entries.insert(id, Entry { record, turn: Arc::default(), held: Vec::new(), ending: false });
         Ok(attached)
     }
 }
@@ -223,13 +243,17 @@ fn refuse_taken<'a>(
 
 fn refuse_taken_ports(state: &State, plan: &Plan) -> Result<(), NetworkError> {
     for port in &plan.ports {
-        let same = |other: &Port| other.protocol == port.protocol && other.host == port.host;
-        let records = state.entries.values().map(|entry| &entry.record);
-        if let Some(holder) = records.clone().find(|record| record.ports.iter().any(same)) {
-            return Err(port::taken(*port, named(holder)));
+        if let Some(holder) = state.entries.values().find(|entry| has(&entry.record, port)) {
+            let name = named(&holder.record);
+            let ends = if holder.ending { ", which is still ending: try again" } else { "" };
+            return Err(port::taken(*port, format!("{name}{ends}")));
         }
     }
     Ok(())
+}
+
+fn has(record: &Record, port: &Port) -> bool {
+    record.ports.iter().any(|other| other.protocol == port.protocol && other.host == port.host)
 }
 
 /// Ports lead to the first address of the container on a network in which the node has one, too.

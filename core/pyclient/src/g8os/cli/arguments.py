@@ -71,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         type=_count,
         default=20,
-        help="so many of the last lines of a service (20); with -f, the last few",
+        help="so many of the last lines of a service or a container (20); with -f of a service, the last few",
     )
 
     run = _verb(verbs, "exec", commands.execute, "run a program on the node and show its output")

@@ -27,6 +27,7 @@ STDIN_MAX = 1024 * 1024
 
 # How long the few messages that a new listener gets first may take to come.
 _BACKLOG_SECONDS = 0.5
+_BACKLOG_MAX = 1000
 
 
 def ping(client: Client, arguments: Namespace, output: Output) -> int:
@@ -120,7 +121,9 @@ def logs(client: Client, arguments: Namespace, output: Output) -> int:
     source = f"service {arguments.service}" if arguments.service else None
     if arguments.container:
         source = f"container {containers.find(client, arguments.container)}"
-    with _listening(client, source) as stream:
+    # The node keeps some thousand messages of all, and gives so many at most.
+    backlog = min(arguments.lines, _BACKLOG_MAX) if arguments.container else None
+    with _listening(client, source, backlog) as stream:
         for message in client.tail(stream, timeout=patience):
             _show(message, output)
     return 0
@@ -255,9 +258,9 @@ def _status(result: Result, output: Output) -> int:
 
 
 @contextlib.contextmanager
-def _listening(client: Client, source: str | None) -> Iterator[str]:
+def _listening(client: Client, source: str | None, backlog: int | None) -> Iterator[str]:
     name = f"g8-{new_id()}"
-    stream = client.logger.subscribe(name, source=source)
+    stream = client.logger.subscribe(name, source=source, backlog=backlog)
     try:
         yield stream
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from ..call import Call, Domain, Json, R_co, command, json_call, plain_call
 from ..errors import ProtocolError
@@ -77,12 +78,21 @@ class Config(Domain[R_co]):
 
 class Logger(Domain[R_co]):
     @command
-    def subscribe(self, queue: str | None = None, levels: Sequence[int] = (), source: str | None = None) -> Call[str]:
-        """Lets messages go to a stream, after the last few; answers with its key, which `Client.tail` reads.
+    def subscribe(
+        self,
+        queue: str | None = None,
+        levels: Sequence[int] = (),
+        source: str | None = None,
+        backlog: int | None = None,
+    ) -> Call[str]:
+        """Lets messages go to a stream, after the last `backlog` (10); answers with its key, which `Client.tail` reads.
 
-        `levels` are those of messages, all if empty; `source` is whose they are, `job ID` or `service NAME`.
+        `levels` are those of messages, all if empty; `source` is whose they are: `job ID`, `service NAME` or
+        `container NUMBER`.
         """
-        arguments = {"queue": queue, "levels": [*levels], "source": source}
+        arguments: dict[str, Any] = {"queue": queue, "levels": [*levels], "source": source}
+        if backlog is not None:
+            arguments["backlog"] = backlog
         return Call("logger.subscribe", arguments, _stream)
 
     @command
