@@ -77,6 +77,11 @@ fn the_console(guest: &Guest) {
         assert!(said.contains(&format!("{stage:<10} done")), "{stage}\n{said}");
     }
     assert!(said.contains("eth0 10.0.2.15/24 by 10.0.2.2") && said.contains("10.0.2.15:6379"), "{said}");
+    // Its clock began in 2000.
+    assert!(said.contains("the clock said 2000-01-01T00:00:") && said.contains("it is set to 20"), "{said}");
+    let (made, now) = (guest.bash("sed -n 's/^made //p' /etc/g8os/manifest"), guest.bash("date +%s"));
+    let [made, now] = [made, now].map(|seconds| seconds.parse::<u64>().unwrap());
+    assert!((made..made + 3600).contains(&now), "{made} {now}");
     assert!(!said.contains(guest.password()) && !said.contains("password"), "{said}");
 }
 

@@ -5,6 +5,7 @@
 
 pub mod arguments;
 pub mod bootstrap;
+mod clock;
 pub mod console;
 pub mod drivers;
 pub mod early;
@@ -170,6 +171,10 @@ impl Boot {
         let console = Console::open();
         for refused in &arguments.refused {
             console.say(refused);
+        }
+        // Before anything is judged by it.
+        if let Some(said) = clock::no_earlier_than_the_image(&paths.manifest()) {
+            console.say(&said);
         }
         if let Some(network) = &arguments.zerotier {
             console

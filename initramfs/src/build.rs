@@ -150,7 +150,7 @@ pub fn build(options: &Options) -> Result<Built, BuildError> {
         tree.insert(place, Node::File(Content::Bytes(bytes), PLAIN));
     }
     let vmlinuz = kernel.join(format!("boot/vmlinuz-{version}"));
-    let build_id = manifest::insert(&mut tree, &vmlinuz).map_err(output)?;
+    let build_id = manifest::insert(&mut tree, &vmlinuz, lock.made).map_err(output)?;
 
     let step = report::step("compressing");
     let initramfs = work.path().join("initramfs");
@@ -305,12 +305,16 @@ pub fn lock(options: &Options, others: &[&str]) -> Result<(), BuildError> {
     let old = if options.lock.exists() { Lock::load(&options.lock)? } else { Lock::default() };
     let mut new = Lock::default();
     for recipe in &recipes {
-        let Lock { release, packages } = resolve::resolve(recipe, &programs, &store)?;
+        let Lock { release, made, packages } = resolve::resolve(recipe, &programs, &store)?;
         new.release = release;
+        new.made = made;
         new.packages.extend(packages);
     }
     new.packages.sort();
     new.packages.dedup();
+    if new.packages == old.packages {
+        new.made = old.made;
+    }
     let line = |package: &crate::lock::Package| format!("{} {}", package.name, package.version);
     let before: BTreeSet<String> = old.packages.iter().map(line).collect();
     let after: BTreeSet<String> = new.packages.iter().map(line).collect();

@@ -18,6 +18,8 @@ const PACKAGE_MAX: u64 = 1 << 30;
 pub struct Lock {
     /// Release of Debian, as `bookworm`.
     pub release: String,
+    /// When it was made, in seconds since 1970: no clock of a machine that runs the image is earlier.
+    pub made: u64,
     /// All of them.
     #[serde(rename = "package")]
     pub packages: Vec<Package>,
@@ -147,7 +149,7 @@ mod tests {
     #[test]
     fn a_lock_is_read_as_it_was_written() {
         let path = tempfile::tempdir().unwrap().keep().join("packages.lock");
-        let lock = Lock { release: "bookworm".into(), packages: vec![package()] };
+        let lock = Lock { release: "bookworm".into(), made: 1_700_000_000, packages: vec![package()] };
         lock.save(&path).unwrap();
         assert_eq!(Lock::load(&path).unwrap(), lock);
         std::fs::remove_dir_all(path.parent().unwrap()).unwrap();

@@ -1,5 +1,5 @@
-//! What is in an image, in the image: a line for each file and the kernel, by which a machine can say what it runs. The SHA-256
-//! of it is the build id.
+//! What is in an image, in the image: how old it is, and a line for each file and the kernel, by which a machine can say what it
+//! runs. The SHA-256 of it is the build id.
 
 use std::fmt::Write as _;
 use std::io;
@@ -12,9 +12,9 @@ use crate::tree::{Content, Node, PLAIN, Tree};
 /// Where it is in the image.
 const PLACE: &str = "/etc/g8os/manifest";
 
-/// Puts it into the tree, and returns the build id.
-pub fn insert(tree: &mut Tree, kernel: &Path) -> io::Result<String> {
-    let mut text = format!("kernel {}\n", digest(&std::fs::read(kernel)?));
+/// Puts it into the tree, and returns the build id. `made` is when its packages were locked, in seconds since 1970.
+pub fn insert(tree: &mut Tree, kernel: &Path, made: u64) -> io::Result<String> {
+    let mut text = format!("made {made}\nkernel {}\n", digest(&std::fs::read(kernel)?));
     for (path, node) in tree.iter() {
         match node {
             Node::Folder(mode) => writeln!(text, "folder {mode:o} {path:?}"),
@@ -46,7 +46,7 @@ mod tests {
             let mut tree = Tree::new();
             tree.insert("/etc/file", Node::File(Content::Bytes(b"a".to_vec()), PLAIN));
             changes(&mut tree);
-            insert(&mut tree, kernel.path()).unwrap()
+            insert(&mut tree, kernel.path(), 1).unwrap()
         };
         let usual = of(&|_| {});
         assert_eq!(usual, of(&|_| {}));

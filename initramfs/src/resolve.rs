@@ -1,6 +1,7 @@
 //! Makes a lock: asks apt for everything that the recipe's packages depend on, and keeps what the image takes files from.
 
 use std::collections::BTreeSet;
+use std::time::SystemTime;
 
 use crate::assemble::{self, AssembleError};
 use crate::build::BuildError;
@@ -26,7 +27,8 @@ pub fn resolve(recipe: &Recipe, programs: &assemble::Programs, store: &Store) ->
     packages.sort();
     step.done(&format!("{} packages", packages.len()));
 
-    let all = Lock { release: release.clone(), packages };
+    let made = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let all = Lock { release: release.clone(), made, packages };
     let step = report::step("fetching");
     let fetched = store.fetch(&all)?;
     step.done(&format!("{} packages, {}", fetched.packages, report::size(fetched.size_bytes)));
@@ -40,7 +42,7 @@ pub fn resolve(recipe: &Recipe, programs: &assemble::Programs, store: &Store) ->
     let packages: Vec<_> =
         all.packages.into_iter().filter(|p| used.contains(&p.name) || is_kernel(&p.name)).collect();
     step.done(&format!("{} packages", packages.len()));
-    Ok(Lock { release, packages })
+    Ok(Lock { release, made, packages })
 }
 
 /// The name of this machine's release, as `bookworm`.

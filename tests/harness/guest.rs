@@ -72,7 +72,9 @@ impl Guest {
     pub fn boot(place: &Place, own: &Own) -> Self {
         let media: Vec<OsString> =
             own.media.iter().enumerate().flat_map(|(n, file)| medium(n, file)).collect();
-        let boot = |image: &Path| [kernel(image, &own.arguments), media.clone()].concat();
+        // As that of a machine whose battery is empty.
+        let clock = args!["-rtc", "base=2000-01-01T00:00:00"];
+        let boot = |image: &Path| [kernel(image, &own.arguments), media.clone(), clock.clone()].concat();
         let mut guest = Self::boot_from(place, own, boot);
         let began = Instant::now();
         guest.until_it_answers();
