@@ -12,7 +12,7 @@ use super::keeper::{Goes, Keeper, Note, Times};
 use super::last_resort::Claim;
 use super::plan::{Address, Plan, Wanted};
 use super::setting::Setting;
-use super::{NetworkError, resolver};
+use super::{NetworkError, resolver, told};
 use crate::argument::InterfaceName;
 use crate::sys::netlink::{self, Change, Cidr, Link, Netlink, Vxlan};
 use crate::sys::tool::Tool;
@@ -72,7 +72,7 @@ impl Edge {
         let mut wrong = Vec::new();
         for name in plan.order().unwrap_or_default() {
             if let Err(e) = make(plan, name).await {
-                wrong.push(format!("link {name}: {e}"));
+                wrong.push(format!("link {name}: {}", told(&e)));
             }
         }
         wrong

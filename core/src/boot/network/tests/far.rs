@@ -42,6 +42,12 @@ impl Far {
         sh(&format!("ip link add {nic} type veth peer name far-{nic} netns {}", self.pid())).await;
     }
 
+    /// One with this hardware address.
+    pub async fn cable_of(&self, nic: &str, address: &str) {
+        let pid = self.pid();
+        sh(&format!("ip link add {nic} address {address} type veth peer name far-{nic} netns {pid}")).await;
+    }
+
     /// Runs a line here, to its end.
     pub async fn run(&self, line: &str) -> String {
         let pid = self.pid();

@@ -183,18 +183,3 @@ fn a_link_that_is_missing_is_told_and_the_others_work() {
         assert_eq!(up.trouble.as_deref(), Some("link eth7: no link eth7"));
     });
 }
-
-#[test]
-fn a_nic_that_appears_after_the_look_ends_the_pause() {
-    in_new_network(|| async {
-        let folder = tempfile::tempdir().unwrap();
-        let far = Far::new().await;
-        let (state, _seen) =
-            watch::channel(State::Searching { why: "its turn".into(), addresses: Vec::new() });
-        let mut search = Search::new(setup(folder.path()), state);
-        // Nobody tells of it any more when the pause begins.
-        far.cable("eth0").await;
-        let rested = tokio::time::timeout(PATIENCE, search.rest(2 * PATIENCE)).await;
-        assert!(rested.is_ok(), "it pauses though there is a new NIC");
-    });
-}
