@@ -3,7 +3,6 @@
 //! It is YAML without anchors, aliases, merge keys and tags, in one document.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
 use std::path::{Component, Path, PathBuf};
 
 use g8_cache::BlockId;
@@ -14,7 +13,7 @@ use serde_saphyr::options::{DuplicateKeyPolicy, MergeKeyPolicy};
 use sha2::Digest;
 
 use crate::boot::arguments::is_hash;
-use crate::boot::network::plan::Endpoint;
+use crate::boot::network::plan::{Endpoint, judge_controllers};
 
 /// Longest file.
 pub const FILE_MAX: usize = 64 << 10;
@@ -230,11 +229,7 @@ impl Document {
         if (self.system.is_some() || !self.mounts.is_empty()) && self.sources.is_empty() {
             return Err("system and mounts need sources to come from".into());
         }
-        let loopback =
-            |endpoint: &&Endpoint| endpoint.host().parse().is_ok_and(|ip: IpAddr| ip.is_loopback());
-        if let Some(endpoint) = self.controllers.iter().find(loopback) {
-            return Err(format!("controllers: {endpoint} is each node itself"));
-        }
+        judge_controllers(&self.controllers)?;
         match &self.overlay {
             Some(Overlay { zerotier }) if !is_network(zerotier) => {
                 Err(format!("overlay: {zerotier:.40?} is no network: it has 16 hexadecimal digits"))

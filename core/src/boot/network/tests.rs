@@ -4,6 +4,7 @@ mod far;
 mod last_resort;
 mod later;
 mod leases;
+mod names;
 mod planned;
 
 use std::path::Path;

@@ -99,6 +99,14 @@ impl Far {
         self.serve(&format!("busybox udhcpd -f {}", file("udhcpd.conf")))
     }
 
+    /// Resolves the one name `controller.example.org`.
+    pub fn resolver(&self, address: &str, controller: &str) -> Child {
+        self.serve(&format!(
+            "dnsmasq --keep-in-foreground --conf-file=/dev/null --listen-address={address} --bind-interfaces --no-resolv \
+             --no-hosts --local=/example.org/ --host-record=controller.example.org,{controller} --pid-file= --user=root"
+        ))
+    }
+
     /// A controller: it takes connections.
     pub fn controller(&self, address: &str, port: u16) -> Child {
         self.serve(&format!("busybox httpd -f -p {address}:{port} -h {}", self.folder().display()))

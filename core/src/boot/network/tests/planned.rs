@@ -53,7 +53,7 @@ fn all_kinds_of_links_are_set_up_as_planned_and_a_controller_by_them_is_enough()
         let resolver = std::fs::read_to_string(folder.path().join("resolv.conf")).unwrap();
         assert_eq!(
             resolver,
-            "search first.example.org example.org\nnameserver 10.77.1.1\nnameserver 10.77.0.1\n"
+            "search first.example.org example.org\nnameserver 10.77.1.1\nnameserver 10.77.0.1\noptions timeout:1 attempts:2\n"
         );
         // The best way out is the configured router; a link that loses its carrier is no way at all.
         let default = sh("ip route show default").await;
