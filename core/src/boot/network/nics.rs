@@ -90,7 +90,7 @@ impl Nics {
         let place = |link: &Link| (link.index, link.name.clone());
         let nics = links.iter().filter(|link| self.is_nic(link));
         let nics = nics.map(|nic| (place(nic), Some((nic.carrier, nic.plugged))));
-        let others = links.iter().filter(|link| !self.is_nic(link) && wanted(plan, link).is_some());
+        let others = links.iter().filter(|link| !self.is_nic(link) && wanted(*self, plan, link).is_some());
         nics.chain(others.map(|link| (place(link), None))).collect()
     }
 }

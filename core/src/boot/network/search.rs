@@ -92,7 +92,7 @@ impl Search {
     /// One that has not begun.
     pub fn new(setup: Setup, state: watch::Sender<State>) -> Self {
         let (sender, notes) = mpsc::channel(NOTES);
-        let edge = Edge::new(setup.files.clone(), setup.times, sender);
+        let edge = Edge::new(setup.nics, setup.files.clone(), setup.times, sender);
         Self {
             setup,
             state,
@@ -165,7 +165,8 @@ impl Search {
         self.resolve();
         let candidates = fronts.iter().map(|link| Candidate {
             nic: link.name.clone(),
-            was_asked: wanted(&self.plan, link).is_some_and(|(_, w)| w.address == Some(Address::Dhcp)),
+            was_asked: wanted(self.setup.nics, &self.plan, link)
+                .is_some_and(|(_, w)| w.address == Some(Address::Dhcp)),
         });
         Ok(Event::Configured { candidates: candidates.collect(), addressed: !self.edge.set().is_empty() })
     }

@@ -122,3 +122,24 @@ fn links_of_others_do_not_end_a_pause_and_a_cable_does() {
         assert!(rested.is_ok(), "it pauses though a cable was plugged in");
     });
 }
+
+/// The address and the default route of the NIC were set on what others made on it, too.
+#[test]
+fn what_others_make_on_a_nic_inherits_its_hardware_address_and_nothing_of_the_plan() {
+    in_new_network(|| async {
+        let folder = tempfile::tempdir().unwrap();
+        let far = Far::new().await;
+        far.cable_of("eth0", "02:00:00:00:00:07").await;
+        far.plug("eth0", 0).await;
+        // Of the same address, and first in the order of their numbers or names.
+        sh("ip link add a0 address 02:00:00:00:00:07 type bridge; ip link set a0 up").await;
+        sh("ip tuntap add mode tap name z0; ip link set z0 address 02:00:00:00:00:07 up").await;
+        let plan =
+            "[link.wan]\nmac = \"02:00:00:00:00:07\"\naddress = \"10.77.0.9/24\"\ngateway = \"10.77.0.1\"\n";
+        Node::plan(folder.path(), plan);
+        let up = Node::new(folder.path()).await.until_up().await;
+        assert!(is_on(&up, &["eth0"]), "{up}");
+        assert_eq!(sh("ip -4 addr show a0; ip -4 addr show z0").await, "");
+        assert_eq!(sh("ip route show default").await.lines().count(), 1);
+    });
+}
