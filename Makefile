@@ -19,7 +19,7 @@ step = @began=$$SECONDS; echo "== $(1)"; \
 # What mounts by the mode of the environment. The others choose it themselves, or mount nothing.
 FUSE_TESTS := fidelity model lazy http damage full_disk lifecycle identity posix modes semantics run_cmd crash debian
 
-.PHONY: help setup build demo node image image-lock boot test test-boot check bench bench-boot soak fuzz clean
+.PHONY: help setup build demo node image system image-lock boot test test-boot check bench bench-boot soak fuzz clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,7 +42,12 @@ image: setup ## Build kernel, initramfs, UKI, disk image and ISO into target/ima
 	$(call step,build,3000,cargo build --release --locked -p core0 -p initramfs)
 	@target/release/initramfs build $(ARGS)
 
-image-lock: setup ## Lock the Debian packages of the image in the versions of today
+system: setup ## Write the tree of the system flist into target/image/system and pack it; its CID is for the bootstrap file
+	$(call step,build,3000,cargo build --release --locked -p core0 -p initramfs -p flist-tools)
+	@target/release/initramfs system $(ARGS)
+	@target/release/flist pack --owner 0:0 --clamp-mtime 0 target/image/system
+
+image-lock: setup ## Lock the Debian packages of the image and the system flist in the versions of today
 	$(call step,build,3000,cargo build --release --locked -p core0 -p initramfs)
 	@target/release/initramfs lock
 

@@ -12,7 +12,7 @@ use crate::lock::{Lock, LockError};
 use crate::media::{MediaError, disk, ipxe, iso, uki};
 use crate::modules::{self, ModulesError};
 use crate::pool::Pool;
-use crate::recipe::{Recipe, RecipeError};
+use crate::recipe::{Kernel, Media, Recipe, RecipeError};
 use crate::resolve;
 use crate::store::{Store, StoreError};
 use crate::tree::{Content, Node, PLAIN, Tree};
@@ -49,6 +49,22 @@ pub enum BuildError {
     /// The lock.
     #[error(transparent)]
     Lock(#[from] LockError),
+    /// It has no kernel.
+    #[error("{0} is the recipe of a system flist, and has nothing to boot: `initramfs system` follows it")]
+    NoImage(PathBuf),
+    /// It has one.
+    #[error("{0} is the recipe of an image: `initramfs build` follows it")]
+    NoSystem(PathBuf),
+    /// A system flist would hold a program that is in none.
+    #[error(
+        "{recipe} takes {path}: no system flist has mc, git or ssh, so that nobody gets in but by commands of the node"
+    )]
+    Refused {
+        /// The recipe.
+        recipe: PathBuf,
+        /// The program.
+        path: String,
+    },
     /// The lock has no kernel, or not the one that its package brings.
     #[error("the lock {0} has no kernel: `make image-lock` makes a new one")]
     NoKernel(PathBuf),
@@ -103,6 +119,9 @@ pub struct Built {
 pub fn build(options: &Options) -> Result<Built, BuildError> {
     let began = Instant::now();
     let recipe = Recipe::load(&options.recipe)?;
+    let (Some(wanted), Some(media)) = (&recipe.kernel, &recipe.media) else {
+        return Err(BuildError::NoImage(options.recipe.clone()));
+    };
     let names = Names::of(&options.recipe, &options.output);
     let output = |source| BuildError::Io { path: options.output.clone(), source };
     fs::create_dir_all(&options.output).map_err(output)?;
@@ -124,8 +143,7 @@ pub fn build(options: &Options) -> Result<Built, BuildError> {
     let kernel = store.tree(kernel)?;
     let step = report::step("taking modules");
     let from = kernel.join("lib/modules").join(&version);
-    let count =
-        modules::install(&from, &version, &recipe.kernel.modules, &work.path().join("modules"), &mut tree)?;
+    let count = modules::install(&from, &version, &wanted.modules, &work.path().join("modules"), &mut tree)?;
     step.done(&format!("{count} of Linux {version}"));
     for (place, file) in &options.with {
         let bytes = fs::read(file).map_err(|source| BuildError::Io { path: file.clone(), source })?;
@@ -142,10 +160,10 @@ pub fn build(options: &Options) -> Result<Built, BuildError> {
     let step = report::step("making media");
     let vmlinuz = work.path().join("vmlinuz");
     copy(&kernel.join(format!("boot/vmlinuz-{version}")), &vmlinuz)?;
-    let made = media(&recipe, &pool, &vmlinuz, &initramfs, work.path())?;
+    let made = make_media(wanted, media, &pool, [&vmlinuz, &initramfs], work.path())?;
     step.done("UKI, disk and ISO");
     let mut files = Vec::new();
-    parts(&recipe, &pool)?.copy(&options.output.join(PARTS))?;
+    parts(media, &pool)?.copy(&options.output.join(PARTS))?;
     for (from, to) in [vmlinuz, initramfs].iter().chain(&made).zip(names.all()) {
         fs::rename(from, &to).map_err(|source| BuildError::Io { path: to.clone(), source })?;
         let length = fs::metadata(&to).map_err(|source| BuildError::Io { path: to.clone(), source })?.len();
@@ -155,7 +173,7 @@ pub fn build(options: &Options) -> Result<Built, BuildError> {
 }
 
 /// The locked packages, all of them here.
-fn packages(
+pub(crate) fn packages(
     options: &Options,
     recipe: &Recipe,
     programs: &Programs,
@@ -201,8 +219,7 @@ fn pack(tree: &Tree, level: i32, to: &Path) -> Result<u64, BuildError> {
 }
 
 /// The parts of an ISO that fetches the rest.
-fn parts(recipe: &Recipe, pool: &Pool) -> Result<ipxe::Parts, BuildError> {
-    let media = &recipe.media;
+fn parts(media: &Media, pool: &Pool) -> Result<ipxe::Parts, BuildError> {
     Ok(ipxe::Parts {
         bios: part(pool, &media.ipxe_bios)?,
         efi: part(pool, &media.ipxe_efi)?,
@@ -219,27 +236,26 @@ fn part(pool: &Pool, path: &str) -> Result<PathBuf, AssembleError> {
 }
 
 /// UKI, disk image and ISO, in this order.
-fn media(
-    recipe: &Recipe,
+fn make_media(
+    Kernel { arguments, .. }: &Kernel,
+    media: &Media,
     pool: &Pool,
-    kernel: &Path,
-    initramfs: &Path,
+    [kernel, initramfs]: [&Path; 2],
     work: &Path,
 ) -> Result<[PathBuf; 3], BuildError> {
     let part = |path: &str| part(pool, path);
     let read = |path: &Path| fs::read(path).map_err(|source| BuildError::Io { path: path.into(), source });
-    let arguments = &recipe.kernel.arguments;
     let [program, disk_image, iso_image] = ["uki", "disk", "iso.img"].map(|name| work.join(name));
-    let uki = uki::uki(&read(&part(&recipe.media.stub)?)?, &read(kernel)?, &read(initramfs)?, arguments)?;
+    let uki = uki::uki(&read(&part(&media.stub)?)?, &read(kernel)?, &read(initramfs)?, arguments)?;
     fs::write(&program, uki).map_err(|source| BuildError::Io { path: program.clone(), source })?;
     disk::disk(&program, &disk_image)?;
     let parts = iso::Parts {
         kernel: kernel.into(),
         initramfs: initramfs.into(),
         uki: program.clone(),
-        isolinux: part(&recipe.media.isolinux)?,
-        ldlinux: part(&recipe.media.ldlinux)?,
-        boot_sector: part(&recipe.media.boot_sector)?,
+        isolinux: part(&media.isolinux)?,
+        ldlinux: part(&media.ldlinux)?,
+        boot_sector: part(&media.boot_sector)?,
         arguments: arguments.clone(),
     };
     iso::iso(&parts, work, &iso_image)?;
@@ -278,14 +294,23 @@ impl Names {
     }
 }
 
-/// Makes a lock of today's packages for a recipe, and says what changed.
-pub fn lock(options: &Options) -> Result<(), BuildError> {
-    let recipe = Recipe::load(&options.recipe)?;
+/// Makes a lock of today's packages for some recipes beside that of `options`, and for that, and says what changed.
+pub fn lock(options: &Options, others: &[&str]) -> Result<(), BuildError> {
+    let others = others.iter().map(|name| options.recipe.with_file_name(name));
+    let recipes = others.chain([options.recipe.clone()]).map(|path| Recipe::load(&path));
+    let recipes: Vec<_> = recipes.collect::<Result<_, _>>()?;
     let store = Store::open(&options.cache)?;
     let work = tempfile::tempdir().map_err(|source| BuildError::Io { path: std::env::temp_dir(), source })?;
     let programs = Programs { built: options.programs.clone(), stripped: work.path().into() };
     let old = if options.lock.exists() { Lock::load(&options.lock)? } else { Lock::default() };
-    let new = resolve::resolve(&recipe, &programs, &store)?;
+    let mut new = Lock::default();
+    for recipe in &recipes {
+        let Lock { release, packages } = resolve::resolve(recipe, &programs, &store)?;
+        new.release = release;
+        new.packages.extend(packages);
+    }
+    new.packages.sort();
+    new.packages.dedup();
     let line = |package: &crate::lock::Package| format!("{} {}", package.name, package.version);
     let before: BTreeSet<String> = old.packages.iter().map(line).collect();
     let after: BTreeSet<String> = new.packages.iter().map(line).collect();

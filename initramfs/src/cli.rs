@@ -23,6 +23,8 @@ pub struct Cli {
 pub enum Verb {
     /// Build kernel, initramfs, UKI, disk image and ISO from the locked packages
     Build(BuildArgs),
+    /// Write the tree of the system flist from the locked packages
+    System(SystemArgs),
     /// Lock the versions that the mirror has today
     Lock(PlaceArgs),
     /// Hand out over HTTP what was built: scripts for iPXE and ISOs with the number of a network, kernel and initramfs
@@ -78,6 +80,27 @@ pub struct BuildArgs {
     /// Where things are
     #[command(flatten)]
     pub places: PlaceArgs,
+}
+
+/// `initramfs system`
+#[derive(Debug, Args)]
+pub struct SystemArgs {
+    /// When the mirror has dropped locked versions, take today's for this build, and say so
+    #[arg(long)]
+    pub relock: bool,
+    /// The tree is written to `system` in this folder, in the place of one that is there
+    #[arg(long, value_name = "DIR", default_value = "target/image")]
+    pub output: PathBuf,
+    /// Where things are
+    #[command(flatten)]
+    pub places: PlaceArgs,
+}
+
+impl SystemArgs {
+    /// What is to be written.
+    pub fn options(self) -> Result<Options, StoreError> {
+        Ok(Options { relock: self.relock, output: self.output, ..self.places.options("system")? })
+    }
 }
 
 /// A place in the image, and the file for it.

@@ -21,5 +21,6 @@ pub mod report;
 pub mod resolve;
 pub mod serve;
 pub mod store;
+pub mod system;
 pub mod tool;
 pub mod tree;

@@ -9,6 +9,7 @@ use initramfs::build::{self, BuildError, Built};
 use initramfs::cli::{Cli, Verb};
 use initramfs::report::size;
 use initramfs::serve::{Options, Server};
+use initramfs::system;
 use tokio::signal::unix::{SignalKind, signal};
 
 fn main() -> ExitCode {
@@ -27,8 +28,16 @@ fn run(verb: Verb) -> anyhow::Result<()> {
             let built = build::build(&args.options().map_err(BuildError::from)?)?;
             print(&built).context("cannot print what was built")
         }
+        Verb::System(args) => {
+            let built = system::build(&args.options().map_err(BuildError::from)?)?;
+            let (size, entries, folder) = (size(built.bytes), built.entries, built.folder.display());
+            writeln!(std::io::stdout(), "{size:>10}  in {entries} files and folders: {folder}")
+                .context("cannot print what was written")
+        }
         Verb::Serve(args) => serve(&args.options()),
-        Verb::Lock(places) => Ok(build::lock(&places.options("node").map_err(BuildError::from)?)?),
+        Verb::Lock(places) => {
+            Ok(build::lock(&places.options("node").map_err(BuildError::from)?, &["system.toml"])?)
+        }
     }
 }
 

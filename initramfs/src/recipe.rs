@@ -1,4 +1,4 @@
-//! What an image holds: a TOML file. One recipe can extend another one beside it.
+//! What an image or a system flist holds: a TOML file. One recipe can extend another one beside it.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -16,9 +16,11 @@ const DEPTH: u32 = 4;
 #[serde(deny_unknown_fields)]
 pub struct Recipe {
     /// zstd's level for the initramfs.
+    #[serde(default)]
     pub level: i32,
-    /// The kernel.
-    pub kernel: Kernel,
+    /// The kernel. A system flist, which is mounted and not booted, has none.
+    #[serde(default)]
+    pub kernel: Option<Kernel>,
     /// Packages, each with patterns of the files that are taken from it. Libraries come by themselves.
     #[serde(default)]
     pub packages: BTreeMap<String, Vec<String>>,
@@ -40,8 +42,9 @@ pub struct Recipe {
     /// Files that are others put together: path, and a pattern of files of packages.
     #[serde(default)]
     pub joined: BTreeMap<String, String>,
-    /// What the media are made with; nothing of it is in the initramfs.
-    pub media: Media,
+    /// What the media are made with; nothing of it is in the initramfs. They go with a kernel.
+    #[serde(default)]
+    pub media: Option<Media>,
 }
 
 /// The kernel and its modules.
@@ -123,6 +126,12 @@ impl Recipe {
             merge(&mut merged, table);
         }
         let recipe: Self = merged.try_into().map_err(|e: toml::de::Error| fault(path, e.to_string()))?;
+        if recipe.kernel.is_some() != recipe.media.is_some() {
+            return Err(fault(
+                path,
+                "[kernel] and [media] go together: an image has both, a system flist none",
+            ));
+        }
         match recipe.folders.values().find(|mode| u32::from_str_radix(mode, 8).is_err()) {
             Some(mode) => Err(fault(path, format!("{mode:?} is no mode in octal"))),
             None => Ok(recipe),
@@ -131,7 +140,7 @@ impl Recipe {
 
     /// All packages that have to be there.
     pub fn wanted(&self) -> Vec<&str> {
-        let media = self.media.packages.iter();
+        let media = self.media.iter().flat_map(|media| &media.packages);
         self.packages.keys().chain(media).map(String::as_str).collect()
     }
 }
@@ -146,8 +155,8 @@ fn read(path: &Path) -> Result<toml::Table, RecipeError> {
     text.parse().map_err(|e: toml::de::Error| fault(path, e.to_string()))
 }
 
-fn fault(path: &Path, fault: String) -> RecipeError {
-    RecipeError::Parse { path: path.into(), fault: fault.trim().into() }
+fn fault(path: &Path, fault: impl AsRef<str>) -> RecipeError {
+    RecipeError::Parse { path: path.into(), fault: fault.as_ref().trim().into() }
 }
 
 /// Tables are merged, lists are appended, and anything else is what the later one says.
@@ -176,7 +185,8 @@ mod tests {
         let minimal = Recipe::load(&recipes().join("minimal.toml")).unwrap();
         let node = Recipe::load(&recipes().join("node.toml")).unwrap();
         assert!(minimal.packages.keys().all(|package| node.packages.contains_key(package)));
-        assert!(minimal.kernel.modules.iter().all(|module| node.kernel.modules.contains(module)));
+        let modules = |recipe: &Recipe| recipe.kernel.clone().unwrap().modules;
+        assert!(modules(&minimal).iter().all(|module| modules(&node).contains(module)));
         for package in ["gocryptfs", "dropbear-bin", "ca-certificates"] {
             assert!(node.packages.contains_key(package) && !minimal.packages.contains_key(package));
         }
@@ -191,6 +201,9 @@ mod tests {
         std::fs::write(&path, "extends = \"minimal\"\n[kernel]\nmodule = []\n").unwrap();
         let error = Recipe::load(&path).unwrap_err().to_string();
         assert!(error.contains("own.toml") && error.contains("`module`"), "{error}");
+        std::fs::write(&path, "[kernel]\npackage = \"p\"\nsuite = \"\"\narguments = \"\"\nmodules = []\n")
+            .unwrap();
+        assert!(Recipe::load(&path).unwrap_err().to_string().contains("go together"));
         std::fs::write(&path, "extends = \"own\"\n").unwrap();
         assert!(Recipe::load(&path).unwrap_err().to_string().contains("extend"));
         std::fs::write(&path, "extends = \"../minimal\"\n").unwrap();

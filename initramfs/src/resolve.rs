@@ -6,18 +6,17 @@ use crate::assemble::{self, AssembleError};
 use crate::build::BuildError;
 use crate::lock::{Lock, is_kernel};
 use crate::pool::Pool;
-use crate::recipe::Recipe;
+use crate::recipe::{Media, Recipe};
 use crate::report;
 use crate::store::Store;
 
 /// The packages of a recipe as the mirror has them today. `programs` are ours: they need libraries too.
 pub fn resolve(recipe: &Recipe, programs: &assemble::Programs, store: &Store) -> Result<Lock, BuildError> {
     let release = release()?;
-    let suite = format!("{release}-{}", recipe.kernel.suite);
     let mut names: Vec<String> = recipe.wanted().into_iter().map(str::to_owned).collect();
     // What programs of ours are linked with.
     names.extend(["libc6".to_owned(), "libstdc++6".to_owned(), "libgcc-s1".to_owned()]);
-    names.push(format!("{}/{suite}", recipe.kernel.package));
+    names.extend(recipe.kernel.iter().map(|kernel| format!("{}/{release}-{}", kernel.package, kernel.suite)));
     let step = report::step("asking apt");
     let mut packages = store
         .apt(&release)
@@ -34,7 +33,7 @@ pub fn resolve(recipe: &Recipe, programs: &assemble::Programs, store: &Store) ->
     let step = report::step("looking what is used");
     let pool = Pool::open(&all.packages, store)?;
     let mut used: BTreeSet<String> = assemble::assemble(recipe, &pool, programs)?.packages;
-    for file in recipe.media.files() {
+    for file in recipe.media.iter().flat_map(Media::files) {
         let found = pool.find(file).ok_or_else(|| AssembleError::Missing(file.into()))?;
         used.insert(found.package.clone());
     }

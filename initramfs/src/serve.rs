@@ -36,6 +36,9 @@ use script::Script;
 const CONNECTIONS: usize = 128;
 /// How long a client may take to say what it wants, and to take nothing of its answer.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a connection may last: with a megabit in a second the largest image takes less. Who takes one byte after the other
+/// does not keep a place for ever.
+const LONGEST: Duration = Duration::from_secs(20 * 60);
 /// Most bytes of the head of a request.
 const HEAD_BYTES: usize = 16 << 10;
 /// After accepting failed, which is for lack of descriptors: some are free again soon.
@@ -90,6 +93,9 @@ pub enum ServeError {
         /// Its length.
         length: usize,
     },
+    /// Machines would be sent to an address that is nobody's.
+    #[error("machines cannot reach http://{0}: say with --url how they reach this server")]
+    Unspecified(SocketAddr),
     /// It cannot listen.
     #[error("cannot listen on {address}")]
     Listen {
@@ -119,6 +125,9 @@ pub struct Server {
 impl Server {
     /// Reads and makes all that is served, and listens.
     pub async fn bind(options: &Options) -> Result<Self, ServeError> {
+        if options.url.is_none() && options.listen.ip().is_unspecified() {
+            return Err(ServeError::Unspecified(options.listen));
+        }
         let failed = |source| ServeError::Listen { address: options.listen, source };
         let listener = TcpListener::bind(options.listen).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
@@ -166,7 +175,7 @@ impl Server {
             tokio::spawn(async move {
                 let _place = place;
                 // Who breaks a connection off knows why.
-                let _ = connection.await;
+                let _ = tokio::time::timeout(LONGEST, connection).await;
             });
         }
         drop(self.listener);

@@ -3,10 +3,10 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use initramfs::apt::AptError;
 use initramfs::build::{self, BuildError, Options};
 use initramfs::lock::Lock;
 use initramfs::store::{Store, StoreError};
+use initramfs::system;
 use sha2::{Digest, Sha256};
 
 fn recipes() -> PathBuf {
@@ -87,19 +87,58 @@ fn a_lock_that_the_mirror_has_left_behind_is_an_error_that_says_what_to_do_or_is
 #[test]
 fn a_package_with_another_hash_is_refused() {
     let folder = tempfile::tempdir().unwrap();
+    let tree = system(&folder.path().join("tree"));
+    system::build(&tree).unwrap();
     let path = folder.path().join("packages.lock");
-    let mut lock = Lock::load(&recipes().join("packages.lock")).unwrap();
+    let mut lock = Lock::load(&lock_of(&tree.output)).unwrap();
     let forged = lock.packages.iter_mut().find(|package| package.name == "nftables").unwrap();
     forged.sha256 = "0".repeat(64);
     lock.save(&path).unwrap();
-    let options = Options { lock: path, relock: false, ..options(&folder.path().join("out")) };
-    match build::build(&options).unwrap_err() {
-        BuildError::Store(StoreError::Wrong(path)) => assert!(path.to_string_lossy().contains("nftables")),
-        // The mirror has moved on, and does not give the package at all.
-        BuildError::Stale { .. } | BuildError::Store(StoreError::Apt(AptError::Dropped(_))) => {}
-        other => panic!("{other:?}"),
+    let options = Options { lock: path, relock: false, ..system(&folder.path().join("out")) };
+    let error = system::build(&options).unwrap_err();
+    assert!(
+        matches!(&error, BuildError::Store(StoreError::Wrong(path)) if path.to_string_lossy().contains("nftables")),
+        "{error:?}"
+    );
+    assert!(!folder.path().join("out/system").exists());
+}
+
+/// The tree of the system flist.
+fn system(output: &Path) -> Options {
+    Options { recipe: recipes().join("system.toml"), ..options(output) }
+}
+
+#[test]
+fn a_system_flist_has_no_kernel_and_never_a_way_in() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = folder.path().join("out");
+    let built = system::build(&system(&output)).unwrap();
+    assert_eq!(built.folder, output.join("system"));
+    for path in
+        ["bin/bash", "usr/sbin/nft", "lib64/ld-linux-x86-64.so.2", "etc/ssl/certs/ca-certificates.crt"]
+    {
+        assert!(built.folder.join(path).is_file(), "{path}");
     }
-    assert!(!folder.path().join("out/vmlinuz").exists());
+    assert!(!built.folder.join("lib/modules").exists());
+    // Of an image it can be told apart, both ways.
+    let error = build::build(&system(&output)).unwrap_err();
+    assert!(
+        error.to_string().contains("system.toml") && error.to_string().contains("`initramfs system`"),
+        "{error}"
+    );
+    let error = system::build(&options(&output)).unwrap_err();
+    assert!(error.to_string().contains("`initramfs build`"), "{error}");
+
+    let own = folder.path().join("recipes");
+    std::fs::create_dir(&own).unwrap();
+    std::fs::copy(recipes().join("system.toml"), own.join("system.toml")).unwrap();
+    let more = "extends = \"system\"\n[packages]\ndropbear-bin = [\"/usr/sbin/dropbear\"]\n";
+    std::fs::write(own.join("more.toml"), more).unwrap();
+    let more = Options { recipe: own.join("more.toml"), lock: lock_of(&output), ..system(&output) };
+    let error = system::build(&more).unwrap_err();
+    assert!(error.to_string().contains("takes /usr/sbin/dropbear"), "{error}");
+    // What was there stays.
+    assert!(built.folder.join("bin/bash").is_file() && !built.folder.join("usr/sbin/dropbear").exists());
 }
 
 fn digest(path: &Path) -> Vec<u8> {

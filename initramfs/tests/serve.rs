@@ -57,6 +57,21 @@ fn served() -> &'static Served {
     })
 }
 
+#[tokio::test]
+async fn an_address_that_is_nobodys_is_in_no_script() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = serve::Options {
+        listen: "[::]:0".parse().unwrap(),
+        url: None,
+        kernel: folder.path().join("vmlinuz"),
+        initramfs: folder.path().join("initramfs"),
+        parts: folder.path().into(),
+        arguments: String::new(),
+    };
+    let Err(error) = Server::bind(&options).await else { panic!("it serves") };
+    assert!(error.to_string().contains("--url"), "{error}");
+}
+
 struct Answer {
     status: u16,
     head: String,

@@ -177,6 +177,58 @@ fn a_manager_that_is_killed_is_started_again_and_orphans_of_pid_1_are_reaped() {
     assert_eq!(machine.bash("m4", "cut -d' ' -f4 /proc/$PPID/stat"), "1");
 }
 
+/// Puts a script in the place of a program.
+fn script(path: &Path, text: &str) {
+    let new = path.with_extension("new");
+    std::fs::write(&new, format!("#!/bin/sh\n{text}\n")).unwrap();
+    std::fs::set_permissions(&new, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    std::fs::rename(new, path).unwrap();
+}
+
+/// What cannot be read yet has no lines.
+fn said(machine: &Machine) -> String {
+    std::fs::read_to_string(machine.dir().join("stderr.log")).unwrap_or_default()
+}
+
+#[test]
+fn a_manager_that_never_runs_is_started_for_ever_and_its_end_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let beside = |name: &str| folder.path().join("bin").join(name);
+    std::fs::create_dir(folder.path().join("bin")).unwrap();
+    std::fs::copy(env!("CARGO_BIN_EXE_core0-init"), beside("core0-init")).unwrap();
+    script(&beside("core0"), "exit 3");
+    let log = std::fs::File::create(folder.path().join("stderr.log")).unwrap();
+    let unshare = Command::new("unshare")
+        .args(["--pid", "--fork", "--mount", "--mount-proc", "--propagation", "private", "--kill-child=KILL"])
+        .arg(beside("core0-init"))
+        .args(["--namespace", "--dev"])
+        .arg(folder.path())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log)
+        .spawn()
+        .unwrap();
+    let mut machine = Machine { unshare, folder };
+    for pause in [400, 800] {
+        let words = format!("the manager ended with code 3: it is started again in {pause} ms");
+        until(&words, || said(&machine).contains(&words));
+    }
+    let bin = machine.dir().join("bin");
+    let link = |to: &str| {
+        std::os::unix::fs::symlink(to, bin.join("new")).unwrap();
+        std::fs::rename(bin.join("new"), bin.join("core0")).unwrap();
+    };
+    // It is gone altogether, it dies at once, and at last it is whole.
+    link("/absent");
+    until("it says that there is none", || said(&machine).contains("cannot start the manager: No such file"));
+    script(&bin.join("core0"), "kill -ABRT $$");
+    until("it says by which signal", || said(&machine).contains("the manager ended by signal 6"));
+    assert!(matches!(machine.unshare.try_wait(), Ok(None)), "{}", said(&machine));
+    link(env!("CARGO_BIN_EXE_core0"));
+    until("the node answers", || machine.connect().is_some());
+    assert_eq!(machine.call("ping", "core.ping", json!({}))["state"], "SUCCESS");
+}
+
 #[test]
 fn pid_1_is_small() {
     let machine = Machine::start();

@@ -15,9 +15,15 @@ const ROUTES: usize = 64;
 /// Why there is no lease.
 #[derive(Debug, thiserror::Error)]
 pub enum DhcpError {
-    /// Nobody answers, or the last answer was no.
+    /// The client cannot work.
     #[error("no lease: {0}")]
     None(String),
+    /// Nobody answers, or with something that `mozim` leaves out: it says why in its log alone.
+    #[error("no lease: no server offers one that makes sense within {0:?}")]
+    NoOffer(Duration),
+    /// Somebody answers, and then no more.
+    #[error("no lease: a server offers one and does not confirm it within {0:?}")]
+    NoConfirmation(Duration),
     /// The lease is absurd.
     #[error("a server gives an absurd lease: {0}")]
     Absurd(String),
@@ -86,27 +92,33 @@ pub struct Client {
 }
 
 impl Client {
-    /// One that gives up after a while, when there is nobody. It asks first for what it had before, and a server that knows
-    /// better says no.
-    pub async fn new(nic: &Link, patience: Duration, before: Option<Before>) -> Result<Self, DhcpError> {
+    /// One that asks first for what it had before, and a server that knows better says no.
+    pub async fn new(nic: &Link, before: Option<Before>) -> Result<Self, DhcpError> {
         let mut config = DhcpV4Config::new(&nic.name);
-        config.set_iface_index(nic.index).set_timeout_sec(patience.as_secs() as u32);
+        // Without its own timeout: that would end a good lease whose first renewal nobody answers.
+        config.set_iface_index(nic.index);
         let config = config.set_iface_mac_raw(&nic.address).map_err(none)?.use_mac_as_client_id().clone();
         let before = before.map(|Before(lease)| lease);
         let client = DhcpV4Client::init(config, before).await.map_err(none)?;
         Ok(Self { client, held: None })
     }
 
-    /// The first lease.
-    pub async fn first(&mut self) -> Result<Setting, DhcpError> {
-        loop {
-            if let DhcpV4State::Done(lease) = self.client.run().await.map_err(none)? {
-                return self.hold(*lease);
+    /// The first lease, or none when there is nobody for so long.
+    pub async fn first(&mut self, patience: Duration) -> Result<Setting, DhcpError> {
+        let mut silence = DhcpError::NoOffer(patience);
+        let asked = async {
+            loop {
+                match self.client.run().await.map_err(none)? {
+                    DhcpV4State::Done(lease) => return self.hold(*lease),
+                    DhcpV4State::Selecting => silence = DhcpError::NoConfirmation(patience),
+                    DhcpV4State::InitReboot | DhcpV4State::Renewing | DhcpV4State::Rebinding => {}
+                }
             }
-        }
+        };
+        tokio::time::timeout(patience, asked).await.unwrap_or(Err(silence))
     }
 
-    /// Keeps a lease until it is another one, or none.
+    /// Keeps a lease until it is another one, or none: it is good to its end, whether or not somebody answers before.
     pub async fn next(&mut self, now: &Setting) -> Result<Setting, DhcpError> {
         loop {
             match self.client.run().await.map_err(none)? {

@@ -97,7 +97,7 @@ impl Keeper {
 /// How long things may take.
 #[derive(Clone, Copy, Debug)]
 pub struct Times {
-    /// A server, to give a lease.
+    /// A server, to give a first lease.
     pub lease: Duration,
     /// A cable, to be plugged in again.
     pub cable: Duration,
@@ -119,8 +119,8 @@ async fn lease(
 ) -> Ended {
     let mut cable = std::pin::pin!(cable(link, times));
     let asked = async {
-        let mut client = Client::new(link, times.lease, before.map(|before| *before)).await?;
-        let setting = client.first().await?;
+        let mut client = Client::new(link, before.map(|before| *before)).await?;
+        let setting = client.first(times.lease).await?;
         Ok((client, setting))
     };
     let (mut client, mut setting) = match asked.await {

@@ -72,17 +72,31 @@ impl Far {
 
     /// Gives leases of an hour on a cable: addresses from 10.77.NET.FROM on, and itself as the router and the resolver.
     pub fn dnsmasq(&self, nic: &str, net: u8, from: u8) -> Child {
-        let leases = self.folder().join(format!("leases-{nic}"));
         // What it gave before is forgotten, as by a server that was set up anew.
-        let _ = std::fs::remove_file(&leases);
+        let _ = std::fs::remove_file(self.folder().join(format!("leases-{nic}")));
+        let usual = format!(
+            "--dhcp-option=3,10.77.{net}.1 --dhcp-option=6,10.77.{net}.1 --dhcp-option=15,example.org"
+        );
+        self.dnsmasq_with(nic, net, from, "1h", &usual)
+    }
+
+    /// The same, which gives what it is told to, for so long, and remembers what it gave before. It says what it does in
+    /// `said-NIC`.
+    pub fn dnsmasq_with(&self, nic: &str, net: u8, from: u8, lease: &str, options: &str) -> Child {
+        let file = |name: &str| self.folder().join(format!("{name}-{nic}")).display().to_string();
         self.serve(&format!(
             "dnsmasq --keep-in-foreground --port=0 --conf-file=/dev/null --interface=far-{nic} --bind-interfaces \
-             --dhcp-authoritative --no-ping --dhcp-range=10.77.{net}.{from},10.77.{net}.{},255.255.255.0,1h \
-             --dhcp-option=3,10.77.{net}.1 --dhcp-option=6,10.77.{net}.1 --dhcp-option=15,example.org \
-             --dhcp-leasefile={} --pid-file= --user=root",
+             --dhcp-authoritative --no-ping --dhcp-range=10.77.{net}.{from},10.77.{net}.{},255.255.255.0,{lease} \
+             --dhcp-leasefile={} --log-facility={} --pid-file= --user=root {options}",
             from + 9,
-            leases.display()
+            file("leases"),
+            file("said"),
         ))
+    }
+
+    /// What the server on a cable has said so far.
+    pub fn said(&self, nic: &str) -> String {
+        std::fs::read_to_string(self.folder().join(format!("said-{nic}"))).unwrap_or_default()
     }
 
     /// Gives leases of so many seconds, which are too short for dnsmasq.

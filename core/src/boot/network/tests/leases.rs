@@ -79,6 +79,58 @@ fn a_lease_is_renewed_and_a_network_whose_server_is_gone_is_lost_and_found_again
 }
 
 #[test]
+fn a_lease_is_good_to_its_end_though_its_server_is_gone_when_half_of_it_is_over() {
+    in_new_network(|| async {
+        let folder = tempfile::tempdir().unwrap();
+        let far = Far::new().await;
+        far.cable("eth0").await;
+        far.plug("eth0", 0).await;
+        let server = far.udhcpd("eth0", 0, 60);
+        let mut node = Node::new(folder.path()).await;
+        let up = node.until_up().await;
+        drop(server);
+        // Half of it, and much longer than a server may take to give a first one.
+        let lost = node.until(|state| *state != State::Up(up.clone()));
+        assert!(tokio::time::timeout(Duration::from_secs(46), lost).await.is_err(), "it ends too early");
+        assert!(sh("ip -4 addr show eth0").await.contains(&up.links[0].1.to_string()));
+        assert!(sh("ip route").await.contains("default via 10.77.0.1 dev eth0"));
+        node.until_it_waits_for("nobody renewed it in time").await;
+        assert_eq!(sh("ip -4 addr show eth0; ip route").await, "");
+    });
+}
+
+#[test]
+fn a_server_that_comes_back_before_the_lease_ends_renews_it() {
+    in_new_network(|| async {
+        let folder = tempfile::tempdir().unwrap();
+        let far = Far::new().await;
+        far.cable("eth0").await;
+        far.plug("eth0", 0).await;
+        // It is to be renewed after 6 s, and by whoever it may be after 24.
+        let options = "--dhcp-option=3,10.77.0.1 --dhcp-option=58,6 --dhcp-option=59,24";
+        let server = far.dnsmasq_with("eth0", 0, 50, "2m", options);
+        let mut node = Node::new(folder.path()).await;
+        let up = node.until_up().await;
+        drop(server);
+        let given = far.said("eth0").matches("DHCPACK").count();
+        assert_eq!(given, 1, "{}", far.said("eth0"));
+        let changed = node.until(|state| *state != State::Up(up.clone()));
+        let renewed = async {
+            tokio::time::sleep(Duration::from_secs(14)).await;
+            let _server = far.dnsmasq_with("eth0", 0, 50, "2m", options);
+            while far.said("eth0").matches("DHCPACK").count() == given {
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+        };
+        tokio::select! {
+            state = changed => panic!("it is still good, and yet {state:?}"),
+            () = renewed => {}
+        }
+        assert!(sh("ip -4 addr show eth0").await.contains(&up.links[0].1.to_string()));
+    });
+}
+
+#[test]
 fn a_cable_that_is_plugged_into_another_network_gets_another_lease_since_the_server_there_refuses_the_old_one()
  {
     in_new_network(|| async {
