@@ -72,8 +72,13 @@ fn print_schema() -> anyhow::Result<()> {
 
 fn run_manager(run: Run) -> anyhow::Result<()> {
     let arguments = run.boot.then(Arguments::of_machine);
-    // On the console of a machine stands what goes wrong, unless it was asked for more.
-    log_to_stderr(if arguments.as_ref().is_some_and(|arguments| !arguments.debug) { "warn" } else { "info" });
+    // On the console of a machine stands what goes wrong, unless it was asked for more. Why an answer to DHCP is none is told
+    // there alone.
+    let usual = match &arguments {
+        Some(arguments) if !arguments.debug => "warn",
+        Some(_) | None => "info,mozim::dhcpv4::msg=debug",
+    };
+    log_to_stderr(usual);
     let paths = match &run.dev {
         Some(dir) => Paths::development(&std::path::absolute(dir)?),
         None => Paths::system(),

@@ -222,7 +222,8 @@ impl Containers {
             let made_id = made.as_ref().ok().copied();
             if let (Err(_gone), Some(id)) = (sender.send(made), made_id) {
                 tracing::info!("nobody waits for container {id} any more");
-                let _ = containers.terminate(id);
+                // Nor has anybody seen it: its program has nothing to end in order.
+                let _ = containers.end(id, Duration::ZERO);
             }
         });
         receiver.await.unwrap_or(Err(ContainerError::Interrupted))
@@ -230,12 +231,9 @@ impl Containers {
 
     /// All that run, by their numbers.
     pub fn list(&self) -> Vec<Arc<Container>> {
-        let places = self.places.lock();
-        let here = places.all.values().filter_map(|place| match place {
-            Place::Here(container) if !container.ending.load(Ordering::Relaxed) => Some(container.clone()),
-            Place::Here(_) | Place::Held => None,
-        });
-        here.collect()
+        let mut here = self.here();
+        here.retain(|container| !container.ending.load(Ordering::Relaxed));
+        here
     }
 
     /// One that runs, by its number.
@@ -264,13 +262,30 @@ impl Containers {
         self.networks.get(id)
     }
 
-    /// Ends a container, and does not wait for it.
+    /// Ends a container, and does not wait for it. It ends, whatever becomes of this manager.
     pub fn terminate(&self, id: Id) -> Result<(), ContainerError> {
+        self.end(id, GRACE)
+    }
+
+    fn end(&self, id: Id, grace: Duration) -> Result<(), ContainerError> {
         let container = self.get(id)?;
         if container.ending.swap(true, Ordering::Relaxed) {
             return Err(ContainerError::Unknown(id.to_string()));
         }
-        tokio::spawn(async move { container.end(GRACE).await });
+        // The next manager knows it from its record. Without that there is no time to lose.
+        let grace = match self.records.end(id) {
+            Ok(()) => grace,
+            Err(error) => {
+                let error: &dyn std::error::Error = &error;
+                tracing::error!(
+                    container = id,
+                    error,
+                    "a container is killed at once: that it ends cannot be written down"
+                );
+                Duration::ZERO
+            }
+        };
+        tokio::spawn(async move { container.end(grace).await });
         Ok(())
     }
 
@@ -301,10 +316,12 @@ impl Containers {
 
     /// Ends all containers, with the node: entrypoints by a polite signal first.
     pub async fn stop(&self, limit: Duration) {
-        let containers = self.list();
+        let containers = self.here();
         for container in &containers {
-            container.ending.store(true, Ordering::Relaxed);
-            if let Some(entrypoint) = &container.entrypoint {
+            // One that is being ended has been told.
+            if !container.ending.swap(true, Ordering::Relaxed)
+                && let Some(entrypoint) = &container.entrypoint
+            {
                 entrypoint.signal(libc::SIGTERM).await;
             }
         }
@@ -312,7 +329,8 @@ impl Containers {
             // What does not end by itself is ended below.
             let _ = tokio::time::timeout(limit / 2, self.none_left()).await;
         }
-        for container in &containers {
+        // Also those that were being made.
+        for container in self.here() {
             container.init.signal(libc::SIGKILL).await;
         }
         if tokio::time::timeout(limit / 2, self.none_left()).await.is_err() {
@@ -323,6 +341,16 @@ impl Containers {
     /// Unmounts the images that no container uses.
     pub async fn unmount(&self) {
         self.images.clear().await;
+    }
+
+    /// All whose first process runs, also those that are being ended.
+    fn here(&self) -> Vec<Arc<Container>> {
+        let places = self.places.lock();
+        let here = places.all.values().filter_map(|place| match place {
+            Place::Here(container) => Some(container.clone()),
+            Place::Held => None,
+        });
+        here.collect()
     }
 
     async fn none_left(&self) {

@@ -4,6 +4,7 @@ mod bad_input;
 mod config;
 mod container_arguments;
 mod container_daemons;
+mod container_ends;
 mod container_escapes;
 mod container_images;
 mod container_inside;

@@ -1,11 +1,12 @@
 //! The links of the machine: what the plan makes of them, what is set on each, and who looks after it.
 
+mod lay;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::PathBuf;
 
-use rustix::io::Errno;
 use tokio::sync::mpsc;
 
 use super::keeper::{Goes, Keeper, Note, Times};
@@ -17,6 +18,7 @@ use super::{NetworkError, resolver, told};
 use crate::argument::InterfaceName;
 use crate::sys::netlink::{self, Change, Cidr, Link, Netlink, Vxlan};
 use crate::sys::tool::Tool;
+use lay::{lay, take, take_back};
 
 /// The metric of routes by a NIC that is tried: they go before the configured ones.
 const TRIED: u32 = 10;
@@ -24,6 +26,8 @@ const TRIED: u32 = 10;
 const CONFIGURED: u32 = 100;
 /// Longest list of addresses that an earlier search left.
 const LEFT_MAX: usize = 64 << 10;
+/// Most that is told of what is wrong with what is set on a link.
+const TOLD: usize = 3;
 
 /// Where the edge has its files.
 #[derive(Clone, Debug)]
@@ -52,7 +56,10 @@ pub struct Edge {
 struct Held {
     link: Link,
     metric: u32,
+    /// What is set: of its routes, those that the kernel took.
     setting: Option<Setting>,
+    /// Why the others are not.
+    refused: Vec<String>,
     keeper: Option<Keeper>,
 }
 
@@ -88,15 +95,18 @@ impl Edge {
             None => self.clear(&link.name).await.map(|()| None),
             Some((Address::Static(address), gateway)) => {
                 let setting = Setting::fixed(address, gateway);
-                let there = |held: &Held| held.keeper.is_none() && held.link.index == link.index;
-                if !self.held.get(&link.name).is_some_and(|held| {
-                    there(held) && held.setting.as_ref() == Some(&setting) && held.metric == metric
-                }) {
+                let there = |held: &Held| {
+                    held.keeper.is_none()
+                        && held.link.index == link.index
+                        && held.metric == metric
+                        && held.setting.as_ref().is_some_and(|own| own.address == address)
+                };
+                if !self.held.get(&link.name).is_some_and(there) {
                     self.clear(&link.name).await?;
                     self.hold(link, metric, None);
-                    self.put(&link.name, setting).await?;
                 }
-                Ok(None)
+                // Also when it is there: the kernel takes routes away with a link that goes down, and tells nobody.
+                self.put(&link.name, setting).await.map(|()| None)
             }
             Some((Address::Dhcp, _)) => {
                 let well = |held: &Held| {
@@ -140,14 +150,16 @@ impl Edge {
         self.put(&link.name, Setting::fixed(address, None)).await
     }
 
-    /// Takes back all that is set on a link, and whoever looks after it. Its routes go with its address.
+    /// Takes back all that is set on a link, and whoever looks after it. What cannot be taken back is not forgotten: whoever
+    /// sets something else there next tries again.
     pub async fn clear(&mut self, name: &str) -> Result<(), NetworkError> {
-        let Some(held) = self.held.remove(name) else { return Ok(()) };
-        if let Some(setting) = held.setting {
-            take(&held.link, setting.address).await?;
-            self.write()?;
+        let Some(held) = self.held.get_mut(name) else { return Ok(()) };
+        held.keeper = None;
+        if let Some(setting) = &held.setting {
+            take_back(&held.link, held.metric, setting).await?;
         }
-        Ok(())
+        self.held.remove(name);
+        self.write()
     }
 
     /// A server gave something to a keeper: it is set in the place of what was there. False when the keeper is none any more.
@@ -161,10 +173,12 @@ impl Edge {
     pub async fn over(&mut self, keeper: u64) -> Option<String> {
         let name = self.name_of(keeper)?;
         let held = self.held.get_mut(&name)?;
+        held.refused.clear();
         if let Some(setting) = held.setting.take()
-            && let Err(e) = take(&held.link, setting.address).await
+            && let Err(e) = take_back(&held.link, held.metric, &setting).await
         {
             tracing::warn!("{e}");
+            self.leave(&name, setting.address);
         }
         if let Err(e) = self.write() {
             tracing::warn!("{e}");
@@ -176,8 +190,24 @@ impl Edge {
     pub fn set(&self) -> Vec<(&Link, &Setting)> {
         let mut set: Vec<_> =
             self.held.values().filter_map(|held| Some((held, held.setting.as_ref()?))).collect();
-        set.sort_by_key(|(held, setting)| (setting.gateway().is_none(), held.metric));
+        set.sort_by_key(|(held, setting)| (setting.way_out().is_none(), held.metric));
         set.into_iter().map(|(held, setting)| (&held.link, setting)).collect()
+    }
+
+    /// What is wrong with what is set on a link: what its server gave that cannot be, and what the kernel refused.
+    pub fn trouble_of(&self, name: &str) -> Option<String> {
+        let held = self.held.get(name)?;
+        let left_out = held.setting.iter().flat_map(|setting| &setting.left_out);
+        let left_out = left_out.map(|what| format!("the server gives what cannot be used, {what}"));
+        let wrong: Vec<String> = left_out.chain(held.refused.iter().cloned()).collect();
+        let more = wrong.len().saturating_sub(TOLD);
+        let more = if more > 0 { format!(" (and {more} more)") } else { String::new() };
+        (!wrong.is_empty()).then(|| format!("{name}: {}{more}", wrong[..wrong.len().min(TOLD)].join(", ")))
+    }
+
+    /// The same, of all links.
+    pub fn troubles(&self) -> impl Iterator<Item = String> {
+        self.held.keys().filter_map(|name| self.trouble_of(name))
     }
 
     /// The links whose address nobody looks after.
@@ -204,6 +234,7 @@ impl Edge {
                 && let Err(e) = take(link, address).await
             {
                 tracing::warn!("{e}");
+                self.leave(&name, address);
             }
         }
         if let Err(e) = self.write() {
@@ -244,27 +275,47 @@ impl Edge {
     }
 
     fn hold(&mut self, link: &Link, metric: u32, keeper: Option<Keeper>) {
-        self.held.insert(link.name.clone(), Held { link: link.clone(), metric, setting: None, keeper });
+        let held = Held { link: link.clone(), metric, setting: None, refused: Vec::new(), keeper };
+        self.held.insert(link.name.clone(), held);
+    }
+
+    /// An address that could not be taken back, which is tried again when there is a network.
+    fn leave(&mut self, name: &str, address: Cidr) {
+        let left = (name.to_owned(), address);
+        if !self.left.contains(&left) {
+            self.left.push(left);
+        }
     }
 
     /// Sets something on a link that is held, in the place of what was set before. What is there already stays: an earlier
     /// search may have put it there.
     async fn put(&mut self, name: &str, setting: Setting) -> Result<(), NetworkError> {
         let Some(held) = self.held.get_mut(name) else { return Ok(()) };
-        let before = held.setting.replace(setting.clone());
+        let before = held.setting.replace(Setting { routes: Vec::new(), ..setting.clone() });
+        held.refused.clear();
         let (link, metric) = (held.link.clone(), held.metric);
         // Before anything is set, so that a search that begins anew knows of it.
         self.write()?;
-        if let Some(before) = before.filter(|before| before.address != setting.address) {
-            take(&link, before.address).await?;
+        let laid = lay(&link, metric, before.as_ref(), &setting).await;
+        let Some(held) = self.held.get_mut(name) else { return Ok(()) };
+        match laid {
+            Ok((routes, refused)) => {
+                for why in &refused {
+                    tracing::warn!("{name}: {why}");
+                }
+                held.setting = Some(Setting { routes, ..setting });
+                held.refused = refused;
+                Ok(())
+            }
+            Err(e) => {
+                // Nobody may believe that it is there, nor forget what may be.
+                held.setting = None;
+                for address in before.map(|before| before.address).into_iter().chain([setting.address]) {
+                    self.leave(name, address);
+                }
+                Err(e)
+            }
         }
-        tune(&link);
-        let netlink = Netlink::open().await?;
-        there(netlink.add_address(&link, setting.address).await)?;
-        for (destination, gateway) in &setting.routes {
-            netlink.set_route(&link, *destination, *gateway, metric).await?;
-        }
-        Ok(())
     }
 
     fn write(&self) -> Result<(), NetworkError> {
@@ -367,35 +418,4 @@ async fn make_new(
         Tool::new("ip").args(["tuntap", "add", "mode", "tap", "name"]).arg(&**name).run().await?;
     }
     Ok(())
-}
-
-/// What the kernel should do with addresses, and does not do by itself. Where it has no such switch, it is as it always was.
-fn tune(link: &Link) {
-    let switches = [
-        // A route by a cable that is pulled leads nowhere, and must not hide one that does.
-        "ignore_routes_with_linkdown",
-        // With the first address of a network, it would take all others of that network away.
-        "promote_secondaries",
-    ];
-    for switch in switches {
-        let file = format!("/proc/sys/net/ipv4/conf/{}/{switch}", link.name);
-        if let Err(e) = fs::write(&file, "1") {
-            tracing::debug!("{file}: {e}");
-        }
-    }
-}
-
-async fn take(link: &Link, address: Cidr) -> Result<(), NetworkError> {
-    match Netlink::open().await?.delete_address(link, address).await {
-        Err(netlink::Error::Refused(_, Errno::ADDRNOTAVAIL | Errno::NODEV)) => Ok(()),
-        done => Ok(done?),
-    }
-}
-
-/// What is there already is as good.
-fn there(done: Result<(), netlink::Error>) -> Result<(), netlink::Error> {
-    match done {
-        Err(netlink::Error::Refused(_, Errno::EXIST)) => Ok(()),
-        done => done,
-    }
 }

@@ -146,8 +146,10 @@ async fn lease(
 
 /// What happened to the cable of a NIC.
 #[derive(Clone, Copy, Debug)]
-enum Cable {
+pub enum Cable {
+    /// It was away for a moment.
     Replugged,
+    /// It stays away.
     Pulled,
 }
 
@@ -187,18 +189,24 @@ async fn cable(link: &Link, times: Times) -> Cable {
     }
 }
 
-/// Waits until the cable of a link is pulled, and returns the link.
-pub async fn pulled(link: Link, times: Times) -> Link {
-    loop {
-        match netlink::Changes::open() {
-            Ok(mut changes) => until_plugged(&link, &mut changes).await,
-            Err(_) => return std::future::pending().await,
+/// Waits until something happens to the cable of a link, and returns the link and what. One that is pulled already can only be
+/// plugged in.
+pub async fn moved(link: Link, times: Times) -> (Link, Cable) {
+    let Ok(mut changes) = netlink::Changes::open() else { return std::future::pending().await };
+    match state(&link).await {
+        Some(now) if now.carrier => {}
+        Some(_) => {
+            until_plugged(&link, &mut changes).await;
+            return (link, Cable::Replugged);
         }
-        match cable(&link, times).await {
-            Cable::Pulled => return link,
-            Cable::Replugged => {}
+        // Whatever comes in its place is another one, and nobody reads of changes any more.
+        None => {
+            drop(changes);
+            return std::future::pending().await;
         }
     }
+    let cable = cable(&link, times).await;
+    (link, cable)
 }
 
 async fn until_plugged(link: &Link, changes: &mut netlink::Changes) {

@@ -327,7 +327,12 @@ impl Search {
 
     /// Puts a NIC back as configured.
     async fn restore(&mut self, nic: &str) -> Result<(), String> {
-        self.edge.clear(nic).await.map_err(|e| told(&e))?;
+        // Why it led nowhere.
+        self.reasons.extend(self.edge.trouble_of(nic));
+        if let Err(e) = self.edge.clear(nic).await {
+            // It is tried once more, by whatever is configured.
+            tracing::warn!("{nic}: {}", told(&e));
+        }
         let link = self.link(nic).await?;
         self.edge.configure(&self.plan, &link).await.map(drop).map_err(|e| told(&e))
     }
@@ -408,7 +413,7 @@ impl Search {
         if self.holds {
             return;
         }
-        let why = match &self.trouble {
+        let why = match self.trouble() {
             Some(trouble) => format!("{what}; {trouble}"),
             None => what.to_owned(),
         };
@@ -429,8 +434,14 @@ impl Search {
             links: set.iter().map(|(link, setting)| (link.name.clone(), setting.address)).collect(),
             gateway: set.first().and_then(|(_, setting)| setting.gateway()),
             controller: self.controller.clone(),
-            trouble: self.trouble.clone(),
+            trouble: self.trouble(),
         }));
+    }
+
+    /// What is wrong with the plan, or with what is set.
+    fn trouble(&self) -> Option<String> {
+        let all: Vec<String> = self.trouble.iter().cloned().chain(self.edge.troubles()).collect();
+        Some(all.join("; ")).filter(|text| !text.is_empty())
     }
 }
 

@@ -1,11 +1,13 @@
 //! In network namespaces, against real DHCP servers. The NICs are of kind veth, as their cables end in another namespace.
 
+mod absurd;
 mod far;
 mod last_resort;
 mod later;
 mod leases;
 mod names;
 mod planned;
+mod routes;
 
 use std::path::Path;
 use std::time::Duration;

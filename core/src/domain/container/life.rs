@@ -80,6 +80,7 @@ impl Containers {
             cgroup: cgroup.clone(),
             layer: layer.clone(),
             whole: false,
+            ending: false,
         };
         fault::step("write its record")?;
         // First: from here on the next manager would know.
@@ -316,7 +317,7 @@ impl Containers {
         if init.is_some() && lost.iter().any(Lost::is_lost) {
             tracing::error!("what container {id} has not read yet of its image is lost: make it anew");
         }
-        let whole = record.whole;
+        let whole = record.whole && !record.ending;
         let images = record.images.iter().map(|(key, _)| key.clone()).collect();
         let adopted = match (init, root) {
             (Some(mut init), Some(root)) if whole => match reach(&mut init).await {
@@ -325,11 +326,18 @@ impl Containers {
                     for (tag, child) in held {
                         match tag.split_once(' ') {
                             Some(("job", name)) => drop(jobs.insert(name.into(), child)),
-                            // Nobody waits for its answer any more.
-                            Some(("errand", _)) => child.handle().signal(libc::SIGKILL).await,
-                            Some(_) | None if tag == ENTRYPOINT => entrypoint = Some(child),
-                            Some(_) | None => tracing::warn!("{tag:.64} in container {id} is nobody's"),
+                            // Nobody waits for the answer of the one, or sees what the other shows, any more.
+                            Some(("errand" | "terminal", _)) => child.handle().signal(libc::SIGKILL).await,
+                            None if tag == ENTRYPOINT => entrypoint = Some(child),
+                            Some(_) | None => {
+                                tracing::warn!("{tag:.64} in container {id} is nobody's: it is killed");
+                                child.handle().signal(libc::SIGKILL).await;
+                            }
                         }
+                    }
+                    if entrypoint.is_none() && !record.wanted.program().is_empty() {
+                        tracing::warn!("container {id} is ended: nobody knows what became of its entrypoint");
+                        init.handle().signal(libc::SIGKILL).await;
                     }
                     let container = Container {
                         id,

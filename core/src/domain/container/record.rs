@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::PathBuf;
 
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use super::image::Device;
@@ -27,21 +28,44 @@ pub struct Record {
     pub layer: Option<PathBuf>,
     /// Whether all of it is there.
     pub whole: bool,
+    /// Whether somebody was told that it ends.
+    #[serde(default)]
+    pub ending: bool,
 }
 
 /// The records of a node.
 #[derive(Debug)]
 pub struct Records {
     folder: PathBuf,
+    /// Held by who changes one: what is gone stays gone.
+    turn: Mutex<()>,
 }
 
 impl Records {
     pub fn new(folder: PathBuf) -> Self {
-        Self { folder }
+        Self { folder, turn: Mutex::default() }
     }
 
     /// Writes one, as a whole or not at all.
     pub fn write(&self, id: Id, record: &Record) -> Result<(), ContainerError> {
+        let _turn = self.turn.lock();
+        self.write_here(id, record)
+    }
+
+    /// Writes down that a container ends, unless it is gone.
+    pub fn end(&self, id: Id) -> Result<(), ContainerError> {
+        let _turn = self.turn.lock();
+        let path = self.path(id);
+        let json = match fs::read(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+            json => json,
+        };
+        let record = json.and_then(|json| Ok(serde_json::from_slice::<Record>(&json)?));
+        let record = record.map_err(|e| ContainerError::Record(path, e))?;
+        self.write_here(id, &Record { ending: true, ..record })
+    }
+
+    fn write_here(&self, id: Id, record: &Record) -> Result<(), ContainerError> {
         let path = self.path(id);
         let failed = |e| ContainerError::Record(path.clone(), e);
         let mut folder = DirBuilder::new();
@@ -57,6 +81,7 @@ impl Records {
 
     /// Forgets one.
     pub fn remove(&self, id: Id) {
+        let _turn = self.turn.lock();
         match fs::remove_file(self.path(id)) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => {
                 tracing::error!("the record of container {id} cannot be removed: {e}");
@@ -104,16 +129,21 @@ mod tests {
         let records = Records::new(folder.path().join("containers"));
         let wanted = Wanted { root: "a".into(), upper: Upper::Memory { bytes: 7 }, ..Wanted::default() };
         let images = vec![("a".into(), (0, 7))];
-        let record = Record { wanted, images, started_ms: 1, cgroup: None, layer: None, whole: false };
+        let record =
+            Record { wanted, images, started_ms: 1, cgroup: None, layer: None, whole: false, ending: false };
         let mut secret = record.clone();
         secret.wanted.files = [("/key".into(), "secret".into())].into();
         records.write(3, &secret).unwrap();
         assert!(!fs::read_to_string(records.path(3)).unwrap().contains("secret"));
-        assert_eq!(records.all(), [(3, record)]);
+        assert_eq!(records.all(), [(3, record.clone())]);
+        records.end(3).unwrap();
+        assert_eq!(records.all(), [(3, Record { ending: true, ..record })]);
         fs::write(folder.path().join("containers/4.json"), "{").unwrap();
         assert_eq!(records.all().len(), 1);
         records.remove(3);
         records.remove(3);
+        // One that is gone meanwhile does not come back.
+        records.end(3).unwrap();
         assert!(records.all().is_empty());
     }
 }

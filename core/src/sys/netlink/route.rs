@@ -48,18 +48,32 @@ impl Netlink {
         answer(what, self.handle.route().add(message).execute()).await
     }
 
-    /// Adds a route by a router, in the place of another one that is as dear. The kernel takes the one with the least metric.
+    /// Adds a route in the place of another one that is as dear. The kernel takes the one with the least metric.
     pub async fn set_route(
         &self,
         link: &Link,
         destination: Option<Cidr>,
-        gateway: IpAddr,
+        gateway: Option<IpAddr>,
         metric: u32,
     ) -> Result<(), Error> {
         let what = format!("set the route to {} by {}", shown(destination), link.name);
-        let mut message = leads(link, destination, Some(gateway));
+        let mut message = leads(link, destination, gateway);
         message.attributes.push(RouteAttribute::Priority(metric));
         answer(what, self.handle.route().add(message).replace().execute()).await
+    }
+
+    /// Removes what [`Self::set_route`] set.
+    pub async fn unset_route(
+        &self,
+        link: &Link,
+        destination: Option<Cidr>,
+        gateway: Option<IpAddr>,
+        metric: u32,
+    ) -> Result<(), Error> {
+        let what = format!("remove the route to {} by {}", shown(destination), link.name);
+        let mut message = leads(link, destination, gateway);
+        message.attributes.push(RouteAttribute::Priority(metric));
+        answer(what, self.handle.route().del(message).execute()).await
     }
 
     /// Removes a route that was listed.

@@ -11,11 +11,11 @@ use tokio::time::{Instant, sleep_until};
 
 use super::{SHORTEST, Search, changed};
 use crate::boot::network::edge::Edge;
-use crate::boot::network::keeper::{self, Said};
+use crate::boot::network::keeper::{self, Cable, Said};
 use crate::boot::network::last_resort::CONTROLLER;
 use crate::boot::network::machine::{Way, Where};
 use crate::boot::network::nics::Nics;
-use crate::boot::network::{NetworkError, reach};
+use crate::boot::network::{NetworkError, reach, told};
 use crate::sys::netlink::{self, Link, Netlink};
 
 /// How often links that could not be set up are tried again, and the controller of last resort is looked for.
@@ -47,7 +47,7 @@ impl Search {
         loop {
             for link in self.edge.unwatched() {
                 if watched.insert(link.index) {
-                    cables.push(keeper::pulled(link, times));
+                    cables.push(keeper::moved(link, times));
                 }
             }
             let doubt = tokio::select! {
@@ -61,15 +61,23 @@ impl Search {
                     self.take_note(note).await;
                     doubt
                 }
-                Some(link) = cables.next() => {
-                    // The cable of a NIC that is gone is pulled no more.
+                Some((link, cable)) = cables.next() => {
+                    // The cable of a NIC that is gone moves no more.
                     if is_gone(&link).await {
                         links_due = Instant::now();
                         continue;
                     }
-                    let why = format!("{}: no carrier", link.name);
-                    cables.push(keeper::pulled(link, times));
-                    Some(Doubt { why, decides: false })
+                    cables.push(keeper::moved(link.clone(), times));
+                    match cable {
+                        Cable::Pulled => Some(Doubt { why: format!("{}: no carrier", link.name), decides: false }),
+                        // The kernel may have taken its routes away.
+                        Cable::Replugged => {
+                            if let Err(e) = self.edge.configure(&self.plan, &link).await {
+                                self.trouble = Some(told(&e));
+                            }
+                            None
+                        }
+                    }
                 }
                 () = sleep_until(controller_due), if is_last_resort => {
                     let found = reach::any(&self.controllers_of_last_resort()).await;
@@ -135,9 +143,9 @@ fn set(edge: &Edge) -> BTreeSet<String> {
     edge.set().into_iter().map(|(link, _)| link.name.clone()).collect()
 }
 
-/// The link and the router by which everything else is reached.
-fn way_out(edge: &Edge) -> Option<(u32, IpAddr)> {
-    edge.set().into_iter().find_map(|(link, setting)| Some((link.index, setting.gateway()?)))
+/// By which link everything else is reached, and which router.
+fn way_out(edge: &Edge) -> Option<(u32, Option<IpAddr>)> {
+    edge.set().into_iter().find_map(|(link, setting)| Some((link.index, setting.way_out()?.gateway)))
 }
 
 async fn is_gone(link: &Link) -> bool {
