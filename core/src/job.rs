@@ -4,6 +4,7 @@
 //! runs and restarts, its deadline. [`process`] follows a process from its start to its end, [`output`] what it prints.
 
 mod accept;
+mod adopted;
 mod errand;
 mod looks;
 mod meter;
@@ -20,7 +21,8 @@ mod tail;
 mod terminal;
 mod usage;
 
-pub use accept::{Adopted, Again, AtOnce, Sender};
+pub use accept::{Again, AtOnce, Sender};
+pub use adopted::{Adopted, abandon, know_logged};
 pub use outcome::Outcome;
 pub use statistics::Entry;
 pub use table::{Job, JobInfo, Jobs, Parts};

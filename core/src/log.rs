@@ -6,8 +6,9 @@
 mod file;
 mod ring;
 
+use std::collections::HashMap;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -16,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::publish::Publisher;
 use file::LogFile;
-pub use file::{CHUNK, Room, last_places};
+pub use file::{CHUNK, Room};
 use ring::Ring;
 
 /// One message.
@@ -68,6 +69,7 @@ const TAPS: usize = 256;
 /// See the module's text.
 #[derive(Debug)]
 pub struct Logs {
+    dir: PathBuf,
     file: LogFile,
     ring: Mutex<Ring>,
     taps: Mutex<Vec<Tap>>,
@@ -79,7 +81,7 @@ impl Logs {
     pub fn open(dir: &Path, publisher: Publisher) -> io::Result<Self> {
         std::fs::create_dir_all(dir)?;
         let file = LogFile::open(dir)?;
-        Ok(Self { file, ring: Mutex::default(), taps: Mutex::default(), publisher })
+        Ok(Self { dir: dir.into(), file, ring: Mutex::default(), taps: Mutex::default(), publisher })
     }
 
     /// Waits until the file takes [`CHUNK`] bytes more.
@@ -99,6 +101,13 @@ impl Logs {
         // While the taps are held: who begins to listen gets from the ring what was here before, and the rest.
         let mut ring = self.ring.lock();
         records.into_iter().for_each(|record| ring.put(record));
+    }
+
+    /// The last places in the file of lines of these sources, since a time each.
+    pub async fn last_places(&self, since: HashMap<String, u64>) -> io::Result<HashMap<String, [u64; 2]>> {
+        let dir = self.dir.clone();
+        let places = tokio::task::spawn_blocking(move || file::last_places(&dir, since)).await;
+        places.map_err(io::Error::other).flatten()
     }
 
     /// Waits until the file has all that was put before.

@@ -15,5 +15,5 @@ mod client;
 mod protocol;
 pub mod server;
 
-pub use client::{Child, Handle, SpawnError, Spawner, kill_at};
+pub use client::{Child, Handle, Held, SpawnError, Spawner, kill_at};
 pub use protocol::{Exit, Start, TooMany};

@@ -15,6 +15,7 @@
 mod etc;
 mod image;
 mod layers;
+mod left;
 mod life;
 mod record;
 mod wanted;
@@ -22,19 +23,21 @@ mod wanted;
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use futures::StreamExt;
 use parking_lot::Mutex;
 use serde_json::Value;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{Semaphore, oneshot, watch};
 
 pub use image::ImageError;
 pub use layers::{LayerError, Layers};
 pub use wanted::{Upper, Wanted};
 
 use self::image::{Images, Lost};
+use self::left::Left;
 use self::record::Records;
 use crate::domain::container_net::{Attached, NetworkError, Networks};
 use crate::domain::filesystem::Files;
@@ -54,6 +57,12 @@ const MAX_ID: Id = 0xffff;
 const FILES: usize = 64;
 /// Most errands in a container at once; who sends more waits.
 const ERRANDS: usize = 16;
+/// How long daemons may take to say what they serve, when a manager takes over what another has left.
+const ANSWER: Duration = Duration::from_secs(5);
+/// How many containers are taken over at once.
+const TAKEN: usize = 16;
+/// How long a start waits until what does not run any more is taken apart.
+const APART: Duration = Duration::from_secs(3);
 /// What a container's entrypoint has to end after a polite signal.
 const GRACE: Duration = Duration::from_secs(2);
 
@@ -141,8 +150,10 @@ pub struct Container {
     pub errands: Errands,
     /// Ends it.
     init: Handle,
-    /// Its entrypoint, if it has one.
-    entrypoint: Option<Handle>,
+    /// Its entrypoint, if it has one, and that is known.
+    entrypoint: OnceLock<Handle>,
+    /// Its jobs that an earlier manager had started.
+    pub left: Left,
     ending: AtomicBool,
 }
 
@@ -183,6 +194,8 @@ pub struct Containers {
     layers: Arc<Layers>,
     records: Records,
     places: Mutex<Places>,
+    /// Whether all jobs of an earlier manager have said which process they go on with.
+    recovered: watch::Sender<bool>,
 }
 
 #[derive(Debug, Default)]
@@ -208,6 +221,7 @@ impl Containers {
             layers: Arc::new(layers),
             records: Records::new(folder.join("containers")),
             places: Mutex::default(),
+            recovered: watch::Sender::default(),
         })
     }
 
@@ -289,16 +303,24 @@ impl Containers {
         Ok(())
     }
 
-    /// Takes over what an earlier manager left: containers that run, and what is left of those that do not. Gives the jobs
-    /// that run inside, by their names.
-    pub async fn adopt(self: &Arc<Self>, mut held: Adopted) -> Adopted {
-        let mut jobs = Adopted::new();
-        for (id, record) in self.records.all() {
-            self.places.lock().hold(id);
-            let child = held.remove(&id.to_string());
-            self.take_over(id, record, child, &mut jobs).await;
-        }
-        self.images.clear().await;
+    /// Takes over what an earlier manager left: containers that run, and what is left of those that do not. What hangs is
+    /// waited for behind the node's back.
+    pub async fn adopt(self: &Arc<Self>, mut held: Adopted) {
+        let records = self.records.all();
+        records.iter().for_each(|(id, _)| self.places.lock().hold(*id));
+        let until = tokio::time::Instant::now() + ANSWER;
+        let all = records.into_iter().map(|(id, record)| {
+            let init = held.remove(&id.to_string());
+            self.take_over(id, record, init, until)
+        });
+        let all: Vec<_> = all.collect();
+        let ends: Vec<_> = futures::stream::iter(all).buffer_unordered(TAKEN).collect().await;
+        // Who makes the same one again finds its place free, as a rule.
+        let _ = tokio::time::timeout(APART, futures::future::join_all(ends.into_iter().flatten())).await;
+        // A daemon may hang.
+        let containers = self.clone();
+        let cleared = tokio::spawn(async move { containers.images.clear().await });
+        let _ = tokio::time::timeout(APART, cleared).await;
         let known = self.places.lock().all.keys().copied().collect();
         let layers = self.layers.clone();
         // A disk may hang.
@@ -311,7 +333,11 @@ impl Containers {
                 self.release_network(id).await;
             }
         }
-        jobs
+    }
+
+    /// No job of an earlier manager comes any more to ask for its process.
+    pub fn recovered(&self) {
+        self.recovered.send_replace(true);
     }
 
     /// Ends all containers, with the node: entrypoints by a polite signal first.
@@ -320,12 +346,12 @@ impl Containers {
         for container in &containers {
             // One that is being ended has been told.
             if !container.ending.swap(true, Ordering::Relaxed)
-                && let Some(entrypoint) = &container.entrypoint
+                && let Some(entrypoint) = container.entrypoint.get()
             {
                 entrypoint.signal(libc::SIGTERM).await;
             }
         }
-        if containers.iter().any(|container| container.entrypoint.is_some()) {
+        if containers.iter().any(|container| container.entrypoint.get().is_some()) {
             // What does not end by itself is ended below.
             let _ = tokio::time::timeout(limit / 2, self.none_left()).await;
         }
@@ -399,7 +425,7 @@ impl Container {
     }
 
     async fn end(&self, grace: Duration) {
-        if let Some(entrypoint) = &self.entrypoint {
+        if let Some(entrypoint) = self.entrypoint.get() {
             entrypoint.signal(libc::SIGTERM).await;
             // Its end ends the container, whoever waits.
             tokio::time::sleep(grace).await;

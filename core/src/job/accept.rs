@@ -1,6 +1,5 @@
 //! From bytes out of a queue to a job that runs, or to the answer why not.
 
-use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -9,8 +8,9 @@ use futures::FutureExt;
 use g8_fs::log_quota::LogQuota;
 use parking_lot::Mutex;
 
+use super::adopted::Adopted;
 use super::outcome::{Outcome, encode, shown};
-use super::run::First;
+use super::run::{First, Late, interrupted};
 use super::table::Control;
 use super::{Job, Jobs};
 use crate::command::{self, CommandError, Entry, Role, Run};
@@ -18,7 +18,6 @@ use crate::config::Limits;
 use crate::context::{Caller, Context, Node};
 use crate::log::now_ms;
 use crate::queue::{Note, Ticket};
-use crate::spawner::Child;
 use crate::wire::{Envelope, EnvelopeError, JobResult, Keys, State};
 
 /// Commands of administrators that are accepted above the bound of all: when lesser ones have used it up, they must be able to
@@ -54,9 +53,6 @@ impl Sender {
         Self { caller, log: Arc::default() }
     }
 }
-
-/// The processes of jobs that outlived the last manager, by the names of their jobs.
-pub type Adopted = HashMap<String, Child>;
 
 /// A command that is refused before it is a job.
 struct Refusal {
@@ -132,21 +128,32 @@ impl Jobs {
     pub async fn resume(node: &Arc<Node>, sender: &Sender, ticket: Ticket, raw: &[u8], again: Again<'_>) {
         let jobs = &node.jobs;
         match jobs.judge(sender, &ticket, raw) {
-            Ok(job) => match again.adopted.remove(job.keys.name()) {
-                Some(child) => jobs.begin(node, job, First::Follow(child, again.restarts)).await,
-                None if job.envelope.recurring_period.is_some() => jobs.begin(node, job, First::Pause).await,
-                None if job.entry.idempotent && again.first_time => jobs.begin(node, job, First::Run).await,
+            Ok(job) => match jobs.first_again(node, &job, again) {
+                Some(first) => jobs.begin(node, job, first).await,
                 None => {
                     jobs.remove(&job);
                     jobs.remembered.lock().put(job.keys.name().into());
-                    let message = format!("interrupted: core0 was restarted while {} ran", job.entry.name);
-                    let outcome = Outcome::error(&CommandError::unavailable(message));
+                    let outcome = interrupted(&job);
                     let Envelope { id, command, .. } = job.envelope.clone();
                     jobs.refuse(sender, ticket, Refusal { id, command, outcome }).await;
                 }
             },
             Err(Some(refusal)) => jobs.refuse(sender, ticket, refusal).await,
             Err(None) => jobs.tell(Note::Drop { ticket }).await,
+        }
+    }
+
+    /// What a job of an earlier manager does first, if it goes on.
+    fn first_again(&self, node: &Node, job: &Job, again: Again<'_>) -> Option<First> {
+        let Again { adopted, first_time, restarts } = again;
+        if let Some(child) = adopted.remove(job.keys.name()) {
+            return Some(First::Follow(child, restarts));
+        }
+        let container = job.envelope.container.filter(|_| job.is_process());
+        let container = container.and_then(|id| node.containers.get(id).ok());
+        match container.and_then(|container| container.left.of(job.keys.name())) {
+            Some(child) => Some(First::Late(Late { child, restarts, first_time })),
+            None => First::without_process(job, first_time),
         }
     }
 

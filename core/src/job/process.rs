@@ -10,7 +10,6 @@ use super::outcome::Outcome;
 use super::output::Output;
 use super::{Job, Jobs, Usage};
 use crate::command::{Code, CommandError};
-use crate::log::now_ms;
 use crate::process::Process;
 use crate::spawner::{Child, Exit, SpawnError, Spawner};
 use crate::wire::State;
@@ -36,10 +35,26 @@ impl Jobs {
             }
         };
         let tag = format!("{kind} {}", job.keys.name());
-        match spawner.spawn(process, &tag).await {
+        let begun = Instant::now();
+        // What is not waited for any more is killed when it is there.
+        let spawned = tokio::select! {
+            biased;
+            spawned = spawner.spawn(process, &tag) => spawned,
+            () = job.control.killed() => {
+                let error = CommandError::unavailable("killed before it ran: it was still being started");
+                return (Outcome::told(State::Killed, &error), None);
+            }
+            () = job.late() => {
+                let critical = "it was not even started within its max_time: where its program comes from does not answer";
+                let outcome = Outcome::bare(State::Timeout, 1000 + 128 + libc::SIGKILL as u32);
+                return (Outcome { critical: critical.into(), ..outcome }, None);
+            }
+        };
+        match spawned {
             Ok(mut child) => {
                 child.on_terminal = process.terminal.is_some();
-                self.follow(job, child).await
+                let left = job.envelope.max_time.map(|max| max.saturating_sub(begun.elapsed()));
+                self.follow(job, child, left).await
             }
             Err(error) => {
                 let code = match &error {
@@ -57,8 +72,13 @@ impl Jobs {
         }
     }
 
-    /// Follows a process to its end.
-    pub(super) async fn follow(&self, job: &Job, mut child: Child) -> (Outcome, Option<Child>) {
+    /// Follows a process to its end, which it comes to within the time that is left.
+    pub(super) async fn follow(
+        &self,
+        job: &Job,
+        mut child: Child,
+        left: Option<Duration>,
+    ) -> (Outcome, Option<Child>) {
         let handle = child.handle();
         let killed_before = {
             let mut asked = job.control.asked.lock();
@@ -69,9 +89,7 @@ impl Jobs {
             handle.signal(libc::SIGKILL).await;
         }
         let mut output = Output::new(self, job, &mut child).await;
-        let age = Duration::from_millis(now_ms().saturating_sub(child.started_ms));
-        let left = job.envelope.max_time.map_or(NEVER, |max| max.saturating_sub(age));
-        let mut deadline = pin!(sleep_until(Instant::now() + left));
+        let mut deadline = pin!(sleep_until(Instant::now() + left.unwrap_or(NEVER)));
         let mut late = false;
         // In a container it has a number that is somebody else's out here.
         let watched = job.envelope.stats_interval.filter(|_| job.envelope.container.is_none());

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures::FutureExt;
+use tokio::sync::oneshot;
 
 use super::errand;
 use super::outcome::{Outcome, encode};
@@ -15,6 +16,7 @@ use super::{Job, Jobs};
 use crate::command::errand::{Errand, ForContainer};
 use crate::command::{Answering, CommandError, Run};
 use crate::context::{Context, Node};
+use crate::log::now_ms;
 use crate::process::{Inside, Process};
 use crate::queue::Note;
 use crate::spawner::{Child, Spawner};
@@ -32,8 +34,36 @@ pub enum First {
     Run,
     /// It follows the process that an earlier manager had started, again for so many times.
     Follow(Child, u32),
+    /// It follows such a process in a container, when that tells of it.
+    Late(Late),
     /// It waits for its next run. What its last one came to died with an earlier manager.
     Pause,
+}
+
+/// The process that an earlier manager had started for a job in a container, unless there is none.
+#[derive(Debug)]
+pub struct Late {
+    pub child: oneshot::Receiver<Child>,
+    /// How often it may still be started again.
+    pub restarts: u32,
+    /// Whether it was not run again before.
+    pub first_time: bool,
+}
+
+impl First {
+    /// What a job of an earlier manager does whose process is gone, or never was; none when it is over.
+    pub(super) fn without_process(job: &Job, first_time: bool) -> Option<Self> {
+        match job.envelope.recurring_period {
+            Some(_) => Some(Self::Pause),
+            None => (job.entry.idempotent && first_time).then_some(Self::Run),
+        }
+    }
+}
+
+/// How a job ends that an earlier manager took along.
+pub(super) fn interrupted(job: &Job) -> Outcome {
+    let message = format!("interrupted: core0 was restarted while {} ran", job.entry.name);
+    Outcome::error(&CommandError::unavailable(message))
 }
 
 impl Jobs {
@@ -96,9 +126,16 @@ impl Jobs {
                 () = job.control.killed() => return killed(),
             },
         };
+        let first = match first {
+            First::Late(late) => match late_child(job, late).await {
+                Ok(first) => first,
+                Err(outcome) => return (outcome, None),
+            },
+            first => first,
+        };
         let mut restarts = 0;
         let mut child = match first {
-            First::Run => None,
+            First::Run | First::Late(_) => None,
             First::Follow(child, count) => {
                 restarts = count;
                 job.control.restarts.store(count, Ordering::Relaxed);
@@ -114,7 +151,10 @@ impl Jobs {
         };
         loop {
             let (outcome, ended) = match child.take() {
-                Some(child) => self.follow(job, child).await,
+                Some(child) => {
+                    let age = Duration::from_millis(now_ms().saturating_sub(child.started_ms));
+                    self.follow(job, child, job.envelope.max_time.map(|max| max.saturating_sub(age))).await
+                }
                 None => self.once(node, job).await,
             };
             let pause = match (outcome.state, job.envelope.recurring_period) {
@@ -190,14 +230,8 @@ impl Jobs {
 
     async fn await_answer(&self, job: &Job, answering: Answering) -> Outcome {
         let told = |state, message: &str| Outcome::told(state, &CommandError::unavailable(message));
-        let late = async {
-            match job.envelope.max_time {
-                Some(max) => tokio::time::sleep(max).await,
-                None => std::future::pending().await,
-            }
-        };
         let mut answering = answering;
-        let (mut late, mut killed) = (pin!(late), pin!(job.control.killed()));
+        let (mut late, mut killed) = (pin!(job.late()), pin!(job.control.killed()));
         loop {
             tokio::select! {
                 biased;
@@ -217,6 +251,22 @@ impl Jobs {
     pub(super) async fn tell_begun(&self, job: &Job) {
         job.control.begun.store(true, Ordering::Relaxed);
         self.tell(Note::Begin { ticket: job.ticket.clone(), keys: job.keys.clone() }).await;
+    }
+}
+
+/// What a job does first whose process a container tells of; or how it ended before.
+async fn late_child(job: &Job, late: Late) -> Result<First, Outcome> {
+    let Late { child, restarts, first_time } = late;
+    tokio::select! {
+        child = child => match child {
+            Ok(child) => Ok(First::Follow(child, restarts)),
+            Err(_) => First::without_process(job, first_time).ok_or_else(|| interrupted(job)),
+        },
+        () = job.control.killed() => Err(Outcome::told(State::Killed, &CommandError::unavailable("killed before it ran"))),
+        () = job.late() => Err(Outcome::told(
+            State::Timeout,
+            &CommandError::unavailable("its container did not tell of it within its max_time"),
+        )),
     }
 }
 

@@ -397,6 +397,14 @@ impl Job {
         format!("job {}", self.keys.name()).into()
     }
 
+    /// Returns when it has taken longer than it may, from now on.
+    pub(super) async fn late(&self) {
+        match self.envelope.max_time {
+            Some(max) => tokio::time::sleep(max).await,
+            None => std::future::pending().await,
+        }
+    }
+
     pub(super) async fn kill(&self, signal: i32) {
         let handle = {
             let mut asked = self.control.asked.lock();

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::io::Write as _;
-use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
@@ -14,8 +13,7 @@ use super::{Booting, Kept};
 use crate::boot::Up;
 use crate::config::Config;
 use crate::context::{Caller, Node};
-use crate::job::{Adopted, Sender};
-use crate::log::last_places;
+use crate::job::{Sender, abandon, know_logged};
 use crate::publish::Outlet;
 use crate::queue::answers::Answers;
 use crate::queue::intake::Intake;
@@ -58,11 +56,8 @@ pub async fn live(
     // Those that turn out to be only half a container are taken apart, and their networks with them.
     let alive: BTreeSet<_> = kept.containers.keys().filter_map(|id| id.parse().ok()).collect();
     node.domains.start(&alive).await;
-    let contained = node.containers.adopt(std::mem::take(&mut kept.containers)).await;
-    for (name, child) in contained {
-        kept.jobs.entry(name).or_insert(child);
-    }
-    know_logged(node.paths.log(), &mut kept.jobs).await;
+    node.containers.adopt(std::mem::take(&mut kept.containers)).await;
+    know_logged(&node.logs, &mut kept.jobs).await;
     beside.writer = Some(tokio::spawn(answers.run(Link::new(&access)?, node.logs.clone())));
     tokio::spawn(outlet.run(Link::new(&access)?));
 
@@ -74,6 +69,7 @@ pub async fn live(
             .context("cannot read what was accepted before")?;
         intakes.push(Intake::new(sender, Link::new(&access)?, seen));
     }
+    node.containers.recovered();
     take_stock(node, &mut link).await.context("cannot read what was answered before")?;
     for intake in intakes {
         beside.intakes.spawn(intake.run(node.clone()));
@@ -111,35 +107,7 @@ fn say_ready(server: &Server) -> anyhow::Result<()> {
     writeln!(std::io::stdout(), "ready {ready}").context("nobody can be told that the node is ready")
 }
 
-/// Up to where the last manager had logged what its jobs printed.
-async fn know_logged(log: &Path, jobs: &mut Adopted) {
-    if jobs.is_empty() {
-        return;
-    }
-    let dir = log.to_path_buf();
-    let since = jobs.iter().map(|(name, child)| (format!("job {name}"), child.started_ms)).collect();
-    let places = tokio::task::spawn_blocking(move || last_places(&dir, since)).await;
-    let places = places.map_err(std::io::Error::other).flatten();
-    let places = places.inspect_err(|e| tracing::error!("lines may be twice in the log: {e}"));
-    for (source, place) in places.unwrap_or_default() {
-        if let Some(child) = source.strip_prefix("job ").and_then(|name| jobs.get_mut(name)) {
-            child.logged = place;
-        }
-    }
-}
-
 fn senders(config: &Config) -> Vec<Sender> {
     let users = config.users.iter().map(|(name, user)| Caller { user: name.clone(), role: user.role });
     std::iter::once(Caller::admin()).chain(users).map(Sender::new).collect()
-}
-
-/// Processes whose commands redis, or whose units nobody, knows any more.
-async fn abandon(jobs: Adopted) {
-    for (name, child) in jobs {
-        // One that has ended was answered, and the last manager was killed before it could forget it.
-        if !child.had_ended {
-            tracing::warn!("nobody knows {name} any more: pid {} is killed", child.pid);
-            child.handle().signal(libc::SIGKILL).await;
-        }
-    }
 }

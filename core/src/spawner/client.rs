@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::process::{Signal, pidfd_send_signal};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::protocol::{Event, Exit, Request, Start, TAG_MAX, fits};
 use crate::process::Process;
@@ -31,6 +31,8 @@ const WATCH: Duration = Duration::from_secs(3);
 const SILENCE: Duration = Duration::from_secs(12);
 /// How long when it waits for the kernel: a program may come from a file system that takes its time to give it.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// The same of one in a container, which nobody else waits for.
+const PATIENCE_INSIDE: Duration = Duration::from_secs(600);
 
 /// Why a process was not started.
 #[derive(Debug, thiserror::Error)]
@@ -179,6 +181,9 @@ struct Peer {
     pidfd: OwnedFd,
 }
 
+/// The processes that a spawner kept, by their tags.
+pub type Held = Vec<(String, Child)>;
+
 /// A handle to the spawner.
 #[derive(Clone)]
 pub struct Spawner {
@@ -189,6 +194,8 @@ pub struct Spawner {
     pings: Arc<parking_lot::Mutex<Vec<oneshot::Sender<u64>>>>,
     /// The process behind the connection.
     process: Arc<parking_lot::Mutex<Option<Peer>>>,
+    /// Whether it has told what it kept: until then nobody knows which numbers are taken.
+    met: Arc<watch::Sender<bool>>,
 }
 
 impl std::fmt::Debug for Spawner {
@@ -200,11 +207,12 @@ impl std::fmt::Debug for Spawner {
 impl Spawner {
     /// Connects to the spawner of a socket, and starts one first if there is none. Gives the processes that it kept, by
     /// their tags.
-    pub async fn connect(socket: &Path, log: &Path) -> io::Result<(Self, Vec<(String, Child)>)> {
+    pub async fn connect(socket: &Path, log: &Path) -> io::Result<(Self, Held)> {
         let (requests, queue) = mpsc::channel(REQUESTS);
         let spawner = Self::over(requests);
         let mut link = Link::open(socket, log).await?;
         let held = link.meet(&spawner).await?;
+        spawner.met.send_replace(true);
         tokio::spawn(link.run(spawner.clone(), queue));
         tokio::spawn(spawner.clone().watch());
         Ok((spawner, held))
@@ -217,6 +225,7 @@ impl Spawner {
             waiting: Waiting::default(),
             pings: Arc::default(),
             process: Arc::default(),
+            met: Arc::default(),
         }
     }
 
@@ -285,16 +294,38 @@ impl Spawner {
         }
     }
 
-    /// Speaks to the spawner inside of a container, over the socket that came with the container. Gives the processes that it
-    /// kept.
-    pub async fn inside(socket: OwnedFd) -> io::Result<(Self, Vec<(String, Child)>)> {
+    /// Speaks to the spawner inside of a container, over the socket that came with the container; `pid` is what it is out here.
+    /// It may take its time to tell what it kept: a program that it starts may come from a source that stalls. Until then
+    /// whoever asks it for something waits.
+    pub fn inside(socket: OwnedFd, pid: i32) -> io::Result<(Self, oneshot::Receiver<io::Result<Held>>)> {
         let (requests, queue) = mpsc::channel(REQUESTS);
         let spawner = Self::over(requests);
+        *spawner.process.lock() = link::process(pid)?;
         let link = Link::over(socket)?;
-        let held = tokio::time::timeout(START, link.hear_held(&spawner)).await;
-        let held = held.map_err(|_| io::ErrorKind::TimedOut)??;
-        tokio::spawn(link.run(spawner.clone(), queue));
+        let (told, held) = oneshot::channel();
+        let inside = spawner.clone();
+        tokio::spawn(async move {
+            let heard = link.hear_patiently(&inside, PATIENCE_INSIDE).await;
+            let is_heard = heard.is_ok();
+            // Who does not want to know lets go of them.
+            let _ = told.send(heard);
+            if !is_heard {
+                drop(queue);
+                inside.waiting.lock().clear();
+                inside.met.send_replace(true);
+                return;
+            }
+            inside.met.send_replace(true);
+            link.run(inside, queue).await;
+        });
         Ok((spawner, held))
+    }
+
+    /// A number for what it is asked to start.
+    async fn slot(&self) -> u64 {
+        // The sender is here.
+        let _ = self.met.subscribe().wait_for(|met| *met).await;
+        self.next_slot.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Builds a container; it is built when this returns, and waits for [`Child::go`].
@@ -308,7 +339,7 @@ impl Spawner {
         let memfd = json
             .and_then(|json| in_memory(&json))
             .map_err(|source| SpawnError::Failed { step: "describe the container".into(), source })?;
-        let slot = self.next_slot.fetch_add(1, Ordering::Relaxed);
+        let slot = self.slot().await;
         self.ask(slot, Request::Contain { slot, tag: tag.into(), start }, vec![memfd]).await
     }
 
@@ -316,7 +347,7 @@ impl Spawner {
     pub async fn errand(&self, json: &[u8], file: Option<OwnedFd>, tag: &str) -> Result<Child, SpawnError> {
         let memfd = in_memory(json)
             .map_err(|source| SpawnError::Failed { step: "describe the errand".into(), source })?;
-        let slot = self.next_slot.fetch_add(1, Ordering::Relaxed);
+        let slot = self.slot().await;
         let fds = std::iter::once(memfd).chain(file).collect();
         self.ask(slot, Request::Errand { slot, tag: tag.into() }, fds).await
     }
@@ -330,7 +361,7 @@ impl Spawner {
         if tag.len() > TAG_MAX {
             return Err(failed("name the process")(io::ErrorKind::InvalidInput.into()));
         }
-        let slot = self.next_slot.fetch_add(1, Ordering::Relaxed);
+        let slot = self.slot().await;
         let mut request = Request::Spawn { slot, tag: tag.into(), process: Some(process.clone()) };
         let mut fds = Vec::new();
         if !fits(&request) {
@@ -389,8 +420,7 @@ impl Spawner {
                 let child = Child::new(slot, pid, started_ms, output, exit, self);
                 if let Err(Ok(child)) = started.send(Ok(child)) {
                     // Nobody waits for it any more.
-                    let kill = Request::Signal { slot: child.slot, signal: libc::SIGKILL };
-                    let _ = self.requests.try_send(Message::of(kill));
+                    child.handle().kill_soon();
                 }
             }
             Event::Failed { slot, step, errno } => {

@@ -10,10 +10,10 @@ use crate::harness::{Node, runs, said, signal, until, with_own_network};
 use crate::place::{Place, data};
 
 /// `flist serve` of the store of a place.
-struct Gateway(Child, String);
+pub struct Gateway(Child, pub String);
 
 impl Gateway {
-    fn of(place: &Place) -> Self {
+    pub fn of(place: &Place) -> Self {
         let mut child = Command::new(flist_program())
             .args(["serve", "--listen", "127.0.0.1:0", "--no-cache"])
             .env("G8_FROM", &place.storage)
@@ -28,7 +28,7 @@ impl Gateway {
         Self(child, url)
     }
 
-    fn signal(&self, number: i32) {
+    pub fn signal(&self, number: i32) {
         signal(self.0.id() as i32, number);
     }
 }

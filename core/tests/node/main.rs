@@ -10,6 +10,7 @@ mod container_images;
 mod container_inside;
 mod container_layers;
 mod container_networks;
+mod container_stalls;
 mod container_steps;
 mod containers;
 mod crowds;

@@ -78,10 +78,11 @@ fn manager<T>(work: impl Future<Output = T>) -> T {
 }
 
 /// The names of what a manager takes over through a socket that others had before it, in order.
-fn taken_over(socket: &OwnedFd) -> Vec<String> {
-    let socket = socket.try_clone().unwrap();
+fn taken_over(socket: &OwnedFd, spawner: &Alone) -> Vec<String> {
+    let (socket, pid) = (socket.try_clone().unwrap(), spawner.process.id() as i32);
     manager(async move {
-        let (_, held) = Spawner::inside(socket).await.unwrap();
+        let (_, held) = Spawner::inside(socket, pid).unwrap();
+        let held = held.await.unwrap().unwrap();
         let mut names: Vec<String> = held.iter().map(|(name, _)| name.clone()).collect();
         names.sort();
         // A manager that is killed forgets nothing.
@@ -95,25 +96,26 @@ fn a_manager_that_is_killed_while_it_is_told_what_is_held_costs_the_next_one_not
     let spawner = Alone::start();
     // The socket into a container goes from one manager to the next, with what lies in it.
     let socket = spawner.connect();
-    let own = socket.try_clone().unwrap();
+    let (own, pid) = (socket.try_clone().unwrap(), spawner.process.id() as i32);
     manager(async move {
-        let (first, held) = Spawner::inside(own).await.unwrap();
-        assert!(held.is_empty());
+        let (first, held) = Spawner::inside(own, pid).unwrap();
+        // Whoever asks for something waits until it is known what is there.
         for name in ["job a", "job b", "job c"] {
             let argv = vec!["sleep".into(), "6020".into()];
             let child = first.spawn(&Process { argv, ..Process::default() }, name).await.unwrap();
             std::mem::forget(child);
         }
+        assert!(held.await.unwrap().unwrap().is_empty());
     });
     let all = ["job a", "job b", "job c"];
-    assert_eq!(taken_over(&socket), all);
+    assert_eq!(taken_over(&socket, &spawner), all);
     // Killed when it has heard of so many; the rest lies in the socket, with the word that it is all.
     for heard in 0..=3 {
         ask(&socket, &json!({"Hello": {"hello": heard}}), &[]);
         for _ in 0..heard {
             assert_eq!(hear(&socket)["Held"]["hello"], heard);
         }
-        assert_eq!(taken_over(&socket), all, "when {heard} were heard of");
+        assert_eq!(taken_over(&socket, &spawner), all, "when {heard} were heard of");
     }
 }
 

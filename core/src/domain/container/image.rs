@@ -21,14 +21,13 @@ use g8_fs::names::Names;
 use g8_fs::reference::{Reference, Target, resolve};
 use parking_lot::Mutex;
 use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
+use tokio::time::Instant;
 
 use self::served::{Found, Served};
 use crate::domain::flist::{self, FlistError, Plan};
 
 /// How long a mount stays without users.
 const LINGER: Duration = Duration::from_secs(5);
-/// How long the daemon may take to say what it serves, when a manager takes over what another has left.
-const ANSWER: Duration = Duration::from_secs(5);
 
 /// Why an image is not there.
 #[derive(Debug, thiserror::Error)]
@@ -148,15 +147,18 @@ impl Images {
         Ok(served.image(key, path))
     }
 
-    /// Counts a user that is there from before, of the file system that it uses.
-    pub async fn keep(&self, key: &str, device: Device) -> (PathBuf, Lost) {
+    /// Counts a user that is there from before, of the file system that it uses. Its daemon may answer until a time.
+    pub async fn keep(&self, key: &str, device: Device, until: Instant) -> (PathBuf, Lost) {
         let path = self.folder.join(key);
         let shared = self.mount(key);
         let mut mount = shared.lock().await;
         mount.users += 1;
         if mount.served.is_none() {
             let cid = key.split('-').next().unwrap_or_default();
-            match tokio::time::timeout(ANSWER, asked(&path, cid)).await {
+            if Instant::now() >= until {
+                return (path, Lost::default());
+            }
+            match tokio::time::timeout_at(until, asked(&path, cid)).await {
                 Ok(Ok(Some(found))) => mount.served = Served::watched(found, &path, &shared).ok(),
                 Ok(Ok(None)) => {}
                 // It may be well, and not be heard: its end is not watched then.

@@ -1,27 +1,33 @@
 //! From what is wanted to a container that runs, and from its end to nothing.
 
+use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use g8_container::{Network, Spec, User, Volume, resolve_user};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 
 use super::etc;
 use super::image::{Image, Lost};
+use super::left::Left;
 use super::record::Record;
 use super::{
     Container, ContainerError, Containers, Errands, Id, LayerError, Place, Upper, Wanted, ends, told,
 };
 use crate::domain::container_net;
 use crate::fault;
-use crate::job::Adopted;
+use crate::job::{Adopted, abandon, know_logged};
 use crate::log::now_ms;
 use crate::process::{Inside, Process, drain};
-use crate::spawner::{Child, Spawner, Start};
+use crate::spawner::{Child, Held, Spawner, Start};
 
 /// The tag of a container's entrypoint in its spawner.
 const ENTRYPOINT: &str = "entrypoint";
+/// How long the first process of a new container may take to answer.
+const SPEAK: Duration = Duration::from_secs(10);
 /// How long a path of the host may take to be there.
 const LOOK: Duration = Duration::from_secs(10);
 /// How long a container that is killed may take to be gone.
@@ -43,7 +49,7 @@ impl Containers {
                 let keys = parts.images.into_iter().map(|image| image.key).collect();
                 // `build` has put it there.
                 if let Some(init) = parts.init {
-                    self.settle(container, init, entrypoint, keys);
+                    self.settle(container, init, Entrypoint::Started(entrypoint), keys);
                 }
                 Ok(id)
             }
@@ -137,7 +143,9 @@ impl Containers {
             init.go().await;
         }
         fault::step("speak to its first process")?;
-        let (spawner, _) = Spawner::inside(socket).await.map_err(ContainerError::Silent)?;
+        let (spawner, heard) = Spawner::inside(socket, init.pid).map_err(ContainerError::Silent)?;
+        let heard = tokio::time::timeout(SPEAK, all(heard)).await.map_err(io::Error::from);
+        heard.flatten().map_err(ContainerError::Silent)?;
         let entrypoint = match process {
             None => None,
             Some(process) => {
@@ -162,7 +170,8 @@ impl Containers {
             spawner,
             errands: Errands::default(),
             init: init.handle(),
-            entrypoint: entrypoint.as_ref().map(Child::handle),
+            entrypoint: OnceLock::new(),
+            left: Left::nothing(),
             ending: AtomicBool::new(false),
         };
         Ok((container, entrypoint))
@@ -220,7 +229,7 @@ impl Containers {
         self: &Arc<Self>,
         container: Container,
         init: Child,
-        entrypoint: Option<Child>,
+        entrypoint: Entrypoint,
         images: Vec<String>,
     ) {
         let container = Arc::new(container);
@@ -238,9 +247,22 @@ impl Containers {
     }
 
     /// Waits until a container ends: with its entrypoint, by somebody outside, or by somebody inside.
-    async fn look_after(&self, container: &Container, mut init: Child, entrypoint: Option<Child>) {
+    async fn look_after(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        mut init: Child,
+        entrypoint: Entrypoint,
+    ) {
         let id = container.id;
+        let entrypoint = match entrypoint {
+            Entrypoint::Started(entrypoint) => entrypoint,
+            Entrypoint::Held(held) => tokio::select! {
+                entrypoint = self.hear(container, held) => entrypoint,
+                _ = init.wait() => return,
+            },
+        };
         if let Some(mut entrypoint) = entrypoint {
+            let _ = container.entrypoint.set(entrypoint.handle());
             if let Some(ends) = entrypoint.output.take()
                 && let Err(e) = drain(ends, format!("container {id}").into(), self.logs.clone(), |_| {})
             {
@@ -300,45 +322,28 @@ impl Containers {
         }
     }
 
-    /// Takes over what an earlier manager knew as a container; `init` is there when it still runs.
+    /// Takes over what an earlier manager knew as a container; `init` is there when it still runs. Gives who takes it apart.
     pub(super) async fn take_over(
         self: &Arc<Self>,
         id: Id,
         record: Record,
         init: Option<Child>,
-        jobs: &mut Adopted,
-    ) {
+        until: tokio::time::Instant,
+    ) -> Option<JoinHandle<()>> {
         let (mut root, mut lost) = (None, Vec::new());
         for (key, device) in &record.images {
-            let (path, is_lost) = self.images.keep(key, *device).await;
+            let (path, is_lost) = self.images.keep(key, *device, until).await;
             root.get_or_insert(path);
             lost.push(is_lost);
         }
         if init.is_some() && lost.iter().any(Lost::is_lost) {
             tracing::error!("what container {id} has not read yet of its image is lost: make it anew");
         }
-        let whole = record.whole && !record.ending;
         let images = record.images.iter().map(|(key, _)| key.clone()).collect();
+        let runs = record.whole && !record.ending;
         let adopted = match (init, root) {
-            (Some(mut init), Some(root)) if whole => match reach(&mut init).await {
+            (Some(mut init), Some(root)) if runs && !init.had_ended => match reach(&mut init) {
                 Ok((spawner, held)) => {
-                    let mut entrypoint = None;
-                    for (tag, child) in held {
-                        match tag.split_once(' ') {
-                            Some(("job", name)) => drop(jobs.insert(name.into(), child)),
-                            // Nobody waits for the answer of the one, or sees what the other shows, any more.
-                            Some(("errand" | "terminal", _)) => child.handle().signal(libc::SIGKILL).await,
-                            None if tag == ENTRYPOINT => entrypoint = Some(child),
-                            Some(_) | None => {
-                                tracing::warn!("{tag:.64} in container {id} is nobody's: it is killed");
-                                child.handle().signal(libc::SIGKILL).await;
-                            }
-                        }
-                    }
-                    if entrypoint.is_none() && !record.wanted.program().is_empty() {
-                        tracing::warn!("container {id} is ended: nobody knows what became of its entrypoint");
-                        init.handle().signal(libc::SIGKILL).await;
-                    }
                     let container = Container {
                         id,
                         wanted: record.wanted,
@@ -349,28 +354,92 @@ impl Containers {
                         spawner,
                         errands: Errands::default(),
                         init: init.handle(),
-                        entrypoint: entrypoint.as_ref().map(Child::handle),
+                        entrypoint: OnceLock::new(),
+                        left: Left::untold(),
                         ending: AtomicBool::new(false),
                     };
-                    Ok((container, init, entrypoint))
+                    Ok((container, init, held))
                 }
                 Err(e) => {
-                    tracing::error!("container {id} does not answer, and is ended: {e}");
+                    tracing::error!("container {id} cannot be spoken to, and is ended: {e}");
                     Err(Some(init))
                 }
             },
             (init, _) => Err(init),
         };
         match adopted {
-            Ok((container, init, entrypoint)) => self.settle(container, init, entrypoint, images),
-            Err(init) => self.tear_down(id, init, images).await,
+            Ok((container, init, held)) => {
+                self.settle(container, init, Entrypoint::Held(held), images);
+                None
+            }
+            Err(init) => {
+                let containers = self.clone();
+                Some(tokio::spawn(async move { containers.tear_down(id, init, images).await }))
+            }
         }
+    }
+
+    /// What the spawner inside kept for an earlier manager: jobs are for who waits for them, the entrypoint is given. Without
+    /// one that it should have, the container ends.
+    async fn hear(self: &Arc<Self>, container: &Arc<Container>, held: Heard) -> Option<Child> {
+        let id = container.id;
+        let held = match all(held).await {
+            Ok(held) => held,
+            Err(e) => {
+                // The other errors are those of one that has ended.
+                if e.kind() == io::ErrorKind::TimedOut {
+                    tracing::error!("container {id} does not answer, and is ended");
+                }
+                container.init.signal(libc::SIGKILL).await;
+                return None;
+            }
+        };
+        let (mut jobs, mut entrypoint) = (Adopted::new(), None);
+        for (tag, child) in held {
+            match tag.split_once(' ') {
+                Some(("job", name)) => drop(jobs.insert(name.into(), child)),
+                // Nobody waits for the answer of the one, or sees what the other shows, any more.
+                Some(("errand" | "terminal", _)) => child.handle().signal(libc::SIGKILL).await,
+                None if tag == ENTRYPOINT => entrypoint = Some(child),
+                Some(_) | None => {
+                    tracing::warn!("{tag:.64} in container {id} is nobody's: it is killed");
+                    child.handle().signal(libc::SIGKILL).await;
+                }
+            }
+        }
+        if entrypoint.is_none() && !container.wanted.program().is_empty() {
+            tracing::warn!("container {id} is ended: nobody knows what became of its entrypoint");
+            container.init.signal(libc::SIGKILL).await;
+        }
+        let (containers, container) = (self.clone(), container.clone());
+        tokio::spawn(async move {
+            // The sender is here. Before that, a job may still come to ask.
+            let _ = containers.recovered.subscribe().wait_for(|recovered| *recovered).await;
+            know_logged(&containers.logs, &mut jobs).await;
+            abandon(container.left.tell(jobs)).await;
+        });
+        entrypoint
     }
 }
 
-async fn reach(init: &mut Child) -> Result<(Spawner, Vec<(String, Child)>), ContainerError> {
+/// What the spawner inside tells when it can.
+type Heard = oneshot::Receiver<io::Result<Held>>;
+
+async fn all(heard: Heard) -> io::Result<Held> {
+    heard.await.unwrap_or_else(|_| Err(io::ErrorKind::NotConnected.into()))
+}
+
+fn reach(init: &mut Child) -> Result<(Spawner, Heard), ContainerError> {
     let [socket, _network] = ends(init)?;
-    Spawner::inside(socket).await.map_err(ContainerError::Silent)
+    Spawner::inside(socket, init.pid).map_err(ContainerError::Silent)
+}
+
+/// The program of a container that is settled.
+pub(super) enum Entrypoint {
+    /// It was started, if there is one.
+    Started(Option<Child>),
+    /// The spawner inside will tell.
+    Held(Heard),
 }
 
 /// An flist as errors name it: without hints, in which somebody may have written a password.

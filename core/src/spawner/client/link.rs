@@ -12,11 +12,11 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with, sockopt};
-use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Child, Message, PATIENCE, Peer, Pending, START, Spawner};
+use super::{Child, Held, Message, PATIENCE, Peer, Pending, START, Spawner};
 use crate::process::watch;
 use crate::spawner::protocol::{Event, Request, receive, send};
 
@@ -40,16 +40,11 @@ impl Link {
     }
 
     /// Takes over what a spawner kept. One that hangs is killed, and another started.
-    pub async fn meet(&mut self, spawner: &Spawner) -> io::Result<Vec<(String, Child)>> {
+    pub async fn meet(&mut self, spawner: &Spawner) -> io::Result<Held> {
         *spawner.process.lock() = self.process()?;
-        {
-            let mut held = pin!(self.hear_held(spawner));
-            let began = tokio::time::Instant::now();
-            while began.elapsed() < START || (spawner.waits() && began.elapsed() < PATIENCE) {
-                if let Ok(held) = tokio::time::timeout(START, &mut held).await {
-                    return held;
-                }
-            }
+        match self.hear_patiently(spawner, PATIENCE).await {
+            Err(e) if e.kind() == io::ErrorKind::TimedOut => {}
+            heard => return heard,
         }
         tracing::error!("the spawner does not answer: it is killed, and all jobs and services with it");
         spawner.kill();
@@ -61,11 +56,23 @@ impl Link {
         tokio::time::timeout(START, self.hear_held(spawner)).await.map_err(io::Error::other)?
     }
 
+    /// The same of one that may wait for the kernel meanwhile.
+    pub async fn hear_patiently(&self, spawner: &Spawner, patience: Duration) -> io::Result<Held> {
+        let mut held = pin!(self.hear_held(spawner));
+        let began = tokio::time::Instant::now();
+        while began.elapsed() < START || (spawner.waits() && began.elapsed() < patience) {
+            if let Ok(held) = tokio::time::timeout(START, &mut held).await {
+                return held;
+            }
+        }
+        Err(io::ErrorKind::TimedOut.into())
+    }
+
     /// Says that a manager is there, and hears what the spawner kept.
     ///
     /// A socket into a container goes from one manager to the next, with whatever the last one did not read: perhaps half of
     /// what it was told at its own hello. Only what answers this one counts.
-    pub async fn hear_held(&self, spawner: &Spawner) -> io::Result<Vec<(String, Child)>> {
+    async fn hear_held(&self, spawner: &Spawner) -> io::Result<Held> {
         let own = RandomState::new().hash_one(std::process::id());
         self.send(spawner, &Request::Hello { hello: own }, &[]).await?;
         let mut held = Vec::new();
@@ -211,9 +218,14 @@ pub fn kill_at(socket: &Path) -> io::Result<()> {
 
 /// The process at the other end, unless it is gone.
 fn peer(fd: &OwnedFd) -> io::Result<Option<Peer>> {
-    let pid = sockopt::socket_peercred(fd)?.pid;
-    match pidfd_open(pid, PidfdFlags::NONBLOCK) {
-        Ok(pidfd) => Ok(Some(Peer { pid: pid.as_raw_pid(), pidfd })),
+    process(sockopt::socket_peercred(fd)?.pid.as_raw_pid())
+}
+
+/// The process of a pid, unless it is gone.
+pub fn process(pid: i32) -> io::Result<Option<Peer>> {
+    let known = Pid::from_raw(pid).ok_or(io::ErrorKind::InvalidInput)?;
+    match pidfd_open(known, PidfdFlags::NONBLOCK) {
+        Ok(pidfd) => Ok(Some(Peer { pid, pidfd })),
         Err(rustix::io::Errno::SRCH) => Ok(None),
         Err(e) => Err(e.into()),
     }

@@ -274,8 +274,15 @@ unsafe fn is_elf(path: *const libc::c_char) -> bool {
     let mut magic = [0_u8; 4];
     // SAFETY: the path is the caller's promise, the buffer a local; a descriptor that is opened here is closed here.
     unsafe {
-        let file = libc::open(path, libc::O_RDONLY | libc::O_CLOEXEC | libc::O_NOCTTY);
+        // Somebody may have put a FIFO there meanwhile, for whose writer this process would wait, and all others with it.
+        let flags = libc::O_RDONLY | libc::O_CLOEXEC | libc::O_NOCTTY | libc::O_NONBLOCK;
+        let file = libc::open(path, flags);
         if file < 0 {
+            return false;
+        }
+        let mut stat: libc::stat = std::mem::zeroed();
+        if libc::fstat(file, &mut stat) != 0 || stat.st_mode & libc::S_IFMT != libc::S_IFREG {
+            libc::close(file);
             return false;
         }
         let read = libc::read(file, magic.as_mut_ptr().cast(), magic.len());
