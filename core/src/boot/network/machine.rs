@@ -51,7 +51,7 @@ pub enum Action {
     Try(Way, String),
     /// Put a NIC back as configured.
     Restore(String),
-    /// Wait so long, or until a link changes.
+    /// Wait so long, or until a NIC or its cable changes.
     Rest(Duration),
     /// Keep the network until it is lost. With a way and a NIC, it is not the configured one.
     Hold(Option<(Way, String)>),

@@ -355,7 +355,8 @@ impl Search {
             // What most machines wait for may have happened before there was a watch. Links that others make, as those of
             // containers, are no reason to search.
             let now = self.seen().await.unwrap_or_else(|_| self.there.clone());
-            if now.keys().any(|link| !self.there.contains_key(link)) {
+            let is_new = |(link, cable): (&_, &Option<_>)| cable.is_some() && !self.there.contains_key(link);
+            if now.iter().any(is_new) {
                 return;
             }
             if now != self.there {

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::{SHORTEST, Search, changed};
 use crate::boot::network::edge::Edge;
-use crate::boot::network::keeper::{self, Cable, Said};
+use crate::boot::network::keeper::{self, Cable, Note, Said};
 use crate::boot::network::last_resort::CONTROLLER;
 use crate::boot::network::machine::{Way, Where};
 use crate::boot::network::nics::Nics;
@@ -51,16 +51,7 @@ impl Search {
                 }
             }
             let doubt = tokio::select! {
-                Some(note) = self.notes.recv() => {
-                    let name = self.edge.name_of(note.keeper);
-                    let doubt = name.map(|name| match &note.said {
-                        Said::Over(why) => Doubt { why: format!("{name}: {why}"), decides: nic == Some(&name) },
-                        // Whether it leads to the same network is not known.
-                        Said::Leased(_) => Doubt { why: format!("{name}: a new lease"), decides: false },
-                    });
-                    self.take_note(note).await;
-                    doubt
-                }
+                Some(note) = self.notes.recv() => self.heed(note, nic).await,
                 Some((link, cable)) = cables.next() => {
                     // The cable of a NIC that is gone moves no more.
                     if is_gone(&link).await {
@@ -108,6 +99,26 @@ impl Search {
                 }
             }
             self.is_up();
+        }
+    }
+
+    /// What a keeper says becomes so.
+    async fn heed(&mut self, note: Note, nic: Option<&str>) -> Option<Doubt> {
+        let name = self.edge.name_of(note.keeper);
+        let (names, way_out) = (set(&self.edge), way_out(&self.edge));
+        let over = match &note.said {
+            Said::Over(why) => Some(why.clone()),
+            Said::Leased(_) => None,
+        };
+        self.take_note(note).await;
+        let name = name?;
+        match over {
+            Some(why) => Some(Doubt { why: format!("{name}: {why}"), decides: nic == Some(&name) }),
+            // Whether it leads to the same network is not known; one beside all that was there changes nothing.
+            None if names.contains(&name) || way_out != self::way_out(&self.edge) => {
+                Some(Doubt { why: format!("{name}: a new lease"), decides: false })
+            }
+            None => None,
         }
     }
 

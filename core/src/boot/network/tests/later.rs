@@ -89,6 +89,32 @@ fn a_nic_that_appears_after_the_look_ends_the_pause() {
     });
 }
 
+#[test]
+fn a_second_nic_that_is_answered_while_the_controller_is_away_takes_nothing_from_the_network() {
+    in_new_network(|| async {
+        let folder = tempfile::tempdir().unwrap();
+        let far = Far::new().await;
+        for (nic, net) in [("eth0", 0), ("eth1", 1)] {
+            far.cable(nic).await;
+            far.plug(nic, net).await;
+        }
+        let _first = far.dnsmasq("eth0", 0, 50);
+        let controller = far.controller("10.77.0.1", 8443);
+        let plan = "controllers = [\"http://10.77.0.1:8443\"]\n[link.eth1]\naddress = \"dhcp\"\n";
+        Node::plan(folder.path(), plan);
+        let mut node = Node::new(folder.path()).await;
+        assert!(is_on(&node.until_up().await, &["eth0"]));
+        drop(controller);
+        let _second = far.dnsmasq("eth1", 1, 50);
+        node.until_it_has(|up| is_on(up, &["eth0", "eth1"])).await;
+        let lost = node.until(|state| matches!(state, State::Searching { .. }));
+        assert!(
+            tokio::time::timeout(Duration::from_secs(8), lost).await.is_err(),
+            "a controller may go away"
+        );
+    });
+}
+
 /// Each link of a container ended the pause, and so a node without a controller searched all the time.
 #[test]
 fn links_of_others_do_not_end_a_pause_and_a_cable_does() {
