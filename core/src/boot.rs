@@ -160,6 +160,7 @@ impl Boot {
         arguments: Arguments,
         password: Password,
         manager: watch::Receiver<Option<Up>>,
+        mounts: watch::Receiver<bootstrap::mounts::Mounts>,
     ) -> Result<Self, StageError> {
         network::loopback().await?;
         let let_in = match password {
@@ -184,6 +185,7 @@ impl Boot {
             kept: paths.bootstrap(),
             manifest: paths.manifest(),
             controllers,
+            mounts,
         };
         let bootstrap = bootstrap::follow::start(setup, network.clone());
         Ok(Self { console, paths, network, bootstrap, manager, let_in, listens_at: Mutex::default() })

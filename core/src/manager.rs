@@ -126,6 +126,7 @@ async fn work(
         access: keeper.access(),
     };
     let limits = config.limits.clone();
+    let domains = Domains::new(&paths, &config).context("network.containers of the configuration")?;
     let services = Services::new(service::Parts {
         spawner: spawner.clone(),
         logs: logs.clone(),
@@ -133,8 +134,8 @@ async fn work(
         notify_dir: paths.run().into(),
         cmdline: std::fs::read_to_string("/proc/cmdline").unwrap_or_default(),
         processes: limits.processes_each(),
+        flists: domains.flists.clone(),
     });
-    let domains = Domains::new(&paths, &config).context("network.containers of the configuration")?;
     let layers = Layers::new(config.containers.disk.clone().or_else(|| paths.layers()));
     let containers =
         Containers::new(spawner.clone(), logs.clone(), domains.networks.clone(), layers, paths.run().into());
@@ -231,6 +232,8 @@ struct Booting {
     up: watch::Sender<Option<Up>>,
     /// What is known of the bootstrap file.
     bootstrap: watch::Receiver<bootstrap::follow::State>,
+    /// Is told how the mounts are that it names.
+    mounts: watch::Sender<bootstrap::mounts::Mounts>,
     /// It has no end.
     task: JoinHandle<()>,
 }
@@ -260,10 +263,11 @@ async fn begin(paths: &Paths, redis: &mut config::Redis, arguments: Arguments) -
         }
     };
     let (up, seen) = watch::channel(None);
-    let boot =
-        Boot::begin(paths.clone(), arguments, password, seen).await.context("cannot begin the boot")?;
+    let (mounts, shown) = watch::channel(bootstrap::mounts::Mounts::new());
+    let boot = Boot::begin(paths.clone(), arguments, password, seen, shown);
+    let boot = boot.await.context("cannot begin the boot")?;
     let bootstrap = boot.bootstrap();
-    Ok(Booting { up, bootstrap, task: tokio::spawn(boot.run()) })
+    Ok(Booting { up, bootstrap, mounts, task: tokio::spawn(boot.run()) })
 }
 
 fn lock(paths: &Paths) -> anyhow::Result<File> {

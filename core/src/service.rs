@@ -1,18 +1,21 @@
-//! Services: what the node keeps running. Each is a TOML file, not code.
+//! Services: what the node keeps running. Each is a TOML file, not code, or a mount that the node was told of.
 //!
-//! [`mod@unit`] is such a file, [`graph`] orders them, [`supervise`] keeps one, [`ready`] knows when it is there. Stopping goes
+//! [`mod@unit`] is such a file, [`graph`] orders them, [`supervise`] keeps one, [`ready`] knows when it is there. [`mount`] keeps a mount. Stopping goes
 //! backwards: what others come after ends last. What became of those that do not run outlives a manager that is killed: [`memory`]. A unit that cannot be used is shown as failed and says why; the others
 //! run.
 
 mod condition;
+mod control;
 mod graph;
 mod memory;
+mod mount;
 mod ready;
 mod status;
 mod supervise;
 mod table;
 mod unit;
 
+pub use mount::in_words;
 pub use status::{ServiceState, Status};
 pub use table::{Parts, Services};
 pub use unit::{Unit, UnitError};

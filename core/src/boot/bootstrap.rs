@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! medium::find -> URL -> fetch::fetch -> bytes + signature -> signature::Key::verify -> Document::parse -> judge::Judge::accept
-//!                                                                                                  -> follow::Follower does it
+//!                                                              -> follow::Follower tells it -> mounts::show, boot.rs, network
 //! ```
 //!
 //! Nothing of a file is looked at before its signature holds. One that is malformed, of another key, expired, or older than
@@ -13,6 +13,7 @@ pub mod fetch;
 pub mod follow;
 pub mod judge;
 pub mod medium;
+pub mod mounts;
 pub mod signature;
 
 use crate::paths::Paths;

@@ -5,6 +5,7 @@
 //! one. What a node mounts for its callers is [`Noted`].
 
 mod noted;
+pub mod place;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -17,7 +18,7 @@ use g8_fs::settings::{Settings, SettingsError};
 use g8_fs::source::{Spec, SpecError};
 
 use crate::cli::FlistDaemonArgs;
-pub use noted::Noted;
+pub use noted::{Noted, ShowError, Told};
 
 /// The role of this program that is the daemon.
 pub const ROLE: &str = "flist-daemon";

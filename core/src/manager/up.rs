@@ -11,6 +11,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use super::keeper::Keeper;
 use super::{Booting, Kept};
 use crate::boot::Up;
+use crate::boot::bootstrap::mounts;
 use crate::config::Config;
 use crate::context::{Caller, Node};
 use crate::job::{Sender, abandon, know_logged};
@@ -84,20 +85,27 @@ pub async fn live(
         abandon(std::mem::take(unknown)).await;
     }
 
-    let mut boot = None;
+    let (mut boot, mut told) = (None, None);
     match booting {
-        Some(Booting { up: told, task, .. }) => {
-            told.send_replace(up(Some(node.services.list().len())));
-            boot = Some(task);
+        Some(Booting { up: is_told, task, bootstrap, mounts }) => {
+            is_told.send_replace(up(Some(node.services.list().len())));
+            (boot, told) = (Some(task), Some((bootstrap, mounts)));
         }
         // Not on a machine, whose output is its console: that is no place for a password.
         None => say_ready(&server)?,
     }
+    let mounts = async {
+        match &told {
+            Some((bootstrap, shown)) => mounts::show(&node.services, bootstrap.clone(), shown).await,
+            None => std::future::pending().await,
+        }
+    };
     tokio::select! {
         ended = redis => bail!("redis cannot be kept up: {ended:?}"),
         ended = async { boot.as_mut().expect("the branch is taken with a boot only").await }, if boot.is_some() => {
             bail!("the boot does not go on: {ended:?}")
         }
+        () = mounts => bail!("nobody shows the flists of the bootstrap file any more"),
         Some(ended) = beside.intakes.join_next() => bail!("a queue is not read any more: {ended:?}"),
     }
 }

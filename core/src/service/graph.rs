@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::mount;
 use super::unit::Unit;
 
 /// Services that the manager starts itself, before all units.
@@ -20,7 +21,7 @@ pub struct Order {
 pub fn order(units: &BTreeMap<String, Unit>, broken: &[String]) -> Order {
     let mut faults: BTreeMap<String, String> = BTreeMap::new();
     for (name, unit) in units {
-        let known = |other: &&String| units.contains_key(*other) || BUILT_IN.contains(&other.as_str());
+        let known = |other: &&String| units.contains_key(*other) || comes_before_units(other);
         let fault = match unit.after.iter().find(|other| !known(other)) {
             Some(other) if broken.contains(other) => format!("it comes after {other}, which cannot start"),
             Some(other) => format!("it comes after {other}, and there is no such service"),
@@ -30,9 +31,10 @@ pub fn order(units: &BTreeMap<String, Unit>, broken: &[String]) -> Order {
     }
     let mut waiting: BTreeSet<&String> = units.keys().filter(|name| !faults.contains_key(*name)).collect();
     let mut levels = Vec::new();
-    let mut placed: BTreeSet<&str> = BUILT_IN.into();
+    let mut placed: BTreeSet<&str> = BTreeSet::new();
     loop {
-        let free = |name: &&String| units[*name].after.iter().all(|other| placed.contains(other.as_str()));
+        let is_placed = |other: &String| placed.contains(other.as_str()) || comes_before_units(other);
+        let free = |name: &&String| units[*name].after.iter().all(is_placed);
         let level: Vec<&String> = waiting.iter().copied().filter(free).collect();
         if level.is_empty() {
             break;
@@ -46,6 +48,11 @@ pub fn order(units: &BTreeMap<String, Unit>, broken: &[String]) -> Order {
     let blamed: Vec<_> = waiting.iter().map(|name| (name.to_string(), blame(name, units, &stuck))).collect();
     faults.extend(blamed);
     Order { levels, faults }
+}
+
+/// Whether a service is none of a unit, and comes after none. A mount that nobody has told of yet is waited for.
+fn comes_before_units(name: &str) -> bool {
+    BUILT_IN.contains(&name) || mount::path_of(name).is_some()
 }
 
 /// Why a unit could not be placed: it is in a circle, or comes after one that cannot start.
@@ -78,6 +85,17 @@ mod tests {
         let order = order(&units(&[("a", &["b", "c"]), ("b", &["c"]), ("c", &["redis"]), ("d", &[])]), &[]);
         assert_eq!(order.levels, [vec!["c", "d"], vec!["b"], vec!["a"]]);
         assert!(order.faults.is_empty());
+    }
+
+    #[test]
+    fn a_mount_can_be_waited_for_wherever_one_may_be() {
+        let after = |other: &str| order(&units(&[("a", &[other])]), &[]);
+        for good in ["mount:/system", "mount:/var/lib/app"] {
+            assert_eq!(after(good).levels, [vec!["a"]], "{good}");
+        }
+        for bad in ["mount:", "mount:/etc", "mount:var/x", "mount:/run/core0/x"] {
+            assert!(after(bad).faults["a"].contains("there is no such service"), "{bad}");
+        }
     }
 
     #[test]

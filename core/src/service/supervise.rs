@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::control::{Control, PAUSE, PAUSE_MAX, not_wanted};
 use super::memory::Memory;
 use super::ready::Watch;
 use super::status::{ServiceState, Status};
@@ -17,29 +18,20 @@ use crate::log::now_ms;
 use crate::process::{Message, drain};
 use crate::spawner::{Child, Exit};
 
-/// The first pause before a service is started again; it doubles.
-const PAUSE: Duration = Duration::from_millis(100);
-/// The longest one.
-const PAUSE_MAX: Duration = Duration::from_secs(30);
 /// Who was well for so long begins anew.
 const WELL: Duration = Duration::from_secs(60);
 
-/// A service. Its task ends when its sender of `wanted` is gone.
+/// A service that is a process. Its task ends when its sender of `wanted` is gone.
 #[derive(Debug)]
 pub struct Service {
-    /// Its name.
-    pub name: String,
+    /// Its name, and what it is doing.
+    pub control: Arc<Control>,
     /// What it is; a new one counts from the next start on.
     pub unit: Mutex<Unit>,
     /// What it comes after.
     pub after: Mutex<Vec<Other>>,
-    /// Whether it shall run.
-    pub wanted: watch::Sender<bool>,
-    /// What it is doing.
-    pub status: watch::Sender<Status>,
     /// Its time to end is over, whatever its unit says.
     pub late: watch::Sender<bool>,
-    memory: Arc<Memory>,
 }
 
 /// A service that another one comes after.
@@ -64,10 +56,14 @@ enum End {
 impl Service {
     /// One that is waiting.
     pub fn new(name: &str, unit: Unit, after: Vec<Other>, memory: Arc<Memory>) -> Arc<Self> {
-        let status = watch::Sender::new(Status::new(ServiceState::Waiting, ""));
-        let (unit, after, wanted) = (Mutex::new(unit), Mutex::new(after), watch::Sender::new(true));
-        let late = watch::Sender::new(false);
-        Arc::new(Self { name: name.into(), unit, after, wanted, status, late, memory })
+        let control = Control::new(name, ServiceState::Waiting, memory);
+        let (unit, after, late) = (Mutex::new(unit), Mutex::new(after), watch::Sender::new(false));
+        Arc::new(Self { control, unit, after, late })
+    }
+
+    /// Whether it comes after another one.
+    pub fn comes_after(&self, name: &str) -> bool {
+        self.after.lock().iter().any(|other| other.name == name)
     }
 
     /// The source of its records in the log.
@@ -77,35 +73,30 @@ impl Service {
 
     fn enter(&self, state: ServiceState, pid: i32, reason: impl Into<String>) {
         let reason = reason.into();
+        let name = &self.control.name;
         match state {
-            ServiceState::Failed => tracing::error!("service {} failed: {reason}", self.name),
-            ServiceState::Pausing => tracing::warn!("service {} ended: {reason}", self.name),
-            _ => tracing::debug!("service {} is {state:?}", self.name),
+            ServiceState::Failed => tracing::error!("service {name} failed: {reason}"),
+            ServiceState::Pausing => tracing::warn!("service {name} ended: {reason}"),
+            _ => tracing::debug!("service {name} is {state:?}"),
         }
-        let restarts = self.status.borrow().restarts;
-        self.turn(Status { pid, restarts, ..Status::new(state, reason) });
-    }
-
-    /// What others see is remembered already.
-    fn turn(&self, status: Status) {
-        self.memory.note(&self.name, &status);
-        self.status.send_replace(status);
+        self.control.enter(state, pid, reason);
     }
 
     /// Keeps it for as long as the node runs. An earlier manager may have kept its process, or known what became of it.
     pub async fn keep(self: Arc<Self>, parts: Parts, kept: Option<Child>) {
-        let past = self.memory.of(&self.name).filter(|_| kept.is_none());
+        let past = self.control.past().filter(|_| kept.is_none());
         if past.as_ref().is_some_and(|past| past.state == ServiceState::Stopped) {
-            self.wanted.send_replace(false);
+            self.control.wanted.send_replace(false);
         }
-        let mut wanted = self.wanted.subscribe();
+        let mut wanted = self.control.wanted.subscribe();
         let mut kept = kept;
         let (mut pause, mut failures) = (PAUSE, 0);
         if let Some(past) = past.filter(|past| past.state != ServiceState::Stopped) {
             let again = self.unit.lock().recurring.filter(|_| past.state == ServiceState::Done);
             let since = Duration::from_millis(now_ms().saturating_sub(past.since));
-            self.turn(past);
-            self.idle(again.map(|every| Duration::from_secs_f64(every).saturating_sub(since)), &mut wanted)
+            self.control.turn(past);
+            self.control
+                .idle(again.map(|every| Duration::from_secs_f64(every).saturating_sub(since)), &mut wanted)
                 .await;
         }
         loop {
@@ -139,7 +130,7 @@ impl Service {
             if unit.one_shot && well {
                 self.enter(ServiceState::Done, 0, "");
                 let again = unit.recurring.map(Duration::from_secs_f64);
-                self.idle(again, &mut wanted).await;
+                self.control.idle(again, &mut wanted).await;
                 continue;
             }
             let again = match unit.restart() {
@@ -152,28 +143,14 @@ impl Service {
                 let state = if well { ServiceState::Ended } else { ServiceState::Failed };
                 let often = if again { format!("{reason}, {failures} times") } else { reason };
                 self.enter(state, 0, often);
-                self.idle(None, &mut wanted).await;
+                self.control.idle(None, &mut wanted).await;
                 (pause, failures) = (PAUSE, 0);
                 continue;
             }
             self.enter(ServiceState::Pausing, 0, reason);
-            self.idle(Some(pause), &mut wanted).await;
+            self.control.idle(Some(pause), &mut wanted).await;
             pause = (pause * 2).min(PAUSE_MAX);
-            self.status.send_modify(|status| status.restarts += 1);
-        }
-    }
-
-    /// Waits for a time or for a change of mind: `wanted` off and on again is a restart.
-    async fn idle(&self, time: Option<Duration>, wanted: &mut watch::Receiver<bool>) {
-        let time = async {
-            match time {
-                Some(time) => sleep(time).await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            () = time => {}
-            () = not_wanted(wanted) => {}
+            self.control.status.send_modify(|status| status.restarts += 1);
         }
     }
 
@@ -210,10 +187,10 @@ impl Service {
 
     /// It is waiting, and this is why now.
     fn wait(&self, why: String) {
-        if self.status.borrow().state != ServiceState::Waiting {
+        if self.control.status.borrow().state != ServiceState::Waiting {
             return self.enter(ServiceState::Waiting, 0, why);
         }
-        self.status.send_if_modified(|status| {
+        self.control.status.send_if_modified(|status| {
             let is_new = status.reason != why;
             status.reason = why;
             is_new
@@ -228,7 +205,7 @@ impl Service {
         wanted: &mut watch::Receiver<bool>,
     ) -> End {
         let was_kept = kept.is_some();
-        let socket = parts.notify_dir.join(format!("{}.sock", self.name));
+        let socket = parts.notify_dir.join(format!("{}.sock", self.control.name));
         let ready = if was_kept { None } else { unit.ready.as_ref() };
         let watch = match Watch::new(ready, &socket) {
             Ok(watch) => watch,
@@ -242,7 +219,7 @@ impl Service {
             },
         };
         if let Err(e) = self.listen(parts, unit, &mut child, &watch) {
-            tracing::error!("the output of service {} is lost: {e}", self.name);
+            tracing::error!("the output of service {} is lost: {e}", self.control.name);
         }
         self.enter(ServiceState::Starting, child.pid, "");
         let mut is_ready = unit.one_shot;
@@ -261,7 +238,7 @@ impl Service {
                     return End::Failed(format!("it was not ready within {} s", unit.ready_timeout));
                 }
                 () = &mut health, if is_ready && unit.health.is_some() => {
-                    tracing::error!("service {} is not well: it is ended", self.name);
+                    tracing::error!("service {} is not well: it is ended", self.control.name);
                     self.end(&mut child, unit).await;
                     return End::Exit(Some(Exit::Signal(unit.stop_signal)));
                 }
@@ -293,7 +270,7 @@ impl Service {
         if unit.ready == Some(Ready::Notify) {
             process.env.insert("NOTIFY_SOCKET".into(), socket.display().to_string());
         }
-        let tag = format!("service {}", self.name);
+        let tag = format!("service {}", self.control.name);
         parts.spawner.spawn(&process, &tag).await.map_err(|error| {
             let source = std::error::Error::source(&error).map(|e| format!(": {e}")).unwrap_or_default();
             format!("{error}{source}")
@@ -312,7 +289,7 @@ impl Service {
                 seen.notify_one();
             }
         };
-        drain(ends, Self::source(&self.name), parts.logs.clone(), hear)
+        drain(ends, Self::source(&self.control.name), parts.logs.clone(), hear)
     }
 
     /// Returns when the service is not well.
@@ -327,13 +304,13 @@ impl Service {
     }
 
     async fn is_well(&self, parts: &Parts, unit: &Unit, health: &Health, limit: Duration) -> bool {
-        let tag = format!("test {}", self.name);
+        let tag = format!("test {}", self.control.name);
         let process = parts.bound(health.process(unit));
         let Ok(mut child) = parts.spawner.spawn(&process, &tag).await else { return false };
         if let Some(ends) = child.output.take() {
-            let drained = drain(ends, Self::source(&self.name), parts.logs.clone(), |_: &Message| {});
+            let drained = drain(ends, Self::source(&self.control.name), parts.logs.clone(), |_: &Message| {});
             if let Err(e) = drained {
-                tracing::warn!("the output of the test of {} is lost: {e}", self.name);
+                tracing::warn!("the output of the test of {} is lost: {e}", self.control.name);
             }
         }
         match timeout(limit, child.wait()).await {
@@ -345,10 +322,4 @@ impl Service {
             }
         }
     }
-}
-
-/// Waits until a service shall not run.
-async fn not_wanted(wanted: &mut watch::Receiver<bool>) {
-    // A sender that is gone wants nothing.
-    let _ = wanted.wait_for(|wanted| !*wanted).await;
 }

@@ -1,27 +1,34 @@
 //! All services of a node: reading their units, starting, stopping and listing them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
 use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout};
 
 use super::condition;
+use super::control::Control;
 use super::graph::{self, BUILT_IN, Order};
 use super::memory::Memory;
+use super::mount::{Mount, name_of, path_of};
 use super::status::{ServiceState, Status};
 use super::supervise::{Other, Service};
 use super::unit::{Unit, UnitError, read_all};
 use crate::command::CommandError;
+use crate::domain::flist::{Noted, Told};
 use crate::log::{Logs, Record, Tap};
 use crate::process::Process;
 use crate::spawner::{Child, Spawner};
 
 /// How long one that is killed may take to be gone, or that ends by itself to say so.
 const KILLED: Duration = Duration::from_millis(200);
+/// How long mounts may take to end: what is late is ended with all else that the node has mounted.
+const UNMOUNTED: Duration = Duration::from_millis(700);
 /// How long a task may take to have its process.
 const TAKEN: Duration = Duration::from_millis(500);
 
@@ -40,6 +47,8 @@ pub struct Parts {
     pub cmdline: String,
     /// Most processes and threads of one whose unit does not say.
     pub processes: u64,
+    /// Mounts flists.
+    pub flists: Arc<Noted>,
 }
 
 impl Parts {
@@ -60,6 +69,8 @@ pub struct Services {
 #[derive(Debug, Default)]
 struct Table {
     running: BTreeMap<String, Arc<Service>>,
+    /// Those that the node was told of, and those that units wait for.
+    mounts: BTreeMap<String, (Arc<Mount>, AbortHandle)>,
     /// Units without a task: at fault, or not for this node.
     idle: BTreeMap<String, Status>,
     /// Who comes after whom, for stopping.
@@ -86,7 +97,7 @@ impl Services {
         let running: Vec<_> = self.table.lock().running.values().cloned().collect();
         // Before that it does not know its process.
         let taken = running.iter().map(async |service| {
-            let mut status = service.status.subscribe();
+            let mut status = service.control.status.subscribe();
             // The task lives as long as the service.
             let _ = status.wait_for(|status| status.state != ServiceState::Waiting).await;
         });
@@ -125,6 +136,7 @@ impl Services {
         }
         let vanished = {
             let mut table = self.table.lock();
+            self.tidy(&mut table);
             // What runs goes on as it was when its unit is at fault now. It is stopped with the first.
             levels.push(idle.keys().filter(|name| table.running.contains_key(*name)).cloned().collect());
             for name in levels.iter().flatten().filter(|name| is_meant(name)) {
@@ -138,8 +150,8 @@ impl Services {
             vanished
         };
         for service in vanished {
-            stop(&service).await;
-            self.memory.forget(&service.name);
+            service.control.stop().await;
+            self.memory.forget(&service.control.name);
         }
         Ok(())
     }
@@ -157,13 +169,7 @@ impl Services {
             idle.insert(name.into(), Status::new(ServiceState::Skipped, "its condition does not hold"));
             return;
         }
-        // A service that was skipped has no task: nobody waits for it.
-        let after: Vec<Other> = unit
-            .after
-            .iter()
-            .filter_map(|other| table.running.get(other))
-            .map(|service| Other { name: service.name.clone(), status: service.status.subscribe() })
-            .collect();
+        let after: Vec<Other> = unit.after.iter().filter_map(|other| self.other(table, other)).collect();
         if let Some(service) = table.running.get(name) {
             *service.unit.lock() = unit;
             *service.after.lock() = after;
@@ -174,12 +180,67 @@ impl Services {
         tokio::spawn(service.keep(self.parts.clone(), kept));
     }
 
+    /// One that another comes after. A service that was skipped has no task: nobody waits for it.
+    fn other(&self, table: &mut Table, name: &str) -> Option<Other> {
+        let control = match path_of(name) {
+            Some(path) => self.mount(table, &path).control.clone(),
+            None => table.running.get(name)?.control.clone(),
+        };
+        Some(Other { name: name.into(), status: control.status.subscribe() })
+    }
+
+    /// The mount of a path, which keeps itself from now on.
+    fn mount(&self, table: &mut Table, path: &Path) -> Arc<Mount> {
+        let new = || {
+            let mount = Mount::new(path.into(), self.parts.flists.clone(), self.memory.clone());
+            let task = tokio::spawn(mount.clone().keep());
+            (mount, task.abort_handle())
+        };
+        table.mounts.entry(name_of(path)).or_insert_with(new).0.clone()
+    }
+
+    /// Drops mounts of which nobody tells any more and for which no unit waits.
+    fn tidy(&self, table: &mut Table) {
+        let waits = |name: &String| table.running.values().any(|service| service.comes_after(name));
+        let over = table.mounts.iter().filter(|(name, (mount, _))| mount.is_over() && !waits(name));
+        let over: Vec<String> = over.map(|(name, _)| name.clone()).collect();
+        for name in over {
+            if let Some((_, task)) = table.mounts.remove(&name) {
+                task.abort();
+            }
+            self.memory.forget(&name);
+        }
+    }
+
+    /// These are the mounts that the node is told of, and no others any more: what an earlier manager mounted and what was told
+    /// before is ended. All those that there are now, with what they are doing.
+    pub fn show(&self, told: &BTreeMap<PathBuf, Told>) -> Vec<(PathBuf, watch::Receiver<Status>)> {
+        let before = self.parts.flists.told().unwrap_or_else(|e| {
+            tracing::error!("mounts of an earlier manager may stay: {e}");
+            Vec::new()
+        });
+        let mut table = self.table.lock();
+        for path in before.iter().chain(told.keys()) {
+            self.mount(&mut table, path);
+        }
+        for (mount, _) in table.mounts.values() {
+            mount.tell(told.get(mount.path()).cloned());
+        }
+        self.tidy(&mut table);
+        let there = table.mounts.values().filter(|(mount, _)| !mount.is_over());
+        there.map(|(mount, _)| (mount.path().into(), mount.control.status.subscribe())).collect()
+    }
+
     /// All of them, by name.
     pub fn list(&self) -> BTreeMap<String, Status> {
-        let table = self.table.lock();
+        let mut table = self.table.lock();
+        self.tidy(&mut table);
         let mut list = table.idle.clone();
+        for (name, (mount, _)) in &table.mounts {
+            list.insert(name.clone(), mount.control.status.borrow().clone());
+        }
         for (name, service) in &table.running {
-            let mut status = service.status.borrow().clone();
+            let mut status = service.control.status.borrow().clone();
             if let Some(idle) = table.idle.get(name) {
                 status.reason = format!("it runs as before: {}", idle.reason);
             }
@@ -193,10 +254,13 @@ impl Services {
         self.list().remove(name).ok_or_else(|| unknown(name))
     }
 
-    fn get(&self, name: &str) -> Result<Arc<Service>, CommandError> {
+    fn get(&self, name: &str) -> Result<Arc<Control>, CommandError> {
         let table = self.table.lock();
+        if let Some((mount, _)) = table.mounts.get(name) {
+            return Ok(mount.control.clone());
+        }
         match (table.running.get(name), table.idle.get(name)) {
-            (Some(service), _) => Ok(service.clone()),
+            (Some(service), _) => Ok(service.control.clone()),
             (None, Some(idle)) => {
                 Err(CommandError::precondition(format!("service {name} cannot run: {}", idle.reason)))
             }
@@ -209,7 +273,7 @@ impl Services {
         let service = self.get(name)?;
         let state = service.status.borrow().state;
         if matches!(state, ServiceState::Failed | ServiceState::Ended | ServiceState::Done) {
-            stop(&service).await;
+            service.stop().await;
         }
         service.wanted.send_replace(true);
         Ok(())
@@ -218,14 +282,14 @@ impl Services {
     /// Stops it, and says so when it is stopped. Who comes after it goes on.
     pub async fn stop(&self, name: &str) -> Result<(), CommandError> {
         let service = self.get(name)?;
-        stop(&service).await;
+        service.stop().await;
         Ok(())
     }
 
     /// Stops it and lets it run again.
     pub async fn restart(&self, name: &str) -> Result<(), CommandError> {
         let service = self.get(name)?;
-        stop(&service).await;
+        service.stop().await;
         service.wanted.send_replace(true);
         Ok(())
     }
@@ -241,34 +305,43 @@ impl Services {
     /// what is late then is killed, and the next level has its turn.
     pub async fn stop_all(&self, limit: Duration) {
         self.memory.close();
-        let levels: Vec<Vec<Arc<Service>>> = {
+        let (levels, mounts): (Vec<Vec<Arc<Service>>>, Vec<Arc<Control>>) = {
             let table = self.table.lock();
             let of = |level: &Vec<String>| {
                 level.iter().filter_map(|name| table.running.get(name).cloned()).collect()
             };
-            table.levels.iter().rev().map(of).collect()
+            let mounts = table.mounts.values().map(|(mount, _)| mount.control.clone()).collect();
+            (table.levels.iter().rev().map(of).collect(), mounts)
         };
         let deadline = Instant::now() + limit;
-        let wanted: Vec<Duration> = levels.iter().map(|level| wanted(level)).collect();
+        let mut wanted: Vec<Duration> = levels.iter().map(|level| wanted(level)).collect();
+        if !mounts.is_empty() {
+            wanted.push(UNMOUNTED);
+        }
         for (place, level) in levels.iter().enumerate() {
             let share = fair(&wanted[place..], deadline.saturating_duration_since(Instant::now()));
-            if timeout(share, join_all(level.iter().map(|service| stop(service)))).await.is_ok() {
+            if timeout(share, join_all(level.iter().map(|service| service.control.stop()))).await.is_ok() {
                 continue;
             }
-            for service in level.iter().filter(|service| service.status.borrow().pid != 0) {
-                tracing::warn!("service {} did not end in time: it is killed", service.name);
+            for service in level.iter().filter(|service| service.control.status.borrow().pid != 0) {
+                tracing::warn!("service {} did not end in time: it is killed", service.control.name);
                 service.late.send_replace(true);
             }
-            if timeout(KILLED, join_all(level.iter().map(|service| stop(service)))).await.is_err() {
+            if timeout(KILLED, join_all(level.iter().map(|service| service.control.stop()))).await.is_err() {
                 tracing::warn!("some services do not end although they are killed");
             }
+        }
+        // No service has them any more. One whose flist is being asked for, of a server that does not answer, takes its time.
+        let share = fair(&[UNMOUNTED], deadline.saturating_duration_since(Instant::now()));
+        if timeout(share, join_all(mounts.iter().map(|mount| mount.stop()))).await.is_err() {
+            tracing::warn!("some mounts did not end in time");
         }
     }
 }
 
 /// How long those of a level that runs want to end, at most.
 fn wanted(level: &[Arc<Service>]) -> Duration {
-    let running = level.iter().filter(|service| service.status.borrow().pid != 0);
+    let running = level.iter().filter(|service| service.control.status.borrow().pid != 0);
     // The end of one that is killed in its own time is waited for.
     running.map(|service| service.unit.lock().stop_timeout() + KILLED).max().unwrap_or(KILLED)
 }
@@ -286,17 +359,6 @@ fn fair(wanted: &[Duration], mut left: Duration) -> Duration {
         (left, others) = (left - want, others - 1);
     }
     wanted[0]
-}
-
-async fn stop(service: &Service) {
-    let mut status = service.status.subscribe();
-    let mut wanted = service.wanted.subscribe();
-    service.wanted.send_replace(false);
-    // The task lives as long as the service. It may never see that it was stopped, when somebody starts it at once.
-    tokio::select! {
-        _ = status.wait_for(|status| status.state == ServiceState::Stopped && status.pid == 0) => {}
-        _ = wanted.wait_for(|wanted| *wanted) => {}
-    }
 }
 
 fn unknown(name: &str) -> CommandError {

@@ -274,9 +274,11 @@ fn what_became_of_services_outlives_a_manager_that_is_killed_and_not_a_stop() {
     unit("later", "exec sleep 600", "after = ['once']");
     let mut node = Node::start_in(dir);
     let states = [("once", "done"), ("told", "stopped"), ("hopeless", "failed"), ("later", "ready")];
-    until("told runs", || state(&node, "told") == "ready");
+    until("told runs", || state(&node, "told") == "ready" && ran("told") == 1);
     answer(&node, "service.stop", json!({"name": "told"}));
-    until("all are as they shall be", || states.iter().all(|(name, now)| state(&node, name) == *now));
+    until("all are as they shall be", || {
+        states.iter().all(|(name, now)| state(&node, name) == *now && ran(name) == 1)
+    });
     let before = answer(&node, "service.list", json!({}));
     for _ in 0..2 {
         node.kill_manager();

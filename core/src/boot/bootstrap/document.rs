@@ -3,7 +3,7 @@
 //! It is YAML without anchors, aliases, merge keys and tags, in one document.
 
 use std::collections::BTreeSet;
-use std::path::{Component, Path, PathBuf};
+use std::path::PathBuf;
 
 use g8_cache::BlockId;
 use g8_fs::source::Spec;
@@ -14,6 +14,7 @@ use sha2::Digest;
 
 use crate::boot::arguments::is_hash;
 use crate::boot::network::plan::{Endpoint, judge_controllers};
+use crate::domain::flist::place::{WRITABLE, is_writable};
 
 /// Longest file.
 pub const FILE_MAX: usize = 64 << 10;
@@ -25,8 +26,6 @@ const NODES: usize = 4096;
 pub const MANY: usize = 16;
 /// Longest password.
 const PASSWORD_MAX: usize = 512;
-/// Below these a node may mount.
-const WRITABLE: [&str; 3] = ["/run", "/tmp", "/var"];
 
 /// See the module's text.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -217,7 +216,7 @@ impl Document {
         }
         let mut places = BTreeSet::new();
         for Mount { path, .. } in &self.mounts {
-            if !may_be_mounted_on(path) {
+            if !is_writable(path) {
                 return Err(format!(
                     "mounts: {path:?} is no place for an flist: it is an absolute path below one of {WRITABLE:?}, without '..'"
                 ));
@@ -271,14 +270,4 @@ fn refused(error: serde_saphyr::Error) -> DocumentError {
 
 fn is_network(text: &str) -> bool {
     text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
-}
-
-/// A path below a folder that is writable on a machine. `/run/core0` is the node's own.
-pub(super) fn may_be_mounted_on(path: &Path) -> bool {
-    let plain = |part: Component<'_>| matches!(part, Component::RootDir | Component::Normal(_));
-    let below = |folder: &&str| path.starts_with(folder) && path != Path::new(folder);
-    path.components().all(plain)
-        && path.to_str().is_some_and(|text| text.len() < 1024 && !text.contains(char::is_control))
-        && WRITABLE.iter().any(below)
-        && !path.starts_with("/run/core0")
 }

@@ -15,6 +15,7 @@ use super::super::document;
 use super::super::fetch::{FetchError, fetch_within};
 use super::super::follow::{Follower, Setup, State};
 use super::super::medium::Named;
+use super::super::mounts::Mounts;
 use super::{Signer, numbered};
 
 /// Longer than any answer that is right takes.
@@ -127,6 +128,7 @@ fn follower(folder: &Path, url: Option<&Url>, signer: &Signer) -> (Follower, wat
         kept: folder.join("kept"),
         manifest: folder.join("manifest"),
         controllers,
+        mounts: watch::channel(Mounts::new()).1,
     };
     let (state, seen) = watch::channel(State::default());
     (Follower::new(setup, state), seen)
@@ -202,6 +204,7 @@ async fn without_a_server_or_a_key_it_is_said_and_nobody_is_believed() {
         kept: folder.path().join("kept"),
         manifest: folder.path().join("manifest"),
         controllers: watch::channel(Vec::new()).0,
+        mounts: watch::channel(Mounts::new()).1,
     };
     let (state, seen) = watch::channel(State::default());
     assert!(!Follower::new(setup, state).round().await);
@@ -210,4 +213,35 @@ async fn without_a_server_or_a_key_it_is_said_and_nobody_is_believed() {
         "{}",
         seen.borrow().shown
     );
+}
+
+#[tokio::test]
+async fn a_password_is_taken_back_at_once_however_many_flists_do_not_come() {
+    let folder = tempfile::tempdir().unwrap();
+    let signer = Signer::new();
+    let silent = server(|_| None).await;
+    let named = |sequence: u64, more: &str| {
+        let cid = "bafyreibijbanlsc2dlo74o2vcmxnzgb4gaj5cwjfv526b7biquxrtaaca4";
+        let mounts: Vec<String> =
+            (0..16).map(|place| format!("{{flist: {cid}, path: /var/lib/{place}}}")).collect();
+        let source = silent.join("/").unwrap();
+        let mounts = mounts.join(", ");
+        signer.sign(&format!("{}mounts: [{mounts}]\nsources: ['{source}']\n{more}", numbered(sequence)))
+    };
+    let password = format!("redis: {{password_sha256: {}}}\n", "ab".repeat(32));
+    let given = Arc::new(Mutex::new(named(1, &password)));
+    let gives = given.clone();
+    let url = server(move |path| match path.ends_with(".minisig") {
+        true => ok(&gives.lock().signature),
+        false => ok(std::str::from_utf8(&gives.lock().bytes).unwrap()),
+    })
+    .await;
+    let (mut follower, seen) = follower(folder.path(), Some(&url), &signer);
+    let password = || seen.borrow().document.as_ref().and_then(|document| document.redis.clone());
+    let both = async {
+        assert!(follower.round().await && password().is_some());
+        *given.lock() = named(2, "");
+        assert!(follower.round().await && password().is_none());
+    };
+    tokio::time::timeout(LONG, both).await.expect("it waits for flists");
 }
