@@ -49,6 +49,9 @@ fn a_machine_boots_from_the_image_and_does_what_a_node_does() {
     let mut failed = Vec::new();
     let lets_in = |guest: &Guest| host.lets_in(guest);
     let mut checks: Vec<AnyCheck<'_>> = CHECKS.iter().map(|(name, check)| (*name, check as _)).collect();
+    let is_the_source = |guest: &Guest| host.is_the_source(guest);
+    checks
+        .push(("what is named by its CID alone comes from the source of the bootstrap file", &is_the_source));
     checks.push(("the bootstrap file's password opens redis, and its controllers are looked for", &lets_in));
     checks.push(("what is written at last is on a disk that stays mounted", &a_mounted_disk));
     for (name, check) in checks {

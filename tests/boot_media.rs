@@ -86,7 +86,7 @@ fn chain_loads(place: &Place, firmware: Vec<OsString>) {
 /// Its file says nothing but its number.
 fn operator(place: &Place) -> Operator {
     let operator = Operator::new(place, &place.dir("blocks"));
-    operator.publish("sequence: 7\nexpires: 2100-01-01T00:00:00Z\n");
+    operator.publish("sequence: 7\narch: i64\nexpires: 2100-01-01T00:00:00Z\n");
     operator
 }
 

@@ -171,6 +171,10 @@ impl Boot {
         for refused in &arguments.refused {
             console.say(refused);
         }
+        if let Some(network) = &arguments.zerotier {
+            console
+                .say(&format!("zerotier={network} is not joined yet: this node can join no overlay network"));
+        }
         for stage in &STAGES {
             if matches!(stage.run, Run::Pid1) {
                 console.is_done_already(stage.name);

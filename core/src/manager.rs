@@ -20,7 +20,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::boot::arguments::Arguments;
+use crate::boot::arguments::{self, Arguments};
 use crate::boot::{Boot, Password, Up, bootstrap};
 use crate::config::{self, Config};
 use crate::context::Node;
@@ -132,7 +132,7 @@ async fn work(
         logs: logs.clone(),
         units: paths.services(),
         notify_dir: paths.run().into(),
-        cmdline: std::fs::read_to_string("/proc/cmdline").unwrap_or_default(),
+        cmdline: arguments::cmdline(),
         processes: limits.processes_each(),
         flists: domains.flists.clone(),
     });

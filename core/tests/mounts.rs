@@ -110,7 +110,7 @@ impl Place {
             |(flist, name): &(&str, &str)| format!("{{flist: {flist}, path: {}}}", self.at(name).display());
         let mounts: Vec<String> = mounts.iter().map(mount).collect();
         let text = format!(
-            "sequence: {sequence}\nexpires: 2100-01-01T00:00:00Z\nsources: ['{}']\nmounts: [{}]\n",
+            "sequence: {sequence}\narch: i64\nexpires: 2100-01-01T00:00:00Z\nsources: ['{}']\nmounts: [{}]\n",
             self.url,
             mounts.join(", ")
         );

@@ -451,7 +451,7 @@ pub struct UnpackArgs {
 pub enum Net {
     /// Only a loopback of its own
     None,
-    /// That of the host
+    /// That of the host, but for ports below 1024, on which only a privileged one may listen
     Host,
 }
 

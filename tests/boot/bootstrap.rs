@@ -10,12 +10,13 @@ use harness::{Flist, Operator, Place, process, wait};
 use serde_json::json;
 
 use crate::PATIENCE;
+use crate::boot::containers::fill;
 
 /// The host: one server of the file and of the flist in it.
 pub struct Host {
     operator: Operator,
     stick: PathBuf,
-    _flist: Flist,
+    flist: Flist,
     cid: String,
 }
 
@@ -26,7 +27,7 @@ impl Host {
         let (named, stick) = (place.join("bootstrap_0.yaml"), place.join("stick"));
         operator.names_itself(&named);
         fat(&stick, &named);
-        let host = Self { operator, stick, _flist: flist, cid };
+        let host = Self { operator, stick, flist, cid };
         host.says(7, "");
         host
     }
@@ -35,7 +36,7 @@ impl Host {
     fn says(&self, sequence: u64, more: &str) {
         let (cid, url) = (&self.cid, self.operator.url());
         self.operator.publish(&format!(
-            "sequence: {sequence}\nexpires: 2100-01-01T00:00:00Z\n\
+            "sequence: {sequence}\narch: i64\nexpires: 2100-01-01T00:00:00Z\n\
              image: {{build_id: {}, image_cid: {cid}, sequence: 3}}\nsystem: {cid}\n\
              mounts: [{{flist: {cid}, path: /var/lib/told}}]\nsources: ['{url}']\ncontrollers: ['{url}']\n\
              overlay: {{zerotier: 8056c2e21c000001}}\n{more}",
@@ -45,7 +46,26 @@ impl Host {
 
     /// What its machines have of their own: the key in the image, and a stick that names the server.
     pub fn own(&self) -> Own {
-        Own { media: vec![self.stick.clone()], ..self.operator.own() }
+        // As iPXE passes it.
+        let arguments = "zerotier=8056c2e21c000001".into();
+        Own { media: vec![self.stick.clone()], arguments, ..self.operator.own() }
+    }
+
+    /// A container and a mount for which nobody names a source come from that of the file, which alone has them.
+    pub fn is_the_source(&self, guest: &Guest) {
+        let root = self.flist.home().dir("by-cid");
+        fill(&root, "of the file's source");
+        let cid = self.flist.pack(&root);
+        let container = guest.call("corex.create", json!({"root": cid}));
+        let inner = json!({"command": "bash", "arguments": {"script": "cat /etc/motd"}});
+        let id = guest.call("corex.dispatch", json!({"container": container, "command": inner}));
+        let result = guest.result_of(id.as_str().expect("the id of a command"));
+        assert_eq!(result["streams"][0], "of the file's source\n", "{result}");
+        guest.call("corex.terminate", json!({"container": container}));
+        guest.bash("mkdir /var/by-cid");
+        guest.call("flist.mount", json!({"ref": cid, "mountpoint": "/var/by-cid"}));
+        assert_eq!(guest.bash("cat /var/by-cid/etc/motd"), "of the file's source");
+        guest.call("flist.umount", json!({"mountpoint": "/var/by-cid"}));
     }
 
     /// A machine that was given no password has that of the file, in plain or as its SHA-256; and a network is one by which the
@@ -125,6 +145,10 @@ pub fn is_followed(guest: &Guest) {
     });
     let known = known();
     assert_eq!((&known["sequence"], &known["update_wanted"]["sequence"]), (&json!(7), &json!(3)), "{known}");
+    let services = guest.call("service.list", json!({}));
+    for name in ["mount:/system", "mount:/var/lib/told"] {
+        assert_eq!(services[name]["state"], "ready", "{services}");
+    }
     let own = guest.bash("sha256sum /etc/g8os/manifest | cut -c 1-64");
     assert_eq!(known["build_id"], own);
     assert_eq!(known["trouble"].as_array().map(Vec::len), Some(1), "{known}");
@@ -139,4 +163,5 @@ pub fn is_followed(guest: &Guest) {
     guest.until_it_says("sequence 7; update wanted: image bafyrei");
     let said = guest.said();
     assert!(said.contains("overlay 8056c2e21c000001 is not joined"), "{said}");
+    assert!(said.contains("zerotier=8056c2e21c000001 is not joined yet"), "{said}");
 }

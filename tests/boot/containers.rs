@@ -54,16 +54,7 @@ impl Image {
     fn new() -> Self {
         let flist = Flist::new();
         let root = flist.home().dir("root");
-        for name in ["bin", "etc", "root", "tmp"] {
-            fs::create_dir(root.join(name)).unwrap();
-        }
-        fs::copy("/bin/busybox", root.join("bin/busybox")).expect("needs busybox-static in /bin");
-        for applet in ["cat", "dd", "echo", "sh", "sleep", "touch", "wc", "wget"] {
-            symlink("busybox", root.join("bin").join(applet)).unwrap();
-        }
-        // bash, as far as this test goes.
-        write_program(&root.join("bin/bash"), "#!/bin/sh\nexec /bin/sh \"$@\"\n");
-        fs::write(root.join("etc/motd"), "from afar\n").unwrap();
+        fill(&root, "from afar");
         let cid = flist.pack(&root);
         let gateway = Gateway::of(&flist);
         Self { url: gateway.url().replace("127.0.0.1", "10.0.2.2"), cid, _gateway: gateway, _flist: flist }
@@ -73,6 +64,20 @@ impl Image {
         let arguments = json!({"root": self.cid, "storage": self.url, "limits": limits});
         guest.call("corex.create", arguments).as_u64().unwrap()
     }
+}
+
+/// Makes a small root filesystem, which says something.
+pub fn fill(root: &Path, motd: &str) {
+    for name in ["bin", "etc", "root", "tmp"] {
+        fs::create_dir(root.join(name)).unwrap();
+    }
+    fs::copy("/bin/busybox", root.join("bin/busybox")).expect("needs busybox-static in /bin");
+    for applet in ["cat", "dd", "echo", "sh", "sleep", "touch", "wc", "wget"] {
+        symlink("busybox", root.join("bin").join(applet)).unwrap();
+    }
+    // bash, as far as this test goes.
+    write_program(&root.join("bin/bash"), "#!/bin/sh\nexec /bin/sh \"$@\"\n");
+    fs::write(root.join("etc/motd"), format!("{motd}\n")).unwrap();
 }
 
 fn write_program(path: &Path, text: &str) {

@@ -16,8 +16,11 @@ use crate::{ContainerError, syscall};
 const PARENT: &str = "g8os";
 /// Where version 2 may be mounted: alone, or beside version 1.
 const ROOTS: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
-/// The period in which a processor's time is counted, in us.
+/// The period in which a processor's time is counted, in us; a longer one where the kernel takes no quota that is so small a
+/// part of it: 1000 us is the least.
 const CPU_PERIOD_US: u64 = 100_000;
+const CPU_LONG_PERIOD_US: u64 = 1_000_000;
+const CPU_QUOTA_MIN_US: u64 = 1000;
 /// How often, with 5 ms between, a cgroup is removed whose processes were killed.
 const REMOVALS: u32 = 100;
 
@@ -42,8 +45,10 @@ impl Limits {
             settings.push(("memory", "memory.swap.max", "0".into()));
         }
         if let Some(millis) = self.cpu_millis {
-            let quota = millis.saturating_mul(CPU_PERIOD_US / 1000);
-            settings.push(("cpu", "cpu.max", format!("{quota} {CPU_PERIOD_US}")));
+            let quota = |period: u64| millis.saturating_mul(period / 1000);
+            let period =
+                if quota(CPU_PERIOD_US) < CPU_QUOTA_MIN_US { CPU_LONG_PERIOD_US } else { CPU_PERIOD_US };
+            settings.push(("cpu", "cpu.max", format!("{} {period}", quota(period))));
         }
         if let Some(count) = self.processes {
             settings.push(("pids", "pids.max", count.to_string()));
@@ -186,6 +191,14 @@ mod tests {
         assert!(!parent.join(&name).exists());
         assert!(!reaped.join().unwrap().success());
         remove_cgroup(&name).unwrap();
+    }
+
+    #[test]
+    fn the_smallest_share_of_a_processor_is_a_quota_that_the_kernel_takes() {
+        for (millis, expected) in [(1, "1000 1000000"), (9, "9000 1000000"), (10, "1000 100000")] {
+            let limits = Limits { cpu_millis: Some(millis), ..Limits::default() };
+            assert_eq!(limits.settings()[0].2, expected);
+        }
     }
 
     #[test]

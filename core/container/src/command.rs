@@ -43,7 +43,7 @@ fn set_up(plan: &Plan<'_>, command: &CommandPlan<'_>) -> std::result::Result<(),
         Step::ConfineWrites.check(confinement::confine_writes())?;
     }
     // As the user, so that its permissions decide.
-    Step::EnterWorkdir.check(enter_workdir(command))?;
+    Step::EnterWorkdir.check(enter_workdir(plan))?;
     if let Some(filters) = plan.filters {
         // After all that needs calls which it refuses.
         Step::FilterCalls.check(filters.apply())?;
@@ -63,8 +63,8 @@ fn own_group(terminal: Option<&Terminal>) -> Result<()> {
     }
 }
 
-fn enter_workdir(command: &CommandPlan<'_>) -> Result<()> {
-    command.workdirs.last().map_or(Ok(()), |workdir| chdir(workdir.as_c_str()))
+fn enter_workdir(plan: &Plan<'_>) -> Result<()> {
+    plan.workdirs.last().map_or(Ok(()), |workdir| chdir(workdir.as_c_str()))
 }
 
 /// Tries the candidates as `execvp` does: the first that exists decides, but one that may not be executed

@@ -40,7 +40,7 @@ impl Container {
         kept: BorrowedFd<'_>,
         serve: impl FnOnce() -> i32,
     ) -> Result<Self, ContainerError> {
-        let plan = Plan::new(spec, &[], None)?;
+        let plan = Plan::new(spec, None)?;
         let inside = |link: &OwnedFd| match init::confine(&plan) {
             Ok(()) => serve(),
             Err(failure) => {

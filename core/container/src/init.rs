@@ -84,9 +84,12 @@ fn set_up(plan: &Plan<'_>, link: &OwnedFd, kept: Option<BorrowedFd<'_>>) -> std:
         Step::WriteFiles.check(volumes::write(&root, place, &file.content))?;
     }
     // Before the kernel's mounts, which cover what a volume shows in their place.
-    for place in &plan.volumes {
+    let mut covered = [0; volumes::VOLUMES_MAX + 1];
+    covered[0] = Step::AttachVolumes.check(volumes::number(&root))?;
+    for (before, (place, _)) in (1..=volumes::VOLUMES_MAX).zip(&plan.volumes) {
         let volume = Step::AttachVolumes.check(link::receive_mount(link))?;
-        Step::AttachVolumes.check(volumes::attach(&root, place, volume))?;
+        covered[before] = Step::AttachVolumes.check(volumes::number(&volume))?;
+        Step::AttachVolumes.check(volumes::attach(&root, place, volume, &covered[..before]))?;
     }
     // From inside the PID namespace, so that it shows this one's processes.
     Step::MountProc.check(rootfs::mount_proc(&root))?;
@@ -119,7 +122,7 @@ fn set_up(plan: &Plan<'_>, link: &OwnedFd, kept: Option<BorrowedFd<'_>>) -> std:
         Network::Host => {}
     }
     // As root, since the command's user may not be allowed to. In the overlay, so only in the upper layer.
-    Step::CreateWorkdir.check(rootfs::create_directories(plan.workdirs))?;
+    Step::CreateWorkdir.check(rootfs::create_directories(&plan.workdirs))?;
     // Last: whoever lets us go on knows that all of the above is done.
     link::send_report(link, Report::Built);
     Step::AwaitGo.check(link::wait_for_go(link))

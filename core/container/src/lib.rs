@@ -76,6 +76,7 @@ use signals::{Blocked, Forwarding};
 use start::Started;
 use terminal::Terminal;
 pub use user::{User, UserError, resolve_user};
+pub use volumes::{PlaceError, check_places};
 
 /// Exit code of a child that failed before the command. Nobody sees it, as a report says why.
 const EXIT_NOT_STARTED: i32 = 125;
@@ -148,6 +149,8 @@ pub struct Spec {
     pub files: Vec<ConfigFile>,
     /// What it may use, and the name of the cgroup that sees to it, which nobody else has.
     pub limits: Option<(String, Limits)>,
+    /// Where commands start: absolute, inside, created in the upper layer when missing.
+    pub workdir: PathBuf,
     /// The host's root: no user namespace, all capabilities, all system calls, nothing hidden of `/proc` and `/sys`, and
     /// setuid programs and devices work.
     pub privileged: bool,
@@ -160,8 +163,6 @@ pub struct Command {
     pub argv: Vec<CString>,
     /// The complete environment, `KEY=VALUE` each.
     pub env: Vec<CString>,
-    /// Where the command starts: absolute, inside, created in the upper layer when missing.
-    pub workdir: PathBuf,
     /// Whom the command runs as; [`resolve_user`] finds it in the image.
     pub user: User,
 }
@@ -173,6 +174,9 @@ pub enum ContainerError {
     /// The spec asks for something that cannot be.
     #[error("invalid container: {0}")]
     Invalid(&'static str),
+    /// A volume or a file has no place.
+    #[error(transparent)]
+    Place(#[from] PlaceError),
     /// The kernel refused one step of the set-up; its answer is the source.
     #[error("cannot {step}")]
     Step {
@@ -215,7 +219,7 @@ pub enum ContainerError {
 /// gets the signals.
 pub fn run(spec: &Spec, command: &Command) -> Result<i32, ContainerError> {
     let command_plan = CommandPlan::new(command, spec.privileged)?;
-    let plan = Plan::new(spec, &command_plan.workdirs, Terminal::of_stdin())?;
+    let plan = Plan::new(spec, Terminal::of_stdin())?;
 
     let blocked = Blocked::all();
     let mut started =

@@ -48,7 +48,7 @@ pub(super) fn copy(at: impl AsFd, path: &CStr, attributes: MountAttrFlags) -> Re
         | OpenTreeFlags::AT_EMPTY_PATH
         | OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
     let mount = open_tree(at, path, flags)?;
-    syscall::add_mount_attributes(&mount, attributes.bits().into())?;
+    syscall::set_copy_apart(&mount, attributes.bits().into())?;
     Ok(mount)
 }
 

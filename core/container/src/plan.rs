@@ -13,8 +13,8 @@ use rustix::thread::CapabilitySet;
 use super::filter::{self, Filters};
 use super::syscall::Pointers;
 use super::terminal::Terminal;
-use super::volumes::{FILES_MAX, Place, VOLUMES_MAX};
-use super::{Command, ContainerError, Network, Spec, Upper, User, ids, privileges};
+use super::volumes::{FILES_MAX, PATH_BYTES_MAX, Place, VOLUMES_MAX, check_places};
+use super::{Command, ContainerError, Network, Spec, Upper, User, Volume, ids, privileges};
 
 /// Where commands are looked for when the environment has no `PATH`, as docker has it.
 const DEFAULT_PATH: &[u8] = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -37,12 +37,12 @@ pub(super) struct Plan<'a> {
     pub(super) lower: CString,
     pub(super) scratch_size: CString,
     pub(super) scratch_inodes: CString,
-    /// Where each volume belongs.
-    pub(super) volumes: Vec<Place>,
+    /// Each volume and where it belongs, outer ones first.
+    pub(super) volumes: Vec<(Place, &'a Volume)>,
     /// Where each file belongs.
     pub(super) files: Vec<Place>,
-    /// The working directory of the command and each of its parents, outermost first.
-    pub(super) workdirs: &'a [CString],
+    /// The working directory and each of its parents, outermost first.
+    pub(super) workdirs: Vec<CString>,
     /// What programs inside may have at most; none leaves all that the caller has.
     pub(super) capabilities: Option<CapabilitySet>,
     /// What they may not call.
@@ -53,11 +53,7 @@ pub(super) struct Plan<'a> {
 
 impl<'a> Plan<'a> {
     /// Checks the spec and prepares it.
-    pub(super) fn new(
-        spec: &'a Spec,
-        workdirs: &'a [CString],
-        terminal: Option<Terminal>,
-    ) -> Result<Self, ContainerError> {
+    pub(super) fn new(spec: &'a Spec, terminal: Option<Terminal>) -> Result<Self, ContainerError> {
         if spec.hostname.is_empty() || spec.hostname.len() > HOSTNAME_MAX_BYTES {
             return Err(ContainerError::Invalid("a host name has 1 to 64 bytes"));
         }
@@ -77,13 +73,9 @@ impl<'a> Plan<'a> {
             lower: c_string(&spec.lower)?,
             scratch_size: number(bytes),
             scratch_inodes: number((bytes / BYTES_PER_INODE).max(INODES_MIN)),
-            volumes: spec
-                .volumes
-                .iter()
-                .map(|volume| Place::new(&volume.target))
-                .collect::<Result<_, _>>()?,
+            volumes: placed(&spec.volumes)?,
             files: spec.files.iter().map(|file| Place::new(&file.path)).collect::<Result<_, _>>()?,
-            workdirs,
+            workdirs: with_parents(&spec.workdir)?,
             capabilities: (!spec.privileged).then_some(privileges::DEFAULT),
             filters: if spec.privileged { None } else { Some(filter::filters()?) },
             terminal,
@@ -104,8 +96,6 @@ pub(super) struct CommandPlan<'a> {
     pub(super) programs: Vec<CString>,
     pub(super) argv: Pointers<'a>,
     pub(super) env: Pointers<'a>,
-    /// The working directory and each of its parents, outermost first.
-    pub(super) workdirs: Vec<CString>,
     pub(super) uid: Uid,
     pub(super) gid: Gid,
     pub(super) groups: Vec<Gid>,
@@ -127,12 +117,20 @@ impl<'a> CommandPlan<'a> {
             programs: candidates(program, &command.env),
             argv: Pointers::new(&command.argv),
             env: Pointers::new(&command.env),
-            workdirs: with_parents(&command.workdir)?,
             uid: Uid::from_raw(*uid),
             gid: Gid::from_raw(*gid),
             groups: groups.iter().map(|gid| Gid::from_raw(*gid)).collect(),
         })
     }
+}
+
+/// An outer one that came later would cover what lies in it.
+fn placed(volumes: &[Volume]) -> Result<Vec<(Place, &Volume)>, ContainerError> {
+    check_places(volumes.iter().map(|volume| volume.target.as_path()), [])?;
+    let places = volumes.iter().map(|volume| Ok((Place::new(&volume.target)?, volume)));
+    let mut placed = places.collect::<Result<Vec<_>, ContainerError>>()?;
+    placed.sort_by_key(|(place, _)| place.depth());
+    Ok(placed)
 }
 
 /// All namespaces but the cgroups', which init makes itself when it is in its own; the users' unless privileged, the
@@ -162,6 +160,9 @@ fn number(value: u64) -> CString {
 fn with_parents(workdir: &Path) -> Result<Vec<CString>, ContainerError> {
     if !workdir.is_absolute() || workdir.components().any(|part| part == Component::ParentDir) {
         return Err(ContainerError::Invalid("the working directory must be absolute and without '..'"));
+    }
+    if workdir.as_os_str().len() > PATH_BYTES_MAX {
+        return Err(ContainerError::Invalid("the working directory has more than 4095 bytes"));
     }
     let mut paths = workdir.ancestors().map(c_string).collect::<Result<Vec<_>, _>>()?;
     paths.reverse();

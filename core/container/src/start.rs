@@ -78,7 +78,7 @@ fn open_mounts(plan: &Plan<'_>) -> Result<Vec<Handed>, ContainerError> {
         let mount = open_layers(folder).map_err(at("open the upper layer"))?;
         handed.push(Handed { mount, mapping: Some("map the ids of the upper layer") });
     }
-    for volume in &spec.volumes {
+    for (_, volume) in &plan.volumes {
         let mount = volumes::open(volume, spec.privileged)?;
         handed.push(Handed { mount, mapping: Some("map the ids of a volume: its file system cannot do so") });
     }

@@ -164,9 +164,11 @@ pub(super) fn pause_ms(ms: i64) {
     unsafe { libc::nanosleep(&raw const time, ptr::null_mut()) };
 }
 
-/// Adds `MOUNT_ATTR_*` flags to a mount and to all mounts below it.
-pub(super) fn add_mount_attributes(mount: impl AsFd, attributes: u64) -> Result<()> {
-    change_mount(mount, &libc::mount_attr { attr_set: attributes, attr_clr: 0, propagation: 0, userns_fd: 0 })
+/// Adds `MOUNT_ATTR_*` flags to a copy of a mount and to all mounts below it, and lets what is mounted in them be seen in
+/// them alone: a copy is its original's peer, and would pass it on to the host.
+pub(super) fn set_copy_apart(mount: impl AsFd, attributes: u64) -> Result<()> {
+    let propagation = libc::MS_PRIVATE;
+    change_mount(mount, &libc::mount_attr { attr_set: attributes, attr_clr: 0, propagation, userns_fd: 0 })
 }
 
 fn change_mount(mount: impl AsFd, change: &libc::mount_attr) -> Result<()> {

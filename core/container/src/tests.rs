@@ -96,8 +96,8 @@ fn what_cannot_be_run_is_refused_before_anything_happens() {
         matches!(run(&spec, &command), Err(ContainerError::Invalid(_)))
     };
     assert!(refused(|_, command| command.argv.clear()));
-    assert!(refused(|_, command| command.workdir = "relative".into()));
-    assert!(refused(|_, command| command.workdir = "/a/../b".into()));
+    assert!(refused(|spec, _| spec.workdir = "relative".into()));
+    assert!(refused(|spec, _| spec.workdir = "/a/../b".into()));
     assert!(refused(|_, command| command.user.uid = u32::MAX));
     assert!(refused(|_, command| command.user.uid = 65_536), "nobody has it inside");
     assert!(refused(|spec, _| spec.upper = Upper::Memory { bytes: 0 }));
@@ -106,7 +106,7 @@ fn what_cannot_be_run_is_refused_before_anything_happens() {
     for target in ["relative", "/", "/a/../b"] {
         let spec = Spec { volumes: vec![volume(target)], ..harness::spec(PathBuf::from("/nonexistent")) };
         let done = run(&spec, &harness::program(&["true"]));
-        assert!(matches!(done, Err(ContainerError::Invalid(_))), "{target}");
+        assert!(matches!(done, Err(ContainerError::Place(_))), "{target}");
     }
 }
 

@@ -4,15 +4,21 @@
 //! (openat2 with RESOLVE_IN_ROOT): no link and no `..` leads out, however the names change meanwhile. Nothing of the
 //! image runs yet, and a mount goes to the place that was opened, not to its name.
 //!
-//! Limits: only regular files and directories. A file that lies where a volume comes to lie is covered by it.
+//! Volumes come one into another: outer ones first, whatever the order in which they are asked for. What would be covered by
+//! another volume or by the kernel's own mounts is refused ([`check_places`]), and so is a second volume at one place, also
+//! when links of the image lead both there.
+//!
+//! Limits: only regular files and directories. A link of the image may lead a volume below `/proc`, `/sys` or `/dev`, where it
+//! is covered.
 
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, OsStr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, fstat, ftruncate, mkdirat, openat, openat2, unlinkat,
+    AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, StatxAttributes, StatxFlags, fstat, ftruncate,
+    mkdirat, openat, openat2, statx, unlinkat,
 };
 use rustix::io::{Errno, Result};
 use rustix::mount::{MountAttrFlags, OpenTreeFlags, open_tree};
@@ -24,6 +30,81 @@ use crate::{ContainerError, Volume, syscall};
 pub(crate) const VOLUMES_MAX: usize = 64;
 /// Most files of one: the caller has some of its own, beside those that somebody asks it for.
 pub(crate) const FILES_MAX: usize = 72;
+/// Longest path that the kernel takes, without the NUL at its end (PATH_MAX).
+pub(crate) const PATH_BYTES_MAX: usize = 4095;
+/// What the kernel mounts in every container, after all others.
+const KERNELS: [&str; 3] = ["proc", "sys", "dev"];
+
+/// Why nothing can be shown or written at a path inside.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PlaceError {
+    /// It is none.
+    #[error(
+        "{0:?} is no place in a container: it must be absolute, without '..', not / and not longer than {PATH_BYTES_MAX} bytes"
+    )]
+    NoPlace(PathBuf),
+    /// The kernel's own mounts come there.
+    #[error(
+        "{0:?} cannot be used: /proc, /sys and /dev are the kernel's in every container; choose another place"
+    )]
+    Kernels(PathBuf),
+    /// Two are to be there.
+    #[error("two mounts have the same place, {0:?}: leave one out, or give it another place")]
+    Twice(PathBuf),
+    /// Nobody would see it.
+    #[error(
+        "the file {file:?} would be covered by what is mounted on {volume:?}: put it into that, or elsewhere"
+    )]
+    Covered {
+        /// The file.
+        file: PathBuf,
+        /// Where the volume comes to lie.
+        volume: PathBuf,
+    },
+}
+
+/// Refuses places inside at which volumes or files could not be seen.
+pub fn check_places<'a>(
+    volumes: impl IntoIterator<Item = &'a Path>,
+    files: impl IntoIterator<Item = &'a Path>,
+) -> std::result::Result<(), PlaceError> {
+    let mut seen = std::collections::BTreeSet::new();
+    for target in volumes {
+        if !seen.insert(names(target)?) {
+            return Err(PlaceError::Twice(target.to_owned()));
+        }
+    }
+    for file in files {
+        let path = names(file)?;
+        if let Some(upto) = (1..=path.len()).find(|upto| seen.contains(&path[..*upto])) {
+            let volume = Path::new("/").join(path[..upto].iter().collect::<PathBuf>());
+            return Err(PlaceError::Covered { file: file.to_owned(), volume });
+        }
+    }
+    Ok(())
+}
+
+/// The names on the way to an absolute path without `..` that is neither the root itself nor the kernel's.
+fn names(path: &Path) -> std::result::Result<Vec<&OsStr>, PlaceError> {
+    if path.as_os_str().len() > PATH_BYTES_MAX {
+        return Err(PlaceError::NoPlace(path.to_owned()));
+    }
+    let mut names = Vec::new();
+    for part in path.components() {
+        match part {
+            Component::RootDir | Component::CurDir => {}
+            Component::Normal(name) => names.push(name),
+            Component::ParentDir | Component::Prefix(_) => return Err(PlaceError::NoPlace(path.to_owned())),
+        }
+    }
+    match names.first() {
+        Some(first) if KERNELS.iter().any(|kernels| first == kernels) && path.is_absolute() => {
+            Err(PlaceError::Kernels(path.to_owned()))
+        }
+        Some(_) if path.is_absolute() && !path.as_os_str().as_bytes().contains(&0) => Ok(names),
+        Some(_) | None => Err(PlaceError::NoPlace(path.to_owned())),
+    }
+}
 
 /// A path inside, with the names of the directories that lead to it.
 pub(crate) struct Place {
@@ -36,27 +117,22 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// Takes an absolute path without `..` that is not the root itself.
     pub(crate) fn new(path: &Path) -> std::result::Result<Self, ContainerError> {
-        let refused =
-            ContainerError::Invalid("a path inside must be absolute, without '..', and not the root");
-        let mut names = Vec::new();
-        for part in path.components() {
-            match part {
-                Component::RootDir | Component::CurDir => {}
-                Component::Normal(name) => names.push(name),
-                Component::ParentDir | Component::Prefix(_) => return Err(refused),
-            }
-        }
+        let names = names(path)?;
         let c = |bytes: &[u8]| {
             CString::new(bytes).map_err(|_| ContainerError::Invalid("a path contains a NUL byte"))
         };
-        let Some((last, _)) = names.split_last().filter(|_| path.is_absolute()) else { return Err(refused) };
         let upto = |count: usize| c(names[..count].iter().collect::<PathBuf>().as_os_str().as_bytes());
         let parents = (1..names.len())
             .map(|count| Ok((upto(count)?, c(names[count - 1].as_bytes())?)))
             .collect::<std::result::Result<_, ContainerError>>()?;
-        Ok(Place { parents, path: upto(names.len())?, name: c(last.as_bytes())? })
+        let name = names.last().map_or(&b""[..], |name| name.as_bytes());
+        Ok(Place { parents, path: upto(names.len())?, name: c(name)? })
+    }
+
+    /// How many directories lead to it.
+    pub(crate) fn depth(&self) -> usize {
+        self.parents.len()
     }
 
     /// The directory that the last name lies in, made when missing.
@@ -107,7 +183,7 @@ pub(crate) fn open(volume: &Volume, privileged: bool) -> std::result::Result<Own
         if volume.read_only {
             attributes |= READ_ONLY;
         }
-        syscall::add_mount_attributes(&mount, attributes.bits().into())?;
+        syscall::set_copy_apart(&mount, attributes.bits().into())?;
         match FileType::from_raw_mode(fstat(&mount)?.st_mode) {
             FileType::Directory | FileType::RegularFile => Ok(mount),
             // A socket or a device is somebody's on the host.
@@ -117,10 +193,20 @@ pub(crate) fn open(volume: &Volume, privileged: bool) -> std::result::Result<Own
     mount.map_err(|errno| ContainerError::Volume { path: volume.source.clone(), source: errno.into() })
 }
 
-/// In init: puts the mount of a volume where it belongs.
-pub(crate) fn attach(root: &OwnedFd, place: &Place, volume: impl AsFd) -> Result<()> {
+/// In init: the number of a mount.
+pub(crate) fn number(mount: impl AsFd) -> Result<u64> {
+    Ok(statx(mount, c"", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)?.stx_mnt_id)
+}
+
+/// In init: puts the mount of a volume where it belongs, unless links of the image lead there to one of `covered`.
+pub(crate) fn attach(root: &OwnedFd, place: &Place, volume: impl AsFd, covered: &[u64]) -> Result<()> {
     let directory = FileType::from_raw_mode(fstat(&volume)?.st_mode) == FileType::Directory;
-    mount::attach(volume, place.locate(root, directory)?)
+    let place = place.locate(root, directory)?;
+    let found = statx(&place, c"", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)?;
+    if found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT) && covered.contains(&found.stx_mnt_id) {
+        return Err(Errno::BUSY);
+    }
+    mount::attach(volume, place)
 }
 
 /// In init: writes a file, in place of what it held.
@@ -160,9 +246,11 @@ mod tests {
 
     #[test]
     fn a_place_is_absolute_below_the_root_and_never_climbs() {
-        for path in ["", "/", "a", "a/b", "/a/../b", "/..", "/a\0b"] {
-            assert!(Place::new(Path::new(path)).is_err(), "{path:?}");
+        for path in ["", "/", "/.", "a", "a/b", "proc", "/a/../b", "/..", "/a\0b"] {
+            assert_eq!(names(Path::new(path)), Err(PlaceError::NoPlace(path.into())), "{path:?}");
         }
+        let long = |bytes: usize| PathBuf::from("/a".repeat(bytes / 2));
+        assert!(names(&long(4094)).is_ok() && names(&long(4096)).is_err());
         let place = Place::new(Path::new("//a/./b//c/")).unwrap_or_else(|error| panic!("{error}"));
         let parents: Vec<_> = place
             .parents
@@ -171,5 +259,28 @@ mod tests {
             .collect();
         assert_eq!(parents, [("a", "a"), ("a/b", "b")]);
         assert_eq!((place.path.to_str().unwrap(), place.name.to_str().unwrap()), ("a/b/c", "c"));
+    }
+
+    #[test]
+    fn what_the_kernel_mounts_or_another_volume_covers_is_no_place() {
+        let check = |volumes: &[&str], files: &[&str]| {
+            let paths = |texts: &[&str]| texts.iter().map(PathBuf::from).collect::<Vec<_>>();
+            let (volumes, files) = (paths(volumes), paths(files));
+            check_places(volumes.iter().map(PathBuf::as_path), files.iter().map(PathBuf::as_path))
+        };
+        for path in ["/proc", "/proc/", "//proc/sys/x", "/./sys", "/sys/a", "/dev/shm"] {
+            assert_eq!(check(&[path], &[]), Err(PlaceError::Kernels(path.into())));
+            assert_eq!(check(&[], &[path]), Err(PlaceError::Kernels(path.into())));
+        }
+        for again in ["/data", "/data/", "//data/."] {
+            assert_eq!(check(&["/data", again], &[]), Err(PlaceError::Twice(again.into())));
+        }
+        for file in ["/data/x", "/data/a/b", "/data"] {
+            let covered = PlaceError::Covered { file: file.into(), volume: "/data".into() };
+            assert_eq!(check(&["/other", "/data/", "/data/a/b/c"], &[file]), Err(covered));
+        }
+        // Names that only begin alike, and what lies around a volume.
+        check(&["/data", "/data/x", "/database", "/process", "/a/proc"], &["/data.conf", "/etc/dev"])
+            .unwrap();
     }
 }

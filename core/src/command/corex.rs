@@ -29,7 +29,7 @@ const ACCEPTED: Duration = Duration::from_secs(30);
 
 impl From<ContainerError> for CommandError {
     fn from(error: ContainerError) -> Self {
-        use std::io::ErrorKind::{NotFound, PermissionDenied};
+        use std::io::ErrorKind::{NotADirectory, NotFound, PermissionDenied};
         if let ContainerError::Image(flist, ImageError::Mount(error)) = error {
             // As it is told of any mount.
             let error = CommandError::from(error);
@@ -50,7 +50,7 @@ impl From<ContainerError> for CommandError {
             | ContainerError::Layer(_) => Code::Precondition,
             ContainerError::Entrypoint(SpawnError::Failed { source, .. }) => match source.kind() {
                 NotFound => Code::NotFound,
-                PermissionDenied => Code::Precondition,
+                PermissionDenied | NotADirectory => Code::Precondition,
                 // A file without a format that the kernel knows, as a program of another architecture.
                 _ if source.raw_os_error() == Some(libc::ENOEXEC) => Code::Precondition,
                 _ => Code::Internal,
@@ -89,9 +89,11 @@ fn causes(error: &dyn std::error::Error) -> Option<String> {
 /// `corex.create`
 #[derive(Debug, Deserialize, JsonSchema)]
 pub struct Create {
-    /// Address of the flist of its root filesystem: a CID, `ipfs://CID` with or without hints, or a tag.
+    /// Address of the flist of its root filesystem: a CID, `ipfs://CID` with or without hints, or a tag. `?profile=` has what
+    /// that names fetched first, when the flist is not mounted yet.
     root: String,
-    /// Where it is shown what: the place inside of each absolute path of the host, or flist (`{"/srv/data": "/data"}`).
+    /// Where it is shown what: the place inside of each absolute path of the host, or flist (`{"/srv/data": "/data"}`). Places
+    /// may lie in one another, and not below `/proc`, `/sys` or `/dev`, which are the kernel's.
     #[serde(default)]
     mount: BTreeMap<String, PathBuf>,
     /// Its network; one NIC on the default bridge unless it is told.
@@ -101,10 +103,11 @@ pub struct Create {
     #[serde(default)]
     hostname: String,
     /// Where blocks of its flists come from, as `http://host` or `dir:/store`, several with commas between; the node's store,
-    /// and then the sources of the bootstrap file, when empty.
+    /// and then the sources of the bootstrap file, when empty; hints come last. An flist that another container uses is asked
+    /// there, too, after its own sources; with other credentials than before only when it is mounted anew.
     #[serde(default)]
     storage: String,
-    /// What it is called.
+    /// What it is called; several may have one name.
     #[serde(default)]
     name: String,
     /// What `corex.find` finds it by.
@@ -127,12 +130,20 @@ pub struct Create {
     /// image's own program, when empty.
     #[serde(default)]
     user: String,
-    /// Where the entrypoint starts; as the image says, or `/`, when empty.
+    /// Where the entrypoint starts, and each command inside that is not told where; as the image says, or `/`, when empty. It
+    /// is made when it is not there.
     #[serde(default)]
     workdir: String,
-    /// Contents of files that are written first, by their places inside.
+    /// Contents of files that are written first, by their places inside. They do not lie in what is mounted there.
     #[serde(default)]
     config: BTreeMap<PathBuf, String>,
+    /// Cgroups of version 1, by which later clients bound containers; refused unless it is empty, as nobody would keep the
+    /// bound: `limits` says it here.
+    #[serde(default)]
+    cgroups: Vec<Value>,
+    /// Identity in networks of ZeroTier, of which this node has none; refused unless it is empty.
+    #[serde(default)]
+    identity: String,
     /// Where it lies what it writes, until it ends: `memory`, or `disk`, in the folder that `containers.disk` of `core0.toml` names.
     #[serde(default)]
     upper: Place,
@@ -165,21 +176,25 @@ impl Place {
     }
 }
 
-/// Bounds of a container. One that the kernel of this node cannot keep is an error.
+/// Bounds of a container. One that the kernel of this node cannot keep, or that nobody knows, is an error.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 struct LimitArguments {
     /// Bytes of memory.
     memory: Option<u64>,
-    /// Processors, with fractions.
+    /// Processors, with fractions: 0.001 to 10000.
     cpu: Option<f64>,
-    /// Processes and threads.
+    /// Processes and threads, up to 4194304, more than which no kernel has.
     processes: Option<u64>,
 }
+
+/// Most processes of a kernel (PID_MAX_LIMIT); more cannot be said to its controller.
+const PROCESSES_MAX: u64 = 4 << 20;
 
 impl LimitArguments {
     fn limits(&self) -> Result<Limits, CommandError> {
         let cpu_millis = match self.cpu {
-            Some(cpu) if (0.001..=10_000.0).contains(&cpu) => Some((cpu * 1000.0) as u64),
+            Some(cpu) if (0.001..=10_000.0).contains(&cpu) => Some((cpu * 1000.0).round() as u64),
             Some(cpu) => {
                 return Err(CommandError::bad_request(format!(
                     "{cpu} processors: 0.001 to 10000 can be given"
@@ -190,12 +205,34 @@ impl LimitArguments {
         if self.memory == Some(0) || self.processes == Some(0) {
             return Err(CommandError::bad_request("a limit of 0 lets nothing run"));
         }
+        if let Some(count) = self.processes.filter(|count| *count > PROCESSES_MAX) {
+            return Err(CommandError::bad_request(format!(
+                "{count} processes: no kernel has more than {PROCESSES_MAX}; leave the limit out to have no bound"
+            )));
+        }
         Ok(Limits { memory_bytes: self.memory, cpu_millis, processes: self.processes })
     }
 }
 
 impl Create {
+    /// Refuses what would isolate the container if this node could do it.
+    fn refuse_unkept(&self) -> Result<(), CommandError> {
+        if !self.cgroups.is_empty() {
+            return Err(CommandError::not_acceptable(
+                "cgroups: this node has those of version 2 alone, and puts no container into others; give limits instead, as \
+                 {\"memory\": 67108864, \"cpu\": 0.5, \"processes\": 100}",
+            ));
+        }
+        if !self.identity.is_empty() {
+            return Err(CommandError::not_acceptable(
+                "identity: nothing on this node speaks ZeroTier; lead a bridge into that network, and give it as a NIC",
+            ));
+        }
+        Ok(())
+    }
+
     fn wanted(self, arguments: Value, told: Vec<String>) -> Result<Wanted, CommandError> {
+        self.refuse_unkept()?;
         let network = self.network.plan()?;
         let upper = self.upper.upper(self.upper_size)?;
         let sources = self.sources().map(Into::into).collect();
@@ -363,7 +400,7 @@ pub struct Found {
 /// `corex.get`
 #[derive(Debug, Deserialize, JsonSchema)]
 pub struct Get {
-    /// Its number or its name.
+    /// Its number or its name; of several of one name that of the lowest number is meant.
     query: Query,
 }
 

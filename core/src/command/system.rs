@@ -16,7 +16,7 @@ pub struct System {
     /// Its arguments.
     #[serde(default)]
     args: Vec<String>,
-    /// Folder to start in; `/` when empty.
+    /// Folder to start in; when empty `/`, or in a container its `workdir`.
     #[serde(default)]
     dir: String,
     /// Variables on top of the node's own.

@@ -8,8 +8,8 @@
 //! [`tear_down`](life) takes apart what is there, for a step of `create` that fails, for the end of a container, and in the
 //! manager that comes after one that was killed. Containers themselves belong to the spawner, and outlive the manager.
 //!
-//! Limits: what a container writes lies in memory or on a disk, and is gone with it. An image that is mounted keeps the sources of the
-//! container that it was mounted for. When the daemon that serves it dies and no other one can go on with it, what a container
+//! Limits: what a container writes lies in memory or on a disk, and is gone with it. An image that is mounted is asked of the
+//! sources of all that use it, in the order in which they came; a source with other credentials than before is taken for the same. When the daemon that serves it dies and no other one can go on with it, what a container
 //! has not read yet is an error to it.
 
 mod etc;
@@ -260,7 +260,7 @@ impl Containers {
         }
     }
 
-    /// One that runs, by its number or its name; of several of one name the oldest.
+    /// One that runs, by its number or its name; of several of one name that of the lowest number.
     pub fn find(&self, query: &str) -> Result<Arc<Container>, ContainerError> {
         if let Ok(id) = query.parse()
             && let Ok(container) = self.get(id)

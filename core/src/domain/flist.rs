@@ -8,12 +8,12 @@ mod noted;
 pub mod place;
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use g8_fs::daemon::{Client, ClientError, Keepsake, MountRequest, Reply, Request, Starter};
 use g8_fs::engine::{EngineConfig, Mode, MountError, MountStatus, mountpoint};
 use g8_fs::names::Names;
-use g8_fs::reference::{BadHint, BadReference, Reference, ResolveError, resolve};
+use g8_fs::reference::{BadHint, BadReference, Reference, ResolveError, Resolved, resolve};
 use g8_fs::settings::{Settings, SettingsError};
 use g8_fs::source::{Spec, SpecError};
 
@@ -58,7 +58,7 @@ pub enum FlistError {
 }
 
 /// A mount, as callers ask for it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Plan {
     /// The flist: its address, or a tag.
     pub reference: String,
@@ -76,8 +76,8 @@ pub struct Plan {
     pub dev: bool,
 }
 
-/// Mounts an flist.
-pub fn mount(plan: Plan) -> Result<MountStatus, FlistError> {
+/// What it leads to, and where its blocks come from, in the order they are asked.
+fn sources(plan: &Plan) -> Result<(Settings, Resolved, Vec<Spec>), FlistError> {
     let mut settings = Settings::of_environment()?;
     let read = |texts: &[String]| {
         let read = |text: &String| text.parse().map_err(|e: SpecError| FlistError::Source(e.to_string()));
@@ -91,6 +91,12 @@ pub fn mount(plan: Plan) -> Result<MountStatus, FlistError> {
     let mut sources = settings.sources()?;
     sources.extend(told);
     sources.extend(flist.hints.gateways(settings.reach)?);
+    Ok((settings, flist, sources))
+}
+
+/// Mounts an flist.
+pub fn mount(plan: Plan) -> Result<MountStatus, FlistError> {
+    let (settings, flist, sources) = sources(&plan)?;
     let request = Request::Mount(MountRequest {
         sources,
         reference: flist.id.to_string(),
@@ -103,7 +109,7 @@ pub fn mount(plan: Plan) -> Result<MountStatus, FlistError> {
         allow_other: true,
         deadline_ms: settings.deadline.as_millis() as u64,
         hold: false,
-        profile: None,
+        profile: flist.hints.profile(),
         record: false,
     });
     let client = Client::new(&settings.cache()?, Some(starter(&settings)?));
@@ -111,6 +117,49 @@ pub fn mount(plan: Plan) -> Result<MountStatus, FlistError> {
         (Reply::Mounted(status), _) => Ok(*status),
         _ => Err(FlistError::Answer("a mount")),
     }
+}
+
+/// Has a mount that is there already ask all that it would be made with now: what is not among `known`, which it asks. Gives
+/// what it asks then; none when nothing was missing.
+pub fn add_sources(plan: &Plan, known: &[String]) -> Result<Option<Vec<String>>, FlistError> {
+    let (settings, _, sources) = sources(plan)?;
+    let mut missing = sources.into_iter().filter(|source| !known.contains(&source.to_string())).peekable();
+    if missing.peek().is_none() {
+        return Ok(None);
+    }
+    let mountpoint = mountpoint::own_mount_at(&plan.mountpoint)?.mountpoint;
+    let client = Client::new(&settings.cache()?, None);
+    let end = Instant::now() + settings.deadline;
+    let ask = |request: &Request| {
+        let left = end.saturating_duration_since(Instant::now());
+        match client.ask(request, left + LIMIT)? {
+            (Reply::Sources(sources), _) => {
+                Ok(sources.into_iter().map(|source| source.spec.to_string()).collect())
+            }
+            _ => Err(FlistError::Answer("a change of sources")),
+        }
+    };
+    let mut asked: Vec<String> = known.to_vec();
+    for source in missing {
+        let name = source.to_string();
+        let left = end.saturating_duration_since(Instant::now());
+        let add = Request::SourceAdd {
+            mountpoint: mountpoint.clone(),
+            source,
+            deadline_ms: left.as_millis() as u64,
+        };
+        match ask(&add) {
+            Ok(now) => asked = now,
+            Err(refused) => {
+                // Somebody else has added it, which is as good.
+                asked = ask(&Request::SourceList { mountpoint: mountpoint.clone() })?;
+                if !asked.contains(&name) {
+                    return Err(refused);
+                }
+            }
+        }
+    }
+    Ok(Some(asked))
 }
 
 /// The mount at a path, and what goes on with it when its daemon has died.

@@ -270,7 +270,7 @@ async fn late_child(job: &Job, late: Late) -> Result<First, Outcome> {
     }
 }
 
-/// Where a process is to be started: on the node, or in a container, as its root, with its variables.
+/// Where a process is to be started: on the node, or in a container, as its root, with its variables and in its folder.
 fn enter(node: &Node, job: &Job, process: Process) -> Result<(Process, Spawner), CommandError> {
     let Some(id) = job.envelope.container else {
         let processes = Some(node.jobs.processes_each);
@@ -278,5 +278,6 @@ fn enter(node: &Node, job: &Job, process: Process) -> Result<(Process, Spawner),
     };
     let container = node.containers.get(id)?;
     let env = container.env().into_iter().chain(process.env).collect();
-    Ok((Process { env, inside: Some(Inside::default()), ..process }, container.spawner.clone()))
+    let dir = if process.dir.is_empty() { container.wanted.workdir().to_owned() } else { process.dir };
+    Ok((Process { env, dir, inside: Some(Inside::default()), ..process }, container.spawner.clone()))
 }

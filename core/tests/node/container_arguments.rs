@@ -113,6 +113,70 @@ fn folders_of_the_host_are_shown_for_writing_flists_for_reading_and_images_are_n
     });
 }
 
+#[test]
+fn mounts_lie_in_one_another_and_what_nobody_would_see_is_refused() {
+    with_own_network(|| {
+        let place = Place::new();
+        // By name the inner ones come first.
+        let [outer, inner] = ["z-outer", "a-inner"].map(|name| {
+            let folder = place.node.dir.join(name);
+            fs::create_dir(&folder).unwrap();
+            fs::write(folder.join("file"), name).unwrap();
+            folder.display().to_string()
+        });
+        let mounts = json!({&outer: "/data", &inner: "/data/x/", &place.cid: "/data/x/flist"});
+        let id = place.created(json!({"mount": mounts, "nics": []}));
+        let read = "cat /data/file /data/x/file /data/x/flist/etc/plain";
+        assert_eq!(place.sh(id, read), "z-outera-innerno program\n");
+        place.terminate(id);
+        for (arguments, expected) in [
+            (json!({"mount": {&outer: "/data", &inner: "/data"}}), "two mounts have the same place"),
+            (json!({"mount": {&outer: "/data", &inner: "//data/./"}}), "two mounts have the same place"),
+            (json!({"mount": {&outer: "/data", &inner: "/x/../data"}}), "no place in a container"),
+            (json!({"mount": {&outer: "/proc/driver"}}), "are the kernel's"),
+            (json!({"mount": {&outer: "/sys"}}), "are the kernel's"),
+            (json!({"mount": {&outer: "/dev/shm"}}), "are the kernel's"),
+            (json!({"config": {"/dev/x": ""}}), "are the kernel's"),
+            (json!({"mount": {&outer: "/data"}, "config": {"/data/conf": ""}}), "would be covered"),
+            (json!({"mount": {&outer: "/data/"}, "config": {"/data": ""}}), "would be covered"),
+        ] {
+            let (code, said) = place.refused(arguments.clone());
+            assert!(code == 400 && said.contains(expected), "{arguments}: {code} {said}");
+        }
+        place.until_nothing_is_left();
+    });
+}
+
+#[test]
+fn a_bound_that_nobody_would_keep_is_refused_whatever_it_is_called() {
+    with_own_network(|| {
+        let place = Place::new();
+        for (arguments, code, expected) in [
+            (json!({"limits": {"mem": 64 << 20}}), 400, "expected one of `memory`, `cpu`, `processes`"),
+            (json!({"nics": [{"type": "default", "vlan": 7}]}), 400, "unknown field `vlan`"),
+            (
+                json!({"nics": [{"type": "default", "config": {"adress": "10.0.0.2/24"}}]}),
+                400,
+                "unknown field `adress`",
+            ),
+            (json!({"network": {"bridges": [["br0", ""]]}}), 400, "unknown field `bridges`"),
+            (json!({"cgroups": [["memory", "small"]]}), 406, "give limits instead"),
+            (json!({"identity": "secret"}), 406, "identity: nothing on this node speaks ZeroTier"),
+        ] {
+            let (found, said) = place.refused(arguments.clone());
+            assert!(found == code && said.contains(expected), "{arguments}: {found} {said}");
+        }
+        // As later clients send what they do not ask for, and what changes nothing here.
+        let harmless = json!({"cgroups": null, "identity": "", "limits": {"memory": null}, "newer": 7});
+        for more in [harmless, json!({"cgroups": [], "identity": null})] {
+            let mut wanted = json!({"nics": []});
+            wanted.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            place.terminate(place.created(wanted));
+        }
+        place.until_nothing_is_left();
+    });
+}
+
 /// The controllers of cgroup version 2 that there are here.
 fn controllers() -> String {
     let roots =
@@ -183,6 +247,23 @@ fn a_container_is_fenced_in_unless_it_is_privileged() {
             assert_eq!(place.sh(id, "ls /proc/self/fd"), "0\n1\n2\n3\n");
             assert_eq!(place.sh(id, "cat /proc/self/cgroup | grep ^0:"), "0::/\n");
         }
+        for id in [plain, privileged] {
+            place.terminate(id);
+        }
+        place.until_nothing_is_left();
+    });
+}
+
+#[test]
+fn the_network_of_the_node_is_lent_without_its_low_ports_unless_privileged() {
+    with_own_network(|| {
+        let place = Place::new();
+        let [plain, privileged] = [false, true]
+            .map(|privileged| place.created(json!({"host_network": true, "privileged": privileged})));
+        let serve = |id: u64, port: u16| place.sh(id, &format!("httpd -p {port} 2>&1 && echo serves"));
+        let refused = serve(plain, 80);
+        assert!(refused.contains("Permission denied") && !refused.contains("serves"), "{refused}");
+        assert_eq!([serve(plain, 8080), serve(privileged, 80)], ["serves\n", "serves\n"]);
         for id in [plain, privileged] {
             place.terminate(id);
         }

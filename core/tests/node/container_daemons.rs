@@ -1,44 +1,12 @@
 //! What containers see when the daemon that serves their image dies: nothing, where another one goes on with it.
 
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::flists::flist_program;
+use crate::gateway::Gateway;
 use crate::harness::{Node, runs, said, signal, until, with_own_network};
 use crate::place::{Place, data};
-
-/// `flist serve` of the store of a place.
-pub struct Gateway(Child, pub String);
-
-impl Gateway {
-    pub fn of(place: &Place) -> Self {
-        let mut child = Command::new(flist_program())
-            .args(["serve", "--listen", "127.0.0.1:0", "--no-cache"])
-            .env("G8_FROM", &place.storage)
-            .env("G8_CACHE", place.node.dir.join("cache of the gateway"))
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let url = line.split_whitespace().find(|word| word.starts_with("http://"));
-        let url = url.unwrap_or_else(|| panic!("{line:?}")).to_owned();
-        Self(child, url)
-    }
-
-    pub fn signal(&self, number: i32) {
-        signal(self.0.id() as i32, number);
-    }
-}
-
-impl Drop for Gateway {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 /// The only mount of a node.
 fn mount(place: &Place) -> Value {
@@ -75,7 +43,7 @@ fn a_killed_daemon_is_nothing(mode: &str) {
     let place = Place::on(Node::start_with(folder.path(), &[("G8_MODE", mode), ("G8_DEADLINE", "120")]));
     let cid = place.pack_large_file();
     let gateway = Gateway::of(&place);
-    let create = || place.created(json!({"root": cid, "storage": gateway.1, "nics": []}));
+    let create = || place.created(json!({"root": cid, "storage": gateway.url(), "nics": []}));
     let [idle, reading] = [create(), create()];
     for container in [idle, reading] {
         assert_eq!(place.sh(container, "echo ready > /tmp/file; cat /tmp/file"), "ready\n");

@@ -41,8 +41,15 @@ fn what_to_run_is_as_the_image_says_unless_it_is_asked_for() {
         for line in ["image image too", "33", "/tmp", "/srv"] {
             said(plain, line);
         }
-        // What runs beside it has the variables, and nothing else of it.
-        assert_eq!(place.sh(plain, "echo $B; id -u; pwd"), "image too\n0\n/\n");
+        // What runs beside it has the variables and the folder, and is the container's root.
+        assert_eq!(place.sh(plain, "echo $B; id -u; pwd"), "image too\n0\n/tmp\n");
+        let told = json!({"name": "sh", "args": ["-c", "pwd"], "dir": "/etc"});
+        assert_eq!(place.run(plain, "core.system", told)["streams"][0], "/etc\n");
+        assert_eq!(place.run(plain, "bash", json!({"script": "pwd"}))["streams"][0], "/tmp\n");
+        // A folder that is not there is made.
+        let made = place.created(json!({"workdir": "/made/for/it", "nics": []}));
+        assert_eq!(place.sh(made, "pwd"), "/made/for/it\n");
+        place.terminate(made);
         let asked = json!({"root": cid, "nics": [], "env": {"A": "mine"}, "user": "0", "workdir": "/etc"});
         let mixed = place.created(asked);
         for line in ["mine image too", "0", "/etc"] {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::container_daemons::Gateway;
+use crate::gateway::Gateway;
 use crate::harness::{Node, runs, said, until, with_own_network};
 use crate::place::{Place, data};
 
@@ -43,7 +43,7 @@ fn a_container_that_waits_for_its_source_lives_on_with_its_jobs_when_the_manager
         let gateway = Gateway::of(&place);
         let script = "echo begun > /begun; while [ ! -e /stop ]; do sleep 0.05; done; exit 5";
         let arguments =
-            json!({"root": cid, "storage": gateway.1, "nics": [], "entrypoint": ["sh", "-c", script]});
+            json!({"root": cid, "storage": gateway.url(), "nics": [], "entrypoint": ["sh", "-c", script]});
         let id = place.created(arguments);
         let pid = place.list()[id.to_string()]["container"]["pid"].as_i64().unwrap() as i32;
         until("its program runs", || place.sh(id, "cat /begun 2>/dev/null; busybox true") == "begun\n");
@@ -114,7 +114,7 @@ fn a_container_that_waits_for_its_source_is_terminated_and_stopped_as_any_other(
         let cid = pack_cold_script(&place);
         let gateway = Gateway::of(&place);
         let create = || {
-            let id = place.created(json!({"root": cid, "storage": gateway.1, "nics": []}));
+            let id = place.created(json!({"root": cid, "storage": gateway.url(), "nics": []}));
             assert_eq!(place.sh(id, "echo ready"), "ready\n");
             (id, place.list()[id.to_string()]["container"]["pid"].as_i64().unwrap() as i32)
         };

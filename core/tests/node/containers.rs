@@ -141,11 +141,14 @@ fn what_cannot_be_made_is_told_and_leaves_nothing() {
             (json!({"mount": {"/tmp": "/etc/plain/x"}}), 412, "mount a volume"),
             (json!({"entrypoint": ["no-such-program"]}), 404, "no-such-program"),
             (json!({"entrypoint": ["/etc/plain"]}), 412, "/etc/plain"),
-            (json!({"entrypoint": ["true"], "workdir": "/none"}), 404, "/none"),
+            (json!({"entrypoint": ["true"], "workdir": "/etc/plain"}), 412, "/etc/plain"),
+            (json!({"workdir": "/etc/plain/x"}), 412, "create the working directory"),
+            (json!({"workdir": "relative"}), 400, "must be absolute"),
             (json!({"entrypoint": ["true"], "user": "nobody-knows"}), 400, "nobody-knows"),
             (json!({"hostname": "x".repeat(65)}), 400, "host name"),
             (json!({"upper_size": 0}), 400, "bytes"),
             (json!({"limits": {"cpu": -1}}), 400, "processors"),
+            (json!({"limits": {"processes": (4 << 20) + 1}}), 400, "no kernel has more"),
             (json!({"limits": {"memory": 0}}), 400, "limit of 0"),
         ] {
             let (found, said) = place.refused(arguments.clone());

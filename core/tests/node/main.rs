@@ -10,6 +10,7 @@ mod container_images;
 mod container_inside;
 mod container_layers;
 mod container_networks;
+mod container_sources;
 mod container_stalls;
 mod container_steps;
 mod containers;
@@ -19,6 +20,7 @@ mod dev;
 mod domains;
 mod faults;
 mod flists;
+mod gateway;
 mod harness;
 #[path = "../image.rs"]
 mod image;

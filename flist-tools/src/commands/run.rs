@@ -132,14 +132,15 @@ pub fn spec(
         volumes: Vec::new(),
         files: Vec::new(),
         limits: None,
+        workdir: match (&args.workdir, &config.workdir) {
+            (Some(asked), _) => asked.into(),
+            // Some images mean it from their root.
+            (None, Some(image)) => Path::new("/").join(image),
+            (None, None) => "/".into(),
+        },
         privileged: args.privileged,
     };
-    let command = Command {
-        argv: strings(argv)?,
-        env: strings(env)?,
-        workdir: args.workdir.as_ref().or(config.workdir.as_ref()).map_or("/".into(), Into::into),
-        user,
-    };
+    let command = Command { argv: strings(argv)?, env: strings(env)?, user };
     Ok((spec, command))
 }
 

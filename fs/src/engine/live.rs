@@ -57,6 +57,7 @@ impl Engine {
         if *spec == Spec::Peer {
             follow_neighbours(mount.sources())?;
         }
+        mount.asked().push(spec.clone());
         tracing::info!(mountpoint = %path.display(), source = %spec, "added");
         Ok(mount.sources().snapshot())
     }
@@ -77,6 +78,7 @@ impl Engine {
             source,
         };
         removed.map_err(refused)?;
+        mount.asked().retain(|asked| asked.to_string() != spec);
         tracing::info!(mountpoint = %path.display(), source = spec, "removed");
         Ok(mount.sources().snapshot())
     }

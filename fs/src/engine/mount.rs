@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Sender, bounded};
 use fuser::Session;
 use g8_cache::{Cache, Sources};
+use parking_lot::{Mutex, MutexGuard};
 
 use super::devices::Connection;
 use super::error::MountError;
@@ -20,7 +21,7 @@ use super::{fuse_mode, probe};
 use crate::filesystem::Filesystem;
 use crate::image::Image;
 use crate::replay::Replay;
-use crate::source::SourceOptions;
+use crate::source::{SourceOptions, Spec};
 
 /// What a mount is made of, and where.
 pub(super) struct Parts<'a> {
@@ -66,6 +67,8 @@ pub(super) struct Mount {
     made: Made,
     reference: String,
     spec: MountSpec,
+    /// The sources as they were asked for, and those that were added and removed since.
+    asked: Mutex<Vec<Spec>>,
     fallback: Option<String>,
     open_ms: f64,
     mount_ms: f64,
@@ -115,7 +118,8 @@ impl Mount {
     fn of(parts: &Parts<'_>, made: Made, fallback: Option<String>, took: [Duration; 2]) -> Mount {
         let [open_ms, mount_ms] = took.map(|time| time.as_secs_f64() * 1e3);
         let (reference, spec) = (parts.image.id.to_string(), parts.spec.clone());
-        Mount { made, reference, spec, fallback, open_ms, mount_ms }
+        let asked = Mutex::new(spec.sources.clone());
+        Mount { made, reference, spec, asked, fallback, open_ms, mount_ms }
     }
 
     /// The kernel's end of its FUSE connection.
@@ -147,9 +151,14 @@ impl Mount {
         self.spec.source_options
     }
 
-    /// As it was asked for.
-    pub(super) fn spec(&self) -> &MountSpec {
-        &self.spec
+    /// As it was asked for, with the sources of now.
+    pub(super) fn spec(&self) -> MountSpec {
+        MountSpec { sources: self.asked.lock().clone(), ..self.spec.clone() }
+    }
+
+    /// The specs of its sources.
+    pub(super) fn asked(&self) -> MutexGuard<'_, Vec<Spec>> {
+        self.asked.lock()
     }
 
     fn mode(&self) -> Mode {

@@ -35,7 +35,7 @@ impl Engine {
         let mount = self.mount_at(path)?;
         let device = mount.device().map_err(MountError::io("keeping the mount on", path))?;
         let status = mount.status(&self.cache_dir);
-        let spec = MountSpec { mountpoint: status.mountpoint.clone(), ..mount.spec().clone() };
+        let spec = MountSpec { mountpoint: status.mountpoint.clone(), ..mount.spec() };
         Ok((status, spec, device))
     }
 

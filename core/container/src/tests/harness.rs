@@ -84,6 +84,7 @@ pub(super) fn spec(lower: PathBuf) -> Spec {
         volumes: Vec::new(),
         files: Vec::new(),
         limits: None,
+        workdir: "/".into(),
         privileged: false,
     }
 }
@@ -92,7 +93,6 @@ pub(super) fn program(argv: &[&str]) -> Program {
     Program {
         argv: argv.iter().map(|argument| c(argument)).collect(),
         env: vec![c("PATH=/sbin:/bin"), c("MARK=environment")],
-        workdir: "/".into(),
         user: ROOT,
     }
 }
@@ -225,11 +225,11 @@ pub(super) fn launch_if_asked() {
             .chunks(2)
             .map(|f| ConfigFile { path: (&f[0]).into(), content: f[1].clone().into_bytes() })
             .collect(),
+        workdir: workdir.into(),
         privileged: privileged == "true",
         ..spec(lower.into())
     };
     let program = Program {
-        workdir: workdir.into(),
         user: User { uid: ids[0], gid: ids[1], groups: ids[2..].to_vec(), home: None },
         ..program(&argv.split(ITEM).collect::<Vec<_>>())
     };

@@ -277,6 +277,48 @@ fn no_link_of_the_image_leads_a_volume_or_a_file_out() {
 }
 
 #[test]
+fn volumes_lie_in_one_another_whatever_their_order_and_never_on_one_another() {
+    // The launcher sees to it that no mount shows up on the host, which shares its mounts.
+    let image = Image::new();
+    symlink("data", image.path("link")).expect("symlink");
+    symlink("/", image.path("top")).expect("symlink");
+    let folders: Vec<_> = (0..3).map(|_| tempfile::tempdir().expect("tempdir")).collect();
+    for (name, folder) in ["outer", "inner", "innermost"].iter().zip(&folders) {
+        fs::write(folder.path().join(name), "").expect("write");
+    }
+    let [outer, inner, innermost] = [0, 1, 2].map(|index: usize| folders[index].path().to_owned());
+    let volumes = vec![
+        (innermost.clone(), "/data//x/deep/y/", false),
+        (outer.clone(), "/data/.", false),
+        (inner.clone(), "/data/x", false),
+    ];
+    let done = Launch { volumes, ..image.sh("ls /data /data/x /data/x/deep/y") }.finish();
+    assert_eq!(done.text(), "/data:\nouter\nx\n\n/data/x:\ndeep\ninner\n\n/data/x/deep/y:\ninnermost\n");
+    // A mount of the host in a volume is no volume.
+    let mounted = [inner.clone(), outer.join("x")];
+    rustix::mount::mount_bind(&mounted[0], &mounted[1]).expect("bind");
+    let volumes = vec![(outer.clone(), "/data", false), (innermost.clone(), "/data/x", false)];
+    let over = Launch { volumes, ..image.sh("ls /data/x") }.finish();
+    rustix::mount::unmount(&mounted[1], rustix::mount::UnmountFlags::empty()).expect("unmount");
+    assert_eq!(over.text(), "innermost\n");
+    for (target, expected) in [
+        ("/data/", "two mounts have the same place"),
+        ("/data/../data", "no place in a container"),
+        ("/proc/x", "are the kernel's"),
+        ("/dev", "are the kernel's"),
+        // Only the image knows.
+        ("/link", "cannot mount a volume: Device or resource busy"),
+        ("/top", "cannot mount a volume: Device or resource busy"),
+    ] {
+        let volumes = vec![(outer.clone(), "/data", false), (inner.clone(), target, false)];
+        let done = Launch { volumes, ..image.sh("true") }.finish();
+        assert!(done.code == 125 && done.text().contains(expected), "{target}: {}", done.text());
+    }
+    let done = Launch { files: vec![("/sys/x", "")], ..image.sh("true") }.finish();
+    assert!(done.code == 125 && done.text().contains("are the kernel's"), "{}", done.text());
+}
+
+#[test]
 fn a_limit_that_nobody_keeps_is_an_error_that_names_the_controller() {
     let image = Image::new();
     let controllers = ["/sys/fs/cgroup/cgroup.controllers", "/sys/fs/cgroup/unified/cgroup.controllers"];

@@ -49,6 +49,32 @@ def test_a_command_runs_in_a_container_of_its_own_that_goes_with_it(cl: Any, nam
     assert set(cl.container.list()) == before
 
 
+def test_a_folder_to_start_in_holds_for_entrypoints_and_commands(cl: Any, name: str) -> None:
+    number = make("-d", "--name", name, "-w", "/made/here", command=("sh", "-c", "pwd > /said; sleep 600")).stdout.strip()
+    end = time.monotonic() + PATIENCE
+    while (ran := g8("exec", "-c", number, "--", "sh", "-c", "pwd; cat /said")).stdout != "/made/here\n/made/here\n":
+        assert time.monotonic() < end, ran
+    assert g8("exec", "-d", "/etc", "-c", number, "--", "sh", "-c", "pwd").stdout == "/etc\n"
+    assert g8("rm", number).returncode == 0
+    before = set(cl.container.list())
+    for options, command in ((("-d", "-i"), ("cat",)), (("-dt",), ("sh",)), (("-i",), ())):
+        ran = make(*options, command=command)
+        assert ran.returncode == 2 and "is waited for" in ran.stderr and "g8 exec -it" in ran.stderr, ran
+    ran = make("-w", "relative", command=("true",))
+    assert ran.returncode == 1 and "must be absolute" in ran.stderr, ran
+    assert set(cl.container.list()) == before
+
+
+def test_a_name_of_two_containers_ends_neither(cl: Any, name: str) -> None:
+    first, second = (make("-d", "--name", name).stdout.strip() for _ in range(2))
+    ran = g8("rm", first, name)
+    assert ran.returncode == 2 and f"2 containers are called {name}: {first}, {second}" in ran.stderr, ran
+    assert {first, second} <= set(cl.container.list())
+    assert g8("rm", second, second).returncode == 0
+    assert g8("rm", name).returncode == 0
+    assert not {first, second} & set(cl.container.list())
+
+
 def test_a_container_is_made_listed_entered_and_ended(cl: Any, name: str) -> None:
     port = 20_000 + int(name[1:], 16) % 20_000
     ran = make("-d", "--name", name, "-p", f"{port}:80", command=("httpd", "-f", "-p", "80", "-h", "/etc"))

@@ -3,6 +3,7 @@
 //! It is YAML without anchors, aliases, merge keys and tags, in one document.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::path::PathBuf;
 
 use g8_cache::BlockId;
@@ -12,7 +13,7 @@ use serde::{Deserialize, Deserializer};
 use serde_saphyr::options::{DuplicateKeyPolicy, MergeKeyPolicy};
 use sha2::Digest;
 
-use crate::boot::arguments::is_hash;
+use crate::boot::arguments::{is_hash, is_network};
 use crate::boot::network::plan::{Endpoint, judge_controllers};
 use crate::domain::flist::place::{WRITABLE, is_writable};
 
@@ -33,7 +34,9 @@ const PASSWORD_MAX: usize = 512;
 pub struct Document {
     /// Higher in each file than in all before it.
     pub sequence: u64,
-    /// When it is not to be believed any more.
+    /// The machines that it is for: a signature says nothing of the name that a file is served by.
+    pub arch: Arch,
+    /// Until when it is taken up.
     #[serde(deserialize_with = "time")]
     pub expires: jiff::Timestamp,
     /// What should run.
@@ -54,6 +57,36 @@ pub struct Document {
     pub sources: Vec<Source>,
     /// The overlay network to join.
     pub overlay: Option<Overlay>,
+}
+
+/// An architecture, by the name that files have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Arch {
+    /// x86-64.
+    I64,
+    /// ARM of 64 bits.
+    Arm64,
+}
+
+impl Arch {
+    /// That of this machine; nothing where no file can be for it.
+    pub fn own() -> Option<Self> {
+        match std::env::consts::ARCH {
+            "x86_64" => Some(Self::I64),
+            "aarch64" => Some(Self::Arm64),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Arch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::I64 => "i64",
+            Self::Arm64 => "arm64",
+        })
+    }
 }
 
 /// The image that should run.
@@ -266,8 +299,4 @@ fn refused(error: serde_saphyr::Error) -> DocumentError {
     let why = error.without_snippet().to_string();
     let why: String = why.lines().next().unwrap_or_default().chars().take(200).collect();
     DocumentError::Parse { line, why }
-}
-
-fn is_network(text: &str) -> bool {
-    text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }

@@ -1,4 +1,4 @@
-//! Whether a signed file is to be followed: not when it is expired, and not when a newer one was seen.
+//! Whether a signed file is to be followed: not when it is for other machines or expired, and not when a newer one was seen.
 //!
 //! The one that is followed is kept in a folder. There a manager that is started anew finds it. A machine whose folder is in
 //! memory forgets it with its end: until the first file of the next boot, it is protected by `expires` alone.
@@ -7,7 +7,7 @@ use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use super::document::{self, Document, DocumentError};
+use super::document::{self, Arch, Document, DocumentError};
 use super::signature::{self, Key, SignatureError};
 
 /// A file and its signature, as they came.
@@ -28,6 +28,9 @@ pub enum Refused {
     /// What it says.
     #[error(transparent)]
     Document(#[from] DocumentError),
+    /// It is for other machines: somebody serves it by a wrong name.
+    #[error("it is for {0}, and this machine is none")]
+    Architecture(Arch),
     /// It is too old.
     #[error("it has expired at {0}: is the clock right?")]
     Expired(jiff::Timestamp),
@@ -59,22 +62,22 @@ impl Judge {
     pub fn open(key: Key, folder: &Path) -> Self {
         let file = folder.join("bootstrap.yaml");
         let kept = read(&file).and_then(|signed| {
-            key.verify(&signed.bytes, &signed.signature).ok()?;
-            let document = Document::parse(&signed.bytes).ok()?;
-            Some((signed, document))
+            let document = read_with(&key, &signed);
+            let document = document.inspect_err(|e| tracing::warn!("the bootstrap file that was kept: {e}"));
+            Some((signed, document.ok()?))
         });
         Self { key, file, kept }
     }
 
-    /// The file that is followed. It may have expired since: what was begun by it goes on.
+    /// The file that is followed. It may have expired since: it is followed until a newer one comes, as a machine without a
+    /// server must go on, and who holds the server back could else take away what the operator has signed.
     pub fn kept(&self) -> Option<&Document> {
         self.kept.as_ref().map(|(_, document)| document)
     }
 
     /// Judges a file, and keeps it when it is to be followed from now on. Says whether it is new.
     pub fn accept(&mut self, signed: Signed, now: jiff::Timestamp) -> Result<bool, Refused> {
-        self.key.verify(&signed.bytes, &signed.signature)?;
-        let document = Document::parse(&signed.bytes)?;
+        let document = read_with(&self.key, &signed)?;
         if document.expires <= now {
             return Err(Refused::Expired(document.expires));
         }
@@ -90,6 +93,16 @@ impl Judge {
         write(&self.file, &signed).map_err(|e| Refused::Kept(self.file.clone(), e))?;
         self.kept = Some((signed, document));
         Ok(true)
+    }
+}
+
+/// What a file says to this machine, if the key has signed it.
+fn read_with(key: &Key, signed: &Signed) -> Result<Document, Refused> {
+    key.verify(&signed.bytes, &signed.signature)?;
+    let document = Document::parse(&signed.bytes)?;
+    match Some(document.arch) == Arch::own() {
+        true => Ok(document),
+        false => Err(Refused::Architecture(document.arch)),
     }
 }
 

@@ -16,7 +16,7 @@ use serde::Deserialize;
 use tokio::sync::watch;
 use url::Url;
 
-use super::document::DocumentError;
+use super::document::{Arch, DocumentError};
 use crate::boot::network::plan::Endpoint;
 
 /// What it may be called; the first one that is there counts.
@@ -124,11 +124,7 @@ fn keep(folder: &Path, text: &str) -> io::Result<()> {
 
 /// The file for this machine on a server.
 pub fn file_at(server: &Endpoint) -> Url {
-    let arch = match std::env::consts::ARCH {
-        "x86_64" => "i64",
-        "aarch64" => "arm64",
-        other => other,
-    };
+    let arch = Arch::own().map_or_else(|| std::env::consts::ARCH.into(), |arch| arch.to_string());
     let mut url = server.url().clone();
     let folder = url.path().trim_end_matches('/').to_owned();
     url.set_path(&format!("{folder}/bootstrap_{arch}.yaml"));

@@ -8,12 +8,14 @@ use std::path::Path;
 
 use minisign::KeyPair;
 
+use super::document::Arch;
 use super::judge::Signed;
 use super::signature::Key;
 
 /// All that a file can say.
 pub const WHOLE: &str = "\
 sequence: 7
+arch: i64
 expires: 2030-01-31T12:00:00Z
 image:
   build_id: ABABABABABABABABABABABABABABABABABABABABABABABABABABABABABABABAB
@@ -52,7 +54,19 @@ impl Signer {
 
 /// A file of a number.
 pub fn numbered(sequence: u64) -> String {
-    format!("sequence: {sequence}\nexpires: 2030-01-31T12:00:00Z\n")
+    expiring(sequence, "2030-01-31T12:00:00Z")
+}
+
+/// One that is taken up until then.
+pub fn expiring(sequence: u64, expires: &str) -> String {
+    let arch = Arch::own().expect("tests run where nodes do");
+    format!("sequence: {sequence}\narch: {arch}\nexpires: {expires}\n")
+}
+
+/// One for machines that this is not.
+pub fn of_others(sequence: u64) -> String {
+    let (own, other) = if cfg!(target_arch = "x86_64") { ("i64", "arm64") } else { ("arm64", "i64") };
+    numbered(sequence).replace(own, other)
 }
 
 /// Before the files of the tests expire.

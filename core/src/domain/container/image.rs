@@ -1,6 +1,7 @@
 //! Mounts of flists that containers share: one for each flist, however many use it.
 //!
-//! A mount stays for a while after its last user, so that the next one finds it. The daemon that serves it is asked once, and
+//! A mount stays for a while after its last user, so that the next one finds it; what that one has other sources for is asked
+//! there, too, after those that are asked already. The daemon that serves it is asked once, and
 //! watched from then on ([`served`]). One that is lost with its daemon is replaced for containers that come: those that have it
 //! keep it, and what they have not read yet is an error to them until they end.
 
@@ -105,7 +106,7 @@ impl Images {
     }
 
     /// Mounts an flist from sources, or else from the node's own and those that it was told; or counts one more user of its
-    /// mount. Those of privileged containers honour set-user-ID and devices.
+    /// mount, which asks these sources from then on. Those of privileged containers honour set-user-ID and devices.
     pub async fn take(
         &self,
         text: &str,
@@ -117,6 +118,15 @@ impl Images {
         let path = self.folder.join(&key);
         let shared = self.mount(&key);
         let mut mount = shared.lock().await;
+        let plan = Plan {
+            reference: text.to_owned(),
+            mountpoint: path.clone(),
+            sources: sources.to_vec(),
+            told: told.to_vec(),
+            mode: None,
+            suid: privileged,
+            dev: privileged,
+        };
         mount.heal(&path, &shared).await;
         if !mount.served.as_ref().is_some_and(|served| served.is_at(&path)) {
             let found = match mount.users > 0 || is_mounted(&path) {
@@ -126,25 +136,23 @@ impl Images {
             let found = match found {
                 Some(found) => found,
                 None => {
-                    let plan = Plan {
-                        reference: text.to_owned(),
-                        mountpoint: path.clone(),
-                        sources: sources.to_vec(),
-                        told: told.to_vec(),
-                        mode: None,
-                        suid: privileged,
-                        dev: privileged,
-                    };
-                    let folder = path.clone();
+                    let (folder, plan) = (path.clone(), plan.clone());
                     blocking(move || make(&folder, plan, &cid)).await?
                 }
             };
             mount.served = Some(Served::watched(found, &path, &shared)?);
         }
-        mount.users += 1;
         // It was set above, where it was not.
-        let served = mount.served.as_ref().ok_or(ImageError::Interrupted)?;
-        Ok(served.image(key, path))
+        let served = mount.served.as_mut().ok_or(ImageError::Interrupted)?;
+        if let Err(refused) = served.take_up(plan).await {
+            if mount.users == 0 {
+                self.linger(key, shared.clone());
+            }
+            return Err(refused);
+        }
+        let image = served.image(key, path);
+        mount.users += 1;
+        Ok(image)
     }
 
     /// Counts a user that is there from before, of the file system that it uses. Its daemon may answer until a time.
@@ -180,11 +188,14 @@ impl Images {
         let shared = self.mount(key);
         let mut mount = shared.lock().await;
         mount.users = mount.users.saturating_sub(1);
-        if mount.users > 0 {
-            return;
+        if mount.users == 0 {
+            self.linger(key.to_owned(), shared.clone());
         }
-        let (path, shared, all, key) =
-            (self.folder.join(key), shared.clone(), self.mounts.clone(), key.to_owned());
+    }
+
+    /// Ends a mount after a while, if nobody uses it then.
+    fn linger(&self, key: String, shared: Shared) {
+        let (path, all) = (self.folder.join(&key), self.mounts.clone());
         tokio::spawn(async move {
             tokio::time::sleep(LINGER).await;
             let mut mount = shared.lock().await;

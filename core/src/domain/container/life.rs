@@ -121,7 +121,18 @@ impl Containers {
             container_net::Wanted::Host => Network::Host,
             container_net::Wanted::Own(_) => Network::None,
         };
-        let spec = Spec { lower, upper, hostname, network: network_kind, volumes, files, limits, privileged };
+        let workdir = wanted.workdir().into();
+        let spec = Spec {
+            lower,
+            upper,
+            hostname,
+            network: network_kind,
+            volumes,
+            files,
+            limits,
+            workdir,
+            privileged,
+        };
         fault::step("have it built")?;
         // Who has nothing to wait for is not waited for.
         let start = match wanted.network.is_ready() {
@@ -491,7 +502,7 @@ fn entrypoint(wanted: &Wanted, user: User) -> Process {
     Process {
         argv: wanted.program().to_vec(),
         env,
-        dir: wanted.workdir.clone(),
+        dir: wanted.workdir().to_owned(),
         inside: Some(Inside { uid: user.uid, gid: user.gid, groups: user.groups }),
         ..Process::default()
     }

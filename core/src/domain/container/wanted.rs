@@ -1,7 +1,7 @@
 //! What a container shall be.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use g8_container::Limits;
 use g8_fs::format::RunConfig;
@@ -72,7 +72,7 @@ pub struct Wanted {
     pub entrypoint: Option<Vec<String>>,
     /// Whom that runs as: `user[:group]`, names or numbers of the image.
     pub user: String,
-    /// Where it starts.
+    /// Where it starts, and whatever else runs inside and is not told where.
     pub workdir: String,
     /// Where it writes to.
     #[serde(default)]
@@ -98,9 +98,9 @@ impl Wanted {
         if self.mounts.len() > MANY || self.files.len() > MANY || self.tags.len() > WORD_MAX {
             return Some(format!("more than {MANY} mounts or files, or {WORD_MAX} tags"));
         }
-        let places = self.mounts.iter().map(|(_, target)| target).chain(self.files.keys());
-        if let Some(place) = places.into_iter().find(|place| !is_place(place)) {
-            return Some(format!("{place:?} is no place in a container: absolute, without '..', and not /"));
+        let targets = self.mounts.iter().map(|(_, target)| target.as_path());
+        if let Err(error) = g8_container::check_places(targets, self.files.keys().map(PathBuf::as_path)) {
+            return Some(error.to_string());
         }
         if let Some(name) = self.hostname.as_ref().filter(|name| name.is_empty() || name.len() > HOSTNAME_MAX)
         {
@@ -116,6 +116,9 @@ impl Wanted {
         let words = self.tags.iter().chain([&self.name]);
         if let Some(word) = words.into_iter().find(|word| word.len() > WORD_MAX) {
             return Some(format!("{word:.32?}... is longer than {WORD_MAX} bytes"));
+        }
+        if !self.workdir.is_empty() && !is_folder(&self.workdir) {
+            return Some(format!("workdir {:.80?} must be absolute and without '..'", self.workdir));
         }
         if self.upper == (Upper::Memory { bytes: 0 }) {
             return Some("a container needs some bytes to write to".into());
@@ -139,13 +142,23 @@ impl Wanted {
             }
         }
         if self.workdir.is_empty() {
-            self.workdir = config.workdir.clone().unwrap_or_default();
+            // Some images mean it from their root.
+            self.workdir = config
+                .workdir
+                .as_ref()
+                .map(|dir| format!("/{}", dir.trim_start_matches('/')))
+                .unwrap_or_default();
         }
     }
 
     /// The program that it lives for; nothing when it waits for commands.
     pub fn program(&self) -> &[String] {
         self.entrypoint.as_deref().unwrap_or_default()
+    }
+
+    /// Where what runs inside starts.
+    pub fn workdir(&self) -> &str {
+        if self.workdir.is_empty() { "/" } else { &self.workdir }
     }
 
     /// The variables of all that runs inside.
@@ -155,11 +168,8 @@ impl Wanted {
     }
 }
 
-fn is_place(path: &Path) -> bool {
-    use std::path::Component;
-    let plain =
-        |part: Component<'_>| matches!(part, Component::RootDir | Component::CurDir | Component::Normal(_));
-    path.is_absolute() && path.components().all(plain) && path.file_name().is_some()
+fn is_folder(path: &str) -> bool {
+    Path::new(path).is_absolute() && !Path::new(path).components().any(|part| part == Component::ParentDir)
 }
 
 #[cfg(test)]
@@ -173,7 +183,7 @@ mod tests {
     #[test]
     fn what_cannot_be_is_told_before_anything_is_made() {
         plain().check().unwrap();
-        let faults: [fn(&mut Wanted); 8] = [
+        let faults: [fn(&mut Wanted); 13] = [
             |w| w.root.clear(),
             |w| w.upper = Upper::Memory { bytes: 0 },
             |w| w.hostname = Some("x".repeat(65)),
@@ -181,6 +191,14 @@ mod tests {
             |w| w.mounts = vec![("/tmp".into(), "relative".into())],
             |w| w.mounts = vec![("/tmp".into(), "/".into())],
             |w| w.mounts = vec![("/tmp".into(), "/a/../b".into())],
+            |w| w.mounts = vec![("/tmp".into(), "/data".into()), ("/var".into(), "/data/".into())],
+            |w| w.files = [("/proc/sys/x".into(), String::new())].into(),
+            |w| {
+                w.mounts = vec![("/tmp".into(), "/data".into())];
+                w.files = [("/data/x".into(), String::new())].into();
+            },
+            |w| w.workdir = "relative".into(),
+            |w| w.workdir = "/a/../b".into(),
             |w| w.files = (0..65).map(|i| (format!("/f{i}").into(), String::new())).collect(),
         ];
         for (number, fault) in faults.iter().enumerate() {
@@ -206,6 +224,9 @@ mod tests {
             (&["httpd".to_owned()][..], "web", "/srv")
         );
         assert_eq!(wanted.env, [("A".into(), "mine".into()), ("B".into(), "image=b".into())].into());
+        let mut relative = plain();
+        relative.complete(&RunConfig { workdir: Some("srv".into()), ..RunConfig::default() });
+        assert_eq!(relative.workdir(), "/srv");
         let mut idle = Wanted { entrypoint: Some(Vec::new()), ..plain() };
         idle.complete(&config);
         assert_eq!((idle.program(), &*idle.user), (&[][..], ""));

@@ -12,7 +12,9 @@ pub const MAX_PORTS: usize = 128;
 /// The arguments of `corex.create` that are about the network.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 pub struct NetworkArguments {
-    /// The container has the network of the node, and the other arguments of the network mean nothing.
+    /// The container has the network of the node, and the other arguments of the network mean nothing. Unless it is privileged
+    /// it may not listen on a port below 1024 there: choose a higher one, or leave this out and have `port` lead the low port
+    /// into its own network.
     #[serde(default)]
     pub host_network: bool,
     /// NICs as the client of 2017 asks for them, beside `eth0` on the default bridge.
@@ -28,6 +30,7 @@ pub struct NetworkArguments {
 
 /// NICs in the words of 2017.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct OldNetwork {
     /// A network of ZeroTier, which this node does not support.
     #[serde(default)]
@@ -39,6 +42,7 @@ pub struct OldNetwork {
 
 /// A NIC of a container.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct NicArguments {
     /// `default`: on the default bridge; `bridge`: on another. `zerotier`, `vlan`, `vxlan`, `macvlan` and `passthrough` are
     /// not supported by this node.
@@ -63,6 +67,7 @@ pub struct NicArguments {
 
 /// The address of a NIC.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct NicConfig {
     /// One from the range of the bridge.
     #[serde(default)]
@@ -78,7 +83,7 @@ pub struct NicConfig {
     pub dns: Option<Vec<String>>,
 }
 
-/// Ports as pairs, in the order in which they came: a JSON object may have a name twice, and a map would hide it.
+/// Ports as pairs, no more of them than a container may have: counted before they are kept.
 #[derive(Clone, Debug, Default)]
 pub struct PortArguments(pub Vec<(String, i64)>);
 

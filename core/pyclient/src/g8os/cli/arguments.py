@@ -86,7 +86,9 @@ def _parser() -> argparse.ArgumentParser:
 
     summary = "make a container from an flist, and run a command in it; or `call`, when it is given the name of a command"
     create = _verb(verbs, "run", containers.run, summary)
-    create.add_argument("-d", "--detach", action="store_true", help="the command is its entrypoint; do not wait for its end")
+    create.add_argument(
+        "-d", "--detach", action="store_true", help="the command is its entrypoint, for the image's; do not wait"
+    )
     create.add_argument("-i", "--stdin", action="store_true", help="pass on what comes on stdin, up to 1 MiB")
     create.add_argument("-t", "--tty", action="store_true", help="give the command this terminal")
     create.add_argument("--name", metavar="NAME", help="call it so")
@@ -96,7 +98,7 @@ def _parser() -> argparse.ArgumentParser:
         "--upper", choices=("memory", "disk"), help="where it lies what it writes, until it ends; memory by default"
     )
     create.add_argument("-e", "--env", metavar="K=V", action="append", default=[], type=_pair, help="set a variable")
-    create.add_argument("-w", "--dir", metavar="DIR", default="", help="folder inside to start the command in")
+    create.add_argument("-w", "--dir", metavar="DIR", default="", help="folder inside to start in; the image's by default")
     create.add_argument(
         "-p", "--port", metavar="NODE:INSIDE", action="append", default=[], type=_port, help="lead a port of the node into it"
     )
@@ -119,7 +121,7 @@ def _parser() -> argparse.ArgumentParser:
     create.set_defaults(max_time=None, queue=None, as_call=_as_call)
 
     rm = _verb(verbs, "rm", containers.rm, "end containers")
-    rm.add_argument("containers", nargs="+", metavar="CONTAINER", help="a number or a name")
+    rm.add_argument("containers", nargs="+", metavar="CONTAINER", help="a number, or a name that no other has")
 
     call = _verb(verbs, "call", commands.call, "send any command and show the answer")
     call.add_argument("command", metavar="NAME", help="such as core.state; system.commands lists all")

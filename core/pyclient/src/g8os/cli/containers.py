@@ -30,6 +30,9 @@ _LOOK_SECONDS = 0.2
 def run(client: Client, arguments: Namespace, output: Output) -> int:
     """Without a command, or detached, the container stays, and its number is said; else it goes with the command.
 
+    Detached, the command is the entrypoint in place of the image's; else it runs beside none. Both are root, and start in the
+    image's folder. `flist run` is another thing: it gives the command to the image's entrypoint, as the image's user.
+
     A name of a command of the node, such as `core.state`, is no flist: it is called. That is what `run` was before there were
     containers. Those without a dot are flists, as `bash` is likely to be one.
     """
@@ -38,6 +41,11 @@ def run(client: Client, arguments: Namespace, output: Output) -> int:
 
         return commands.call(client, arguments.as_call(arguments), output)
     stays = arguments.detach or not arguments.argv
+    if stays and (arguments.stdin or arguments.tty):
+        raise InvalidArgument(
+            "-i and -t are for a command that is waited for",
+            hint="leave out -d and give one, or enter the container with `g8 exec -it -c CONTAINER -- CMD`",
+        )
     entrypoint: list[str] | None = None
     if arguments.argv:
         entrypoint = list(arguments.argv) if arguments.detach else []
@@ -52,6 +60,7 @@ def run(client: Client, arguments: Namespace, output: Output) -> int:
         name=arguments.name,
         env=dict(arguments.env) or None,
         entrypoint=entrypoint,
+        workdir=arguments.dir or None,
         upper=arguments.upper,
     )
     if stays:
@@ -101,9 +110,27 @@ def ps(client: Client, arguments: Namespace, output: Output) -> int:
 
 
 def rm(client: Client, arguments: Namespace, output: Output) -> int:
-    for query in arguments.containers:
-        client.container.terminate(find(client, query))
+    numbers = [_only(client, query) for query in arguments.containers]
+    for number in dict.fromkeys(numbers):
+        client.container.terminate(number)
     return 0
+
+
+def _only(client: Client, query: str) -> int:
+    """The number of a container that nobody can take for another one: several may have one name."""
+    number = find(client, query)
+    if query == str(number):
+        return number
+    listed = client.container.list()
+    if not isinstance(listed, dict):
+        raise ProtocolError("corex.list answered with something that is no object")
+    named = [other for other, what in listed.items() if what["container"]["arguments"].get("name") == query]
+    if len(named) > 1:
+        numbers = ", ".join(sorted(named, key=int))
+        raise InvalidArgument(
+            f"{len(named)} containers are called {query}: {numbers}", hint="name those that you mean by number"
+        )
+    return number
 
 
 def execute(client: Client, arguments: Namespace, output: Output) -> int:

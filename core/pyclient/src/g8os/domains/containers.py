@@ -47,8 +47,9 @@ class Container(Domain[R_co]):
 
         `mount` names the place inside of each path of the node, or flist: `{"/srv/data": "/data"}`. `storage` says where
         blocks come from, such as `http://10.0.0.1:8080`. Without an entrypoint the container waits for commands:
-        `client(number).system(...)`. What it writes lies in memory, up to `upper_size` bytes, or with `upper="disk"` on a
-        disk of the node, as much as is free there; it is gone with the container either way.
+        `client(number).system(...)`, which runs as the container's root and starts in `workdir`, or where the image says.
+        What it writes lies in memory, up to `upper_size` bytes, or with `upper="disk"` on a disk of the node, as much as is
+        free there; it is gone with the container either way.
 
         It has an address on the default bridge, and on each `bridge` that is named: `[("br0", "dhcp")]`, or `"10.0.0.2/24"`, or
         `""` for none. `nics` says it all instead, and `nics=[]` gives it none. `port={8080: 80}` leads port 8080 of the node

@@ -27,7 +27,7 @@ fn a_password_and_its_hash_are_the_same() {
     // printf secret | sha256sum
     let hash = "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b";
     for login in ["password: secret".to_owned(), format!("password_sha256: {hash}")] {
-        let text = format!("sequence: 1\nexpires: 2030-01-31T12:00:00Z\nredis: {{{login}}}\n");
+        let text = format!("{}redis: {{{login}}}\n", super::numbered(1));
         let document = Document::parse(text.as_bytes()).unwrap();
         assert_eq!(document.redis.unwrap().password_sha256.0, hash, "{login}");
     }
@@ -35,40 +35,42 @@ fn a_password_and_its_hash_are_the_same() {
 
 #[test]
 fn what_is_wrong_is_told_with_its_line() {
-    let good = "sequence: 1\nexpires: 2030-01-31T12:00:00Z\n";
+    let good = "sequence: 1\nexpires: 2030-01-31T12:00:00Z\narch: i64\n";
     let mounted =
         |path: &str| format!("{good}sources: ['http://a']\nmounts: [{{flist: {CID}, path: {path}}}]\n");
     let many = |name: &str, one: &str| format!("{good}{name}: [{}]\n", vec![one; MANY + 1].join(", "));
     for (text, line, said) in [
         (String::new(), 0, ""),
         ("just words".into(), 1, ""),
-        ("sequence: 1\n".into(), 0, "expires"),
+        ("sequence: 1\narch: i64\n".into(), 0, "expires"),
+        ("sequence: 1\nexpires: 2030-01-31T12:00:00Z\n".into(), 0, "arch"),
+        ("arch: x86_64\n".into(), 1, "expected one of i64, arm64"),
         ("sequence: -1\nexpires: 2030-01-31T12:00:00Z\n".into(), 1, ""),
         ("sequence: 99999999999999999999\nexpires: 2030-01-31T12:00:00Z\n".into(), 1, ""),
         ("sequence: 1\nexpires: tomorrow\n".into(), 2, "no time"),
-        (format!("{good}sequence: 2\n"), 3, "duplicate"),
-        (format!("{good}sytem: {CID}\n"), 3, "sytem"),
-        (format!("{good}image: {{build_id: abc, image_cid: {CID}, sequence: 1}}\n"), 3, "no SHA-256"),
+        (format!("{good}sequence: 2\n"), 4, "duplicate"),
+        (format!("{good}sytem: {CID}\n"), 4, "sytem"),
+        (format!("{good}image: {{build_id: abc, image_cid: {CID}, sequence: 1}}\n"), 4, "no SHA-256"),
         (
             format!("{good}image:\n  build_id: {}\n  image_cid: Qm\n  sequence: 1\n", "ab".repeat(32)),
-            5,
+            6,
             "no CID",
         ),
-        (format!("{good}system: nothing\n"), 3, "no CID"),
-        (format!("{good}redis: {{}}\n"), 3, "either a password or"),
-        (format!("{good}redis: {{password: ''}}\n"), 3, "is empty"),
+        (format!("{good}system: nothing\n"), 4, "no CID"),
+        (format!("{good}redis: {{}}\n"), 4, "either a password or"),
+        (format!("{good}redis: {{password: ''}}\n"), 4, "is empty"),
         (
             format!("{good}redis: {{password: a, password_sha256: {}}}\n", "ab".repeat(32)),
-            3,
+            4,
             "either a password or",
         ),
-        (format!("{good}redis: {{pasword: a}}\n"), 3, "pasword"),
-        (format!("{good}controllers: ['ftp://x']\n"), 3, "ftp://x"),
-        (format!("{good}sources: ['dir:/etc']\n"), 3, "begins with http"),
-        (format!("{good}sources: ['peer:']\n"), 3, "begins with http"),
+        (format!("{good}redis: {{pasword: a}}\n"), 4, "pasword"),
+        (format!("{good}controllers: ['ftp://x']\n"), 4, "ftp://x"),
+        (format!("{good}sources: ['dir:/etc']\n"), 4, "begins with http"),
+        (format!("{good}sources: ['peer:']\n"), 4, "begins with http"),
         // What is not written out.
-        (format!("{good}redis: &a {{password_sha256: x}}\noverlay: *a\n"), 3, "anchor"),
-        (format!("{good}controllers: !include /etc/passwd\n"), 3, ""),
+        (format!("{good}redis: &a {{password_sha256: x}}\noverlay: *a\n"), 4, "anchor"),
+        (format!("{good}controllers: !include /etc/passwd\n"), 4, ""),
         (format!("{good}---\n{good}"), 0, ""),
         (format!("{good}sources: {}{}\n", "[".repeat(5000), "]".repeat(5000)), 0, ""),
         ("{".repeat(60_000), 0, ""),

@@ -16,7 +16,7 @@ use super::super::fetch::{FetchError, fetch_within};
 use super::super::follow::{Follower, Setup, State};
 use super::super::medium::Named;
 use super::super::mounts::Mounts;
-use super::{Signer, numbered};
+use super::{Signer, expiring, numbered, of_others};
 
 /// Longer than any answer that is right takes.
 const LONG: Duration = Duration::from_secs(30);
@@ -166,7 +166,8 @@ async fn a_file_is_followed_and_a_server_that_goes_wrong_later_changes_nothing()
         (Some(signer.sign(&numbered(2))), "3 was seen before"),
         (Some(stranger.sign(&numbered(4))), "does not hold"),
         (Some(signer.sign("<html>log in</html>")), "line 1"),
-        (Some(signer.sign("sequence: 4\nexpires: 2001-01-01T00:00:00Z\n")), "expired"),
+        (Some(signer.sign(&expiring(4, "2001-01-01T00:00:00Z"))), "expired"),
+        (Some(signer.sign(&of_others(4))), "and this machine is none"),
     ] {
         *given.lock() = bad;
         assert!(!follower.round().await);
@@ -244,4 +245,46 @@ async fn a_password_is_taken_back_at_once_however_many_flists_do_not_come() {
         assert!(follower.round().await && password().is_none());
     };
     tokio::time::timeout(LONG, both).await.expect("it waits for flists");
+}
+
+#[tokio::test]
+async fn a_file_that_expires_while_it_is_followed_is_followed_on_also_by_the_next_manager_and_that_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let signer = Signer::new();
+    let soon = jiff::Timestamp::now() + Duration::from_secs(10);
+    let password = format!("redis: {{password_sha256: {}}}\n", "ab".repeat(32));
+    let signed = signer.sign(&(expiring(1, &soon.to_string()) + &password));
+    let given = Arc::new(Mutex::new(Some(signed)));
+    let gives = given.clone();
+    let url = server(move |path| match &*gives.lock() {
+        Some(signed) if path.ends_with(".minisig") => ok(&signed.signature),
+        Some(signed) => ok(std::str::from_utf8(&signed.bytes).unwrap()),
+        None => head("503 Service Unavailable"),
+    })
+    .await;
+    let (mut first, seen) = follower(folder.path(), Some(&url), &signer);
+    assert!(first.round().await, "{}", seen.borrow().shown);
+    let says_it = |seen: &watch::Receiver<State>| {
+        let state = seen.borrow().clone();
+        let document = state.document.expect("it is followed");
+        assert_eq!((document.sequence, document.redis.is_some()), (1, true));
+        let said = format!("the file that is followed has expired at {soon}: it is followed until a newer");
+        state.shown.trouble.iter().any(|why| why.starts_with(&said))
+    };
+    assert!(!says_it(&seen));
+    // Nobody gives another one: somebody may hold the server back.
+    *given.lock() = None;
+    while jiff::Timestamp::now() <= soon {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(!first.round().await && says_it(&seen));
+    drop(first);
+    let (mut next, seen) = follower(folder.path(), Some(&url), &signer);
+    assert!(says_it(&seen), "before it asks anybody: {}", seen.borrow().shown);
+    *given.lock() = Some(signer.sign(&numbered(2)));
+    assert!(next.round().await);
+    assert_eq!(
+        (seen.borrow().document.as_ref().unwrap().sequence, seen.borrow().shown.trouble.len()),
+        (2, 0)
+    );
 }

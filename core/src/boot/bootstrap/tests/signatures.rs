@@ -3,7 +3,7 @@
 use super::super::document::DocumentError;
 use super::super::judge::{Judge, Refused, Signed};
 use super::super::signature::{Key, SignatureError};
-use super::{Signer, now, numbered};
+use super::{Signer, expiring, now, numbered, of_others};
 
 #[test]
 fn a_file_of_the_key_in_the_image_holds_and_no_other() {
@@ -49,8 +49,10 @@ fn a_newer_file_is_followed_and_an_older_one_is_not() {
         assert!(matches!(error, Refused::Replayed { sequence: 4, seen: 5 }), "{error}");
         let error = refused(judge, signer.sign(&format!("{}controllers: []\n", numbered(5))));
         assert!(matches!(error, Refused::Twice(5)), "{error}");
-        let error = refused(judge, signer.sign("sequence: 6\nexpires: 2028-01-31T12:00:00Z\n"));
+        let error = refused(judge, signer.sign(&expiring(6, "2028-01-31T12:00:00Z")));
         assert!(matches!(error, Refused::Expired(_)), "{error}");
+        let error = refused(judge, signer.sign(&of_others(6)));
+        assert!(matches!(error, Refused::Architecture(_)), "{error}");
         let error = refused(judge, stranger.sign(&numbered(6)));
         assert!(matches!(error, Refused::Signature(SignatureError::Wrong(_))), "{error}");
         let error = refused(judge, signer.sign("sequence: many\n"));

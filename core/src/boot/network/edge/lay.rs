@@ -54,9 +54,18 @@ pub async fn take_back(link: &Link, metric: u32, setting: &Setting) -> Result<()
     Ok(gone(netlink.delete_address(link, setting.address).await)?)
 }
 
-/// Takes back an address of which nothing else is known.
+/// Takes back an address of which nothing else is known, and the routes by routers that were neighbours by it alone: one of
+/// a lease would go before those that are configured, and lead nowhere.
 pub async fn take(link: &Link, address: Cidr) -> Result<(), NetworkError> {
-    Ok(gone(Netlink::open().await?.delete_address(link, address).await)?)
+    let netlink = Netlink::open().await?;
+    gone(netlink.delete_address(link, address).await)?;
+    let left = netlink.addresses(Some(link)).await?;
+    let by_it = |router| address.contains(router) && !left.iter().any(|(_, other)| other.contains(router));
+    let routes = netlink.routes().await?.into_iter().filter(|route| route.link == link.index);
+    for route in routes.filter(|route| route.gateway.is_some_and(by_it)) {
+        gone(netlink.delete_route(&route).await)?;
+    }
+    Ok(())
 }
 
 /// What the kernel should do with addresses, and does not do by itself. Where it has no such switch, it is as it always was.

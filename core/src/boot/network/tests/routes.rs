@@ -152,6 +152,23 @@ fn a_configured_router_is_there_again_when_its_link_was_down() {
 }
 
 #[test]
+fn the_router_of_a_lease_that_a_killed_manager_had_does_not_go_before_the_configured_one() {
+    in_new_network(|| async {
+        let folder = tempfile::tempdir().unwrap();
+        let far = Far::new().await;
+        let _server = served(&far, "--dhcp-option=3,10.77.0.1").await;
+        let mut node = Node::new(folder.path()).await;
+        node.until_up().await;
+        node.kill().await;
+        Node::plan(folder.path(), "[link.eth0]\naddress = \"10.78.0.9/24\"\ngateway = \"10.78.0.1\"\n");
+        let up = Node::new(folder.path()).await.until_up().await;
+        assert_eq!(up.to_string(), "eth0 10.78.0.9/24 by 10.78.0.1");
+        let shown = sh("ip -4 addr show eth0; ip route").await;
+        assert!(shown.contains("default via 10.78.0.1") && !shown.contains("10.77."), "{shown}");
+    });
+}
+
+#[test]
 fn what_could_not_be_taken_back_is_tried_again_before_something_else_is_set() {
     in_new_network(|| async {
         let folder = tempfile::tempdir().unwrap();

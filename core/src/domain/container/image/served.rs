@@ -17,7 +17,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use tokio::task::AbortHandle;
 
 use super::{Device, Image, ImageError, Lost, Mount, Shared, blocking, device_at};
-use crate::domain::flist::{self, FlistError};
+use crate::domain::flist::{self, FlistError, Plan};
 use crate::process;
 
 /// How many daemons of a mount may die within so long. What kills one may be what is read, and kill the next.
@@ -33,18 +33,24 @@ pub(super) struct Found {
 impl Found {
     /// What keeps it is asked for, too. Without that it can be used, and not be healed.
     pub(super) fn new(status: MountStatus) -> Self {
-        let kept = match flist::keep(&status.mountpoint) {
-            Ok((_, kept)) => Some(kept),
-            Err(error) => {
-                tracing::warn!(flist = status.reference, %error, "a mount would end with its daemon");
-                None
-            }
-        };
+        let kept = kept(&status.mountpoint);
         Self { status, kept }
     }
 
     pub(super) fn is_of(&self, cid: &str) -> bool {
         self.status.reference == cid
+    }
+}
+
+/// What keeps a mount that its daemon serves.
+fn kept(mountpoint: &Path) -> Option<Keepsake> {
+    match flist::keep(mountpoint) {
+        Ok((_, kept)) => Some(kept),
+        Err(error) => {
+            let mountpoint = mountpoint.display();
+            tracing::warn!(%mountpoint, %error, "a mount would end with its daemon");
+            None
+        }
     }
 }
 
@@ -68,6 +74,8 @@ enum LostError {
 pub(super) struct Served {
     config: RunConfig,
     arch: Option<String>,
+    /// The names of the sources that it is known to ask.
+    sources: Vec<String>,
     device: Device,
     lost: Lost,
     kept: Option<Arc<Keepsake>>,
@@ -93,9 +101,25 @@ impl Served {
         // After the daemon is held: what is at the place is what it serves, or is told as lost at once.
         let device = device_at(path).map_err(|errno| failed(errno.into()))?;
         let device = device.ok_or_else(|| FlistError::from(MountError::NotMounted(path.to_owned())))?;
-        let MountStatus { config, arch, .. } = status;
+        let MountStatus { config, arch, sources, .. } = status;
+        let sources = sources.into_iter().map(|source| source.spec.to_string()).collect();
         let (lost, kept) = (Lost::default(), kept.map(Arc::new));
-        Ok(Self { config, arch, device, lost, kept, deaths: Vec::new(), daemon })
+        Ok(Self { config, arch, sources, device, lost, kept, deaths: Vec::new(), daemon })
+    }
+
+    /// Has it ask the sources of one more user, too. Those with the name of one that it asks are taken to be that one.
+    pub(super) async fn take_up(&mut self, plan: Plan) -> Result<(), ImageError> {
+        let known = self.sources.clone();
+        let added = blocking(move || {
+            let Some(sources) = flist::add_sources(&plan, &known)? else { return Ok(None) };
+            // The next daemon shall ask them, too.
+            Ok(Some((sources, kept(&plan.mountpoint))))
+        });
+        if let Some((sources, kept)) = added.await? {
+            self.sources = sources;
+            self.kept = kept.map(Arc::new).or(self.kept.take());
+        }
+        Ok(())
     }
 
     /// Whether it is what is mounted there, and can be read.
