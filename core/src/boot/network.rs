@@ -104,6 +104,21 @@ pub enum NetworkError {
     Files(PathBuf, #[source] io::Error),
 }
 
+/// An error and its causes, on one line of the console.
+fn told(e: &dyn std::error::Error) -> String {
+    let mut text = e.to_string();
+    let mut cause = e.source();
+    while let Some(e) = cause {
+        let why = e.to_string();
+        // Some say it themselves.
+        if !text.ends_with(&why) {
+            text = format!("{text}: {why}");
+        }
+        cause = e.source();
+    }
+    text
+}
+
 /// Sets the loopback up.
 pub async fn loopback() -> Result<(), netlink::Error> {
     let netlink = Netlink::open().await?;

@@ -4,7 +4,6 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::net::IpAddr;
 use std::path::PathBuf;
 
 use g8_cache::BlockId;
@@ -15,7 +14,7 @@ use serde_saphyr::options::{DuplicateKeyPolicy, MergeKeyPolicy};
 use sha2::Digest;
 
 use crate::boot::arguments::{is_hash, is_network};
-use crate::boot::network::plan::Endpoint;
+use crate::boot::network::plan::{Endpoint, judge_controllers};
 use crate::domain::flist::place::{WRITABLE, is_writable};
 
 /// Longest file.
@@ -262,11 +261,7 @@ impl Document {
         if (self.system.is_some() || !self.mounts.is_empty()) && self.sources.is_empty() {
             return Err("system and mounts need sources to come from".into());
         }
-        let loopback =
-            |endpoint: &&Endpoint| endpoint.host().parse().is_ok_and(|ip: IpAddr| ip.is_loopback());
-        if let Some(endpoint) = self.controllers.iter().find(loopback) {
-            return Err(format!("controllers: {endpoint} is each node itself"));
-        }
+        judge_controllers(&self.controllers)?;
         match &self.overlay {
             Some(Overlay { zerotier }) if !is_network(zerotier) => {
                 Err(format!("overlay: {zerotier:.40?} is no network: it has 16 hexadecimal digits"))

@@ -11,9 +11,10 @@ use tokio::sync::mpsc;
 
 use super::keeper::{Goes, Keeper, Note, Times};
 use super::last_resort::Claim;
+use super::nics::Nics;
 use super::plan::{Address, Plan, Wanted};
 use super::setting::Setting;
-use super::{NetworkError, resolver};
+use super::{NetworkError, resolver, told};
 use crate::argument::InterfaceName;
 use crate::sys::netlink::{self, Change, Cidr, Link, Netlink, Vxlan};
 use crate::sys::tool::Tool;
@@ -40,6 +41,7 @@ pub struct Files {
 /// See the module's text.
 #[derive(Debug)]
 pub struct Edge {
+    nics: Nics,
     files: Files,
     times: Times,
     notes: mpsc::Sender<Note>,
@@ -63,14 +65,14 @@ struct Held {
 
 impl Edge {
     /// One that has set nothing yet.
-    pub fn new(files: Files, times: Times, notes: mpsc::Sender<Note>) -> Self {
+    pub fn new(nics: Nics, files: Files, times: Times, notes: mpsc::Sender<Note>) -> Self {
         let text = fs::read_to_string(&files.addresses).unwrap_or_default();
         let line = |line: &str| {
             let (link, cidr) = line.split_once(' ')?;
             Some((link.to_owned(), cidr.parse().ok()?))
         };
         let left = text.get(..LEFT_MAX).unwrap_or(&text).lines().filter_map(line).collect();
-        Self { files, times, notes, next: 0, held: BTreeMap::new(), left }
+        Self { nics, files, times, notes, next: 0, held: BTreeMap::new(), left }
     }
 
     /// Makes the links of a plan and sets them up. One that is broken is no reason to have no network: all that went wrong is
@@ -78,8 +80,8 @@ impl Edge {
     pub async fn make(&self, plan: &Plan) -> Vec<String> {
         let mut wrong = Vec::new();
         for name in plan.order().unwrap_or_default() {
-            if let Err(e) = make(plan, name).await {
-                wrong.push(format!("link {name}: {e}"));
+            if let Err(e) = make(self.nics, plan, name).await {
+                wrong.push(format!("link {name}: {}", told(&e)));
             }
         }
         wrong
@@ -87,7 +89,7 @@ impl Edge {
 
     /// Sets up the address of a link as configured. It returns the number of the keeper who asks for a lease.
     pub async fn configure(&mut self, plan: &Plan, link: &Link) -> Result<Option<u64>, NetworkError> {
-        let (place, wanted) = wanted(plan, link).unwrap_or_default();
+        let (place, wanted) = wanted(self.nics, plan, link).unwrap_or_default();
         let metric = CONFIGURED + place as u32;
         match wanted.address.map(|address| (address, wanted.gateway)) {
             None => self.clear(&link.name).await.map(|()| None),
@@ -331,28 +333,32 @@ impl Edge {
 }
 
 /// How a link is configured, and at which place.
-pub fn wanted(plan: &Plan, link: &Link) -> Option<(usize, Wanted)> {
+pub fn wanted(nics: Nics, plan: &Plan, link: &Link) -> Option<(usize, Wanted)> {
     let mut links = plan.links.iter().enumerate();
-    let found = links.find(|(_, (name, wanted))| is(plan, name, wanted, link));
+    let found = links.find(|(_, (name, wanted))| is(nics, name, wanted, link));
     found.map(|(place, (_, wanted))| (place, wanted.clone()))
 }
 
-/// Whether a link of the plan is one of the machine: by its name, or by the hardware address of a NIC. A bridge or a vlan
-/// has that of a NIC too.
-fn is(plan: &Plan, name: &InterfaceName, wanted: &Wanted, link: &Link) -> bool {
-    let is_made = || plan.links.iter().any(|(name, wanted)| wanted.is_made() && **name == *link.name);
+/// Whether a link of the plan is one of the machine: by its name, or by the hardware address of a NIC. What others make on
+/// that NIC, as bridges and vlans, has its address too.
+fn is(nics: Nics, name: &InterfaceName, wanted: &Wanted, link: &Link) -> bool {
     match wanted.mac {
-        Some(mac) => link.address == mac.0 && !is_made(),
+        Some(mac) => link.address == mac.0 && nics.is_nic(link),
         None => **name == *link.name,
     }
 }
 
 /// The link of the machine that a name in the plan means.
-async fn find(netlink: &Netlink, plan: &Plan, name: &InterfaceName) -> Result<Link, netlink::Error> {
+async fn find(
+    netlink: &Netlink,
+    nics: Nics,
+    plan: &Plan,
+    name: &InterfaceName,
+) -> Result<Link, netlink::Error> {
     match plan.links.get(name) {
         Some(wanted) if wanted.mac.is_some() => {
             let mut links = netlink.links().await?.into_iter();
-            let found = links.find(|link| is(plan, name, wanted, link));
+            let found = links.find(|link| is(nics, name, wanted, link));
             found.ok_or_else(|| netlink::Error::NoLink(format!("with the hardware address of {name}")))
         }
         Some(_) | None => netlink.link(name).await,
@@ -360,12 +366,12 @@ async fn find(netlink: &Netlink, plan: &Plan, name: &InterfaceName) -> Result<Li
 }
 
 /// Makes a link, unless it is there, and sets it up.
-async fn make(plan: &Plan, name: &InterfaceName) -> Result<(), NetworkError> {
+async fn make(nics: Nics, plan: &Plan, name: &InterfaceName) -> Result<(), NetworkError> {
     let netlink = Netlink::open().await?;
     let wanted = &plan.links[name];
-    let link = match find(&netlink, plan, name).await {
+    let link = match find(&netlink, nics, plan, name).await {
         Err(netlink::Error::NoLink(_)) if wanted.is_made() => {
-            make_new(&netlink, plan, name).await?;
+            make_new(&netlink, nics, plan, name).await?;
             netlink.link(name).await?
         }
         found => found?,
@@ -374,7 +380,7 @@ async fn make(plan: &Plan, name: &InterfaceName) -> Result<(), NetworkError> {
         netlink.change(&link, Change::Mtu(mtu)).await?;
     }
     for port in wanted.bridge.iter().flat_map(|bridge| &bridge.ports) {
-        let port = find(&netlink, plan, port).await?;
+        let port = find(&netlink, nics, plan, port).await?;
         if port.controller != Some(link.index) {
             netlink.change(&port, Change::Controller(link.index)).await?;
         }
@@ -385,15 +391,20 @@ async fn make(plan: &Plan, name: &InterfaceName) -> Result<(), NetworkError> {
     Ok(())
 }
 
-async fn make_new(netlink: &Netlink, plan: &Plan, name: &InterfaceName) -> Result<(), NetworkError> {
+async fn make_new(
+    netlink: &Netlink,
+    nics: Nics,
+    plan: &Plan,
+    name: &InterfaceName,
+) -> Result<(), NetworkError> {
     let wanted = &plan.links[name];
     if let Some(vlan) = &wanted.vlan {
-        let on = find(netlink, plan, &vlan.on).await?;
+        let on = find(netlink, nics, plan, &vlan.on).await?;
         netlink.add_vlan(name, &on, vlan.id).await?;
     }
     if let Some(vxlan) = &wanted.vxlan {
         let on = match &vxlan.on {
-            Some(on) => Some(find(netlink, plan, on).await?),
+            Some(on) => Some(find(netlink, nics, plan, on).await?),
             None => None,
         };
         let (on, remote) = (on.as_ref(), vxlan.remote);

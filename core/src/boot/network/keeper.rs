@@ -199,8 +199,11 @@ pub async fn moved(link: Link, times: Times) -> (Link, Cable) {
             until_plugged(&link, &mut changes).await;
             return (link, Cable::Replugged);
         }
-        // Whatever comes in its place is another one.
-        None => return std::future::pending().await,
+        // Whatever comes in its place is another one, and nobody reads of changes any more.
+        None => {
+            drop(changes);
+            return std::future::pending().await;
+        }
     }
     let cable = cable(&link, times).await;
     (link, cable)

@@ -51,7 +51,7 @@ pub enum Action {
     Try(Way, String),
     /// Put a NIC back as configured.
     Restore(String),
-    /// Wait so long, or until a link changes.
+    /// Wait so long, or until a NIC or its cable changes.
     Rest(Duration),
     /// Keep the network until it is lost. With a way and a NIC, it is not the configured one.
     Hold(Option<(Way, String)>),
@@ -294,12 +294,14 @@ mod tests {
         }
 
         #[test]
-        fn a_controller_that_appears_later_is_found_and_until_then_pauses_grow_to_half_a_minute(
+        fn a_controller_a_server_or_a_nic_that_appears_later_is_found_and_until_then_pauses_grow_to_half_a_minute(
             world in world(),
             rounds in 1usize..12,
+            first_nics in 0usize..5,
         ) {
             let (mut machine, mut tried, mut pauses) = (Machine::new(), None, Vec::new());
             let mut dark = World { configured_reaches: false, ..world.clone() };
+            dark.nics.truncate(first_nics);
             dark.nics.iter_mut().for_each(|nic| (nic.lease, nic.last) = (None, Some(false)));
             let mut steps = 0;
             loop {

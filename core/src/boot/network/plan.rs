@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use serde::Deserialize;
-use url::Url;
+use url::{Host, Url};
 
 pub use links::Order;
 
@@ -155,6 +155,20 @@ impl Endpoint {
         self.url.port_or_known_default().expect("http and https have one")
     }
 
+    /// Whether it is each node itself, as no controller can be.
+    pub fn is_own(&self) -> bool {
+        match self.url.host() {
+            Some(Host::Ipv4(ip)) => is_own(ip.into()),
+            Some(Host::Ipv6(ip)) => is_own(ip.into()),
+            // RFC 6761, 6.3.
+            Some(Host::Domain(name)) => {
+                let name = name.trim_end_matches('.');
+                name == "localhost" || name.ends_with(".localhost")
+            }
+            None => false,
+        }
+    }
+
     /// The URL.
     pub fn url(&self) -> &Url {
         &self.url
@@ -187,6 +201,20 @@ impl fmt::Display for Endpoint {
 impl<'de> Deserialize<'de> for Endpoint {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// Whether who connects to an address reaches himself.
+pub fn is_own(ip: IpAddr) -> bool {
+    let ip = ip.to_canonical();
+    ip.is_loopback() || ip.is_unspecified()
+}
+
+/// That none of the controllers is each node itself: it would be reachable wherever a node is.
+pub fn judge_controllers(controllers: &[Endpoint]) -> Result<(), String> {
+    match controllers.iter().find(|endpoint| endpoint.is_own()) {
+        Some(endpoint) => Err(format!("controllers: {endpoint} is each node itself")),
+        None => Ok(()),
     }
 }
 
@@ -234,6 +262,7 @@ impl Plan {
         if self.controllers.len() > CONTROLLERS {
             return too_many("controllers", CONTROLLERS);
         }
+        judge_controllers(&self.controllers)?;
         if self.links.len() > LINKS {
             return too_many("links", LINKS);
         }

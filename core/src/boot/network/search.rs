@@ -1,22 +1,21 @@
 //! The search for a network: does what the machine says, one step after the other, and tells what it waits for.
 
-use std::collections::BTreeSet;
+mod hold;
+
 use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use futures::StreamExt;
-use futures::stream::FuturesUnordered;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::edge::{Edge, Files, wanted};
-use super::keeper::{self, Cable, Note, Said, Times};
+use super::keeper::{Note, Said, Times};
 use super::last_resort::{self, CONTROLLER, Claim};
 use super::machine::{Action, Candidate, Event, Machine, Way, Where};
-use super::nics::Nics;
+use super::nics::{Nics, Seen};
 use super::plan::{Address, Endpoint, Plan};
-use super::{NetworkError, State, Up, reach};
+use super::{NetworkError, State, Up, reach, told};
 use crate::boot::bootstrap::medium::Named;
 use crate::sys::netlink::{self, Link, Netlink};
 
@@ -24,9 +23,6 @@ use crate::sys::netlink::{self, Link, Netlink};
 const NOTES: usize = 16;
 /// A pause is never shorter: links that change all the time would end each.
 const SHORTEST: Duration = Duration::from_secs(1);
-/// How often the controller of last resort is looked for, once it was found, and how often in vain before it is given up.
-const LOOK_AGAIN: Duration = Duration::from_secs(30);
-const MISSES: u32 = 3;
 /// Where the controller of last resort listens when none is configured.
 const LAST_RESORT_PORT: u16 = 443;
 
@@ -65,6 +61,9 @@ impl Default for Setup {
     }
 }
 
+/// A keeper who asks for a lease, and the name of its link.
+type Asked = (u64, String);
+
 /// A search for a network.
 pub struct Search {
     setup: Setup,
@@ -72,13 +71,19 @@ pub struct Search {
     edge: Edge,
     notes: mpsc::Receiver<Note>,
     plan: Plan,
+    /// What is wrong with the file of the plan.
+    refused: Option<String>,
     /// What is wrong with the plan, or with what it wants.
     trouble: Option<String>,
     /// Why this search has found nothing yet.
     reasons: Vec<String>,
     controller: Option<String>,
-    /// The NICs that were there when this search began, by their indexes.
-    nics: BTreeSet<u32>,
+    /// The links that were there when they were set up as configured.
+    there: Seen,
+    /// Some could not be set up.
+    broken: bool,
+    /// When that was.
+    set_up: Instant,
     /// There is a network, whatever is looked at again.
     holds: bool,
 }
@@ -87,10 +92,22 @@ impl Search {
     /// One that has not begun.
     pub fn new(setup: Setup, state: watch::Sender<State>) -> Self {
         let (sender, notes) = mpsc::channel(NOTES);
-        let edge = Edge::new(setup.files.clone(), setup.times, sender);
-        let (plan, trouble, reasons, controller) = (Plan::default(), None, Vec::new(), None);
-        let nics = BTreeSet::new();
-        Self { setup, state, edge, notes, plan, trouble, reasons, controller, nics, holds: false }
+        let edge = Edge::new(setup.nics, setup.files.clone(), setup.times, sender);
+        Self {
+            setup,
+            state,
+            edge,
+            notes,
+            plan: Plan::default(),
+            refused: None,
+            trouble: None,
+            reasons: Vec::new(),
+            controller: None,
+            there: Seen::new(),
+            broken: false,
+            set_up: Instant::now(),
+            holds: false,
+        }
     }
 
     /// Searches, keeps what it found until it is lost, and searches again.
@@ -108,7 +125,7 @@ impl Search {
                 self.reasons.clear();
                 match self.configure().await {
                     Ok(event) => return event,
-                    Err(e) => Err(e.to_string()),
+                    Err(e) => Err(told(&e)),
                 }
             }
             Action::Check(place) => self.check(*place).await,
@@ -137,32 +154,46 @@ impl Search {
     }
 
     /// Sets all links up as configured.
-    async fn configure(&mut self) -> Result<Event, NetworkError> {
+    pub(super) async fn configure(&mut self) -> Result<Event, NetworkError> {
         self.waits("its links");
-        let mut trouble: Vec<String> = self.read_plan().into_iter().collect();
-        trouble.extend(self.edge.make(&self.plan).await);
-        self.nics = self.setup.nics.indexes().await?;
-        let plugged = self.setup.nics.plugged().await;
-        let plugged = plugged.inspect_err(|e| self.reasons.push(e.to_string())).unwrap_or_default();
-        let fronts = self.setup.nics.fronts(&self.plan, &plugged).await?;
-        let links = Netlink::open().await?.links().await?;
-        self.edge.forget_all_but(&links).await;
-        let mut asked = Vec::new();
-        for link in &links {
-            match self.edge.configure(&self.plan, link).await {
-                Ok(keeper) => asked.extend(keeper.map(|keeper| (keeper, link.name.clone()))),
-                Err(e) => trouble.push(e.to_string()),
-            }
-        }
-        self.trouble = Some(trouble.join("; ")).filter(|text| !text.is_empty());
+        self.refused = self.read_plan();
+        let (links, mut asked) = self.set_up(self.setup.nics, None).await?;
+        let fronts = self.setup.nics.fronts(&self.plan, &links);
+        let fronts = fronts.inspect_err(|e| self.reasons.push(e.to_string())).unwrap_or_default();
         asked.retain(|(_, name)| links.iter().any(|link| link.name == *name && link.carrier));
         self.wait_for_leases(asked).await;
         self.resolve();
         let candidates = fronts.iter().map(|link| Candidate {
             nic: link.name.clone(),
-            was_asked: wanted(&self.plan, link).is_some_and(|(_, w)| w.address == Some(Address::Dhcp)),
+            was_asked: wanted(self.setup.nics, &self.plan, link)
+                .is_some_and(|(_, w)| w.address == Some(Address::Dhcp)),
         });
         Ok(Event::Configured { candidates: candidates.collect(), addressed: !self.edge.set().is_empty() })
+    }
+
+    /// Sets all links up as configured but one, which something else is tried on. It returns them, and the keepers who ask
+    /// for leases with the names of their links.
+    async fn set_up(
+        &mut self,
+        nics: Nics,
+        but: Option<&str>,
+    ) -> Result<(Vec<Link>, Vec<Asked>), NetworkError> {
+        self.set_up = Instant::now();
+        let mut broken = self.edge.make(&self.plan).await;
+        let links = nics.look().await?;
+        self.there = nics.seen(&self.plan, &links);
+        self.edge.forget_all_but(&links).await;
+        let mut asked = Vec::new();
+        for link in links.iter().filter(|link| but != Some(&link.name)) {
+            match self.edge.configure(&self.plan, link).await {
+                Ok(keeper) => asked.extend(keeper.map(|keeper| (keeper, link.name.clone()))),
+                Err(e) => broken.push(told(&e)),
+            }
+        }
+        self.broken = !broken.is_empty();
+        let trouble: Vec<String> = self.refused.iter().cloned().chain(broken).collect();
+        self.trouble = Some(trouble.join("; ")).filter(|text| !text.is_empty());
+        Ok((links, asked))
     }
 
     /// Reads the plan. One that makes no sense changes nothing: the last one that did is kept, also beyond the end of this
@@ -190,7 +221,7 @@ impl Search {
     }
 
     /// Waits until servers have answered, one way or the other.
-    async fn wait_for_leases(&mut self, mut asked: Vec<(u64, String)>) {
+    async fn wait_for_leases(&mut self, mut asked: Vec<Asked>) {
         let deadline = Instant::now() + self.setup.times.lease + SHORTEST;
         while !asked.is_empty() {
             let names: Vec<&str> = asked.iter().map(|(_, name)| name.as_str()).collect();
@@ -225,7 +256,7 @@ impl Search {
             Ok(routes.iter().any(|route| route.destination.is_none() && works(route.link)))
         };
         let leads_out: Result<bool, netlink::Error> = leads_out.await;
-        if !leads_out.map_err(|e| e.to_string())? {
+        if !leads_out.map_err(|e| told(&e))? {
             return Err("no default route".into());
         }
         let named = self.setup.bootstrap.borrow().server.clone();
@@ -267,7 +298,7 @@ impl Search {
     /// Gives a NIC a lease.
     async fn lease(&mut self, nic: &str) -> Result<(), String> {
         let link = self.link(nic).await?;
-        let keeper = self.edge.try_lease(&link).await.map_err(|e| e.to_string())?;
+        let keeper = self.edge.try_lease(&link).await.map_err(|e| told(&e))?;
         self.waits(&format!("a lease on {nic}"));
         let deadline = Instant::now() + 2 * self.setup.times.lease;
         loop {
@@ -278,7 +309,7 @@ impl Search {
             match note.said {
                 Said::Over(why) if note.keeper == keeper => return Err(why),
                 Said::Leased(setting) if note.keeper == keeper => {
-                    return self.edge.leased(keeper, setting).await.map(drop).map_err(|e| e.to_string());
+                    return self.edge.leased(keeper, setting).await.map(drop).map_err(|e| told(&e));
                 }
                 Said::Over(_) | Said::Leased(_) => self.take_note(note).await,
             }
@@ -288,10 +319,10 @@ impl Search {
     /// Gives a NIC an address of last resort.
     async fn claim(&mut self, nic: &str) -> Result<(), String> {
         let link = self.link(nic).await?;
-        self.edge.clear(nic).await.map_err(|e| e.to_string())?;
+        self.edge.clear(nic).await.map_err(|e| told(&e))?;
         self.waits(&format!("an address of last resort on {nic} that nobody else has"));
         let claim = Claim::new(&link, &mut self.setup.number).await.map_err(|e| e.to_string())?;
-        self.edge.try_claim(&link, claim).await.map_err(|e| e.to_string())
+        self.edge.try_claim(&link, claim).await.map_err(|e| told(&e))
     }
 
     /// Puts a NIC back as configured.
@@ -300,13 +331,13 @@ impl Search {
         self.reasons.extend(self.edge.trouble_of(nic));
         if let Err(e) = self.edge.clear(nic).await {
             // It is tried once more, by whatever is configured.
-            tracing::warn!("{nic}: {e}");
+            tracing::warn!("{nic}: {}", told(&e));
         }
         let link = self.link(nic).await?;
-        self.edge.configure(&self.plan, &link).await.map(drop).map_err(|e| e.to_string())
+        self.edge.configure(&self.plan, &link).await.map(drop).map_err(|e| told(&e))
     }
 
-    /// Waits a while, or until a link changes or a server gives a lease; not at all when there is a new NIC.
+    /// Waits a while, or until a cable is plugged in or pulled or a server gives a lease; not at all when there is a new NIC.
     pub(super) async fn rest(&mut self, pause: Duration) {
         self.resolve();
         self.reasons.dedup();
@@ -321,19 +352,19 @@ impl Search {
         // Where links cannot be watched, the pause alone decides.
         let mut changes = netlink::Changes::open().ok();
         loop {
-            // It may have appeared before there was a watch, and that is what most machines wait for.
-            if self.has_new_nic().await {
+            // What most machines wait for may have happened before there was a watch. Links that others make, as those of
+            // containers, are no reason to search.
+            let now = self.seen().await.unwrap_or_else(|_| self.there.clone());
+            let is_new = |(link, cable): (&_, &Option<_>)| cable.is_some() && !self.there.contains_key(link);
+            if now.iter().any(is_new) {
                 return;
             }
-            let change = async {
-                match &mut changes {
-                    Some(changes) => changes.next().await,
-                    None => std::future::pending().await,
-                }
-            };
+            if now != self.there {
+                due = earliest;
+            }
             tokio::select! {
                 () = sleep_until(due) => return,
-                () = change => due = earliest,
+                () = changed(&mut changes) => {}
                 Some(note) = self.notes.recv() => {
                     if matches!(note.said, Said::Leased(_)) {
                         due = earliest;
@@ -344,64 +375,10 @@ impl Search {
         }
     }
 
-    /// Whether there is a NIC that was not there when this search began.
-    async fn has_new_nic(&self) -> bool {
-        self.setup.nics.indexes().await.is_ok_and(|now| !now.is_subset(&self.nics))
-    }
-
-    /// Keeps the network until it is lost, and returns how long it lasted.
-    async fn hold(&mut self, tried: Option<&(Way, String)>) -> Duration {
-        let began = Instant::now();
-        self.edge.tidy().await;
-        self.reasons.clear();
-        self.is_up();
-        let is_last_resort = matches!(tried, Some((Way::LastResort, _)));
-        let mut misses = 0;
-        let times = self.setup.times;
-        let mut cables: FuturesUnordered<_> =
-            self.edge.unwatched().into_iter().map(|link| keeper::moved(link, times)).collect();
-        loop {
-            let why = tokio::select! {
-                Some(note) = self.notes.recv() => {
-                    let name = self.edge.name_of(note.keeper);
-                    let is_tried = tried.is_some_and(|(_, nic)| Some(nic) == name.as_ref());
-                    let why = match &note.said {
-                        Said::Over(why) => Some((is_tried, why.clone())),
-                        // Whether it leads to the same network is not known.
-                        Said::Leased(_) => Some((false, "a new lease".into())),
-                    };
-                    self.take_note(note).await;
-                    name.zip(why).map(|(name, (decides, why))| (decides, format!("{name}: {why}")))
-                }
-                Some((link, cable)) = cables.next() => {
-                    cables.push(keeper::moved(link.clone(), times));
-                    match cable {
-                        Cable::Pulled => Some((false, format!("{}: no carrier", link.name))),
-                        // The kernel may have taken its routes away.
-                        Cable::Replugged => {
-                            if let Err(e) = self.edge.configure(&self.plan, &link).await {
-                                self.trouble = Some(e.to_string());
-                            }
-                            None
-                        }
-                    }
-                }
-                () = sleep(LOOK_AGAIN), if is_last_resort => {
-                    let found = reach::any(&self.controllers_of_last_resort()).await;
-                    misses = if found.is_ok() { 0 } else { misses + 1 };
-                    (misses >= MISSES).then(|| (true, format!("the controller at {CONTROLLER} is gone")))
-                }
-            };
-            if let Some((decides, why)) = why {
-                tracing::warn!("{why}");
-                // What is left may do as well.
-                if decides || self.check(Where::Configured).await.is_err() {
-                    self.reasons.push(why);
-                    return began.elapsed();
-                }
-            }
-            self.is_up();
-        }
+    /// The links that decide about the network, as they are now.
+    async fn seen(&self) -> Result<Seen, netlink::Error> {
+        let links = Netlink::open().await?.links().await?;
+        Ok(self.setup.nics.seen(&self.plan, &links))
     }
 
     /// What a keeper says becomes so.
@@ -409,7 +386,7 @@ impl Search {
         match note.said {
             Said::Leased(setting) => {
                 if let Err(e) = self.edge.leased(note.keeper, setting).await {
-                    self.trouble = Some(e.to_string());
+                    self.trouble = Some(told(&e));
                 }
             }
             Said::Over(why) => {
@@ -424,12 +401,12 @@ impl Search {
 
     async fn link(&self, name: &str) -> Result<Link, String> {
         let found = async { Netlink::open().await?.link(name).await };
-        found.await.map_err(|e| e.to_string())
+        found.await.map_err(|e| told(&e))
     }
 
     fn resolve(&mut self) {
         if let Err(e) = self.edge.resolve_by(&self.plan) {
-            self.trouble = Some(e.to_string());
+            self.trouble = Some(told(&e));
         }
     }
 
@@ -466,6 +443,14 @@ impl Search {
     fn trouble(&self) -> Option<String> {
         let all: Vec<String> = self.trouble.iter().cloned().chain(self.edge.troubles()).collect();
         Some(all.join("; ")).filter(|text| !text.is_empty())
+    }
+}
+
+/// Waits until a link changes, for ever where nobody can tell.
+async fn changed(changes: &mut Option<netlink::Changes>) {
+    match changes {
+        Some(changes) => changes.next().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -3,7 +3,9 @@
 mod absurd;
 mod far;
 mod last_resort;
+mod later;
 mod leases;
+mod names;
 mod planned;
 mod routes;
 
@@ -101,6 +103,15 @@ impl Node {
                 State::Searching { .. } => unreachable!("that was waited for"),
             }
         }
+    }
+
+    /// Waits until its network is as it should be, which it has all the time until then.
+    #[track_caller]
+    fn until_it_has(&mut self, holds: impl Fn(&Up) -> bool) -> impl Future<Output = State> {
+        self.until(move |state| match state {
+            State::Up(up) => holds(up),
+            State::Searching { why, .. } => panic!("the network is lost: {why}"),
+        })
     }
 
     /// Waits until it says what it waits for.

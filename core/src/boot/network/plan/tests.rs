@@ -60,6 +60,10 @@ fn what_makes_no_sense_is_refused_with_its_place() {
         ("controllers = [\"ftp://x\"]", "http://HOST"),
         ("controllers = [\"https://u:p@x\"]", "a user"),
         ("controllers = [\"http://x:0\"]", "port 0"),
+        (
+            "controllers = [\"http://10.0.0.5\", \"http://127.0.0.1\"]",
+            "http://127.0.0.1:80 is each node itself",
+        ),
         ("dns = [\"0.0.0.0\"]", "resolves no names"),
         ("search = [\"a b\"]", "no domain"),
         ("[link.\"a b\"]", "no name of a link"),
@@ -89,6 +93,32 @@ fn what_makes_no_sense_is_refused_with_its_place() {
     let links: String = (0..=LINKS).map(|number| format!("[link.e{number}]\n")).collect();
     assert!(Plan::parse(&links).unwrap_err().to_string().contains("128 links"));
     assert!(Plan::parse(&"#".repeat(FILE_MAX as usize + 1)).is_err());
+}
+
+#[test]
+fn who_is_each_node_itself_is_no_controller_however_that_is_written() {
+    let own = [
+        "127.0.0.1",
+        "127.1",
+        "0x7f.9.9.9",
+        "0.0.0.0",
+        "0",
+        "[::]",
+        "[::1]",
+        "[::ffff:127.0.0.1]",
+        "[::ffff:0.0.0.0]",
+        "localhost",
+        "LocalHost.",
+        "a.localhost",
+    ];
+    for host in own {
+        let endpoint: Endpoint = format!("https://{host}:8443").parse().unwrap();
+        assert!(judge_controllers(&[endpoint]).unwrap_err().contains("each node itself"), "{host}");
+    }
+    for host in ["10.0.0.1", "[fd00::1]", "[::ffff:10.0.0.1]", "localhost.example.org", "mylocalhost"] {
+        let endpoint: Endpoint = format!("https://{host}:8443").parse().unwrap();
+        assert_eq!(judge_controllers(&[endpoint]), Ok(()), "{host}");
+    }
 }
 
 proptest! {

@@ -232,7 +232,7 @@ fn of_a_lease_that_says_nonsense_beside_an_address_the_rest_is_used_and_the_nons
         let up = node.until_up().await;
         assert_eq!((up.links[0].1.to_string().as_str(), &up.trouble), ("10.77.0.50/24", &trouble));
         let resolver = std::fs::read_to_string(folder.path().join("resolv.conf")).unwrap();
-        assert!(!resolver.contains("6.6.6.6") && resolver.lines().count() <= 3, "{resolver}");
+        assert!(!resolver.contains("6.6.6.6") && resolver.matches("nameserver").count() <= 3, "{resolver}");
         let routes = sh("ip route").await;
         assert!(routes.lines().count() <= 66, "{routes}");
         // It lasts: renewals of a lease of 3 s are as good as the first.

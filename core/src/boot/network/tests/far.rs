@@ -42,6 +42,12 @@ impl Far {
         sh(&format!("ip link add {nic} type veth peer name far-{nic} netns {}", self.pid())).await;
     }
 
+    /// One with this hardware address.
+    pub async fn cable_of(&self, nic: &str, address: &str) {
+        let pid = self.pid();
+        sh(&format!("ip link add {nic} address {address} type veth peer name far-{nic} netns {pid}")).await;
+    }
+
     /// Runs a line here, to its end.
     pub async fn run(&self, line: &str) -> String {
         let pid = self.pid();
@@ -105,6 +111,14 @@ impl Far {
         std::fs::write(file("udhcpd.conf"), configuration).unwrap();
         std::fs::write(file("udhcpd.leases"), "").unwrap();
         self.serve(&format!("busybox udhcpd -f {}", file("udhcpd.conf")))
+    }
+
+    /// Resolves the one name `controller.example.org`.
+    pub fn resolver(&self, address: &str, controller: &str) -> Child {
+        self.serve(&format!(
+            "dnsmasq --keep-in-foreground --conf-file=/dev/null --listen-address={address} --bind-interfaces --no-resolv \
+             --no-hosts --local=/example.org/ --host-record=controller.example.org,{controller} --pid-file= --user=root"
+        ))
     }
 
     /// A controller: it takes connections.

@@ -41,6 +41,39 @@ fn without_any_server_an_address_that_somebody_has_is_left_alone_and_a_free_one_
     });
 }
 
+/// It was dropped for what happens on any other NIC, and there was none for the half minute that the search takes.
+#[test]
+fn a_lease_and_a_pulled_cable_that_lead_nowhere_are_no_reason_to_leave_a_network_of_last_resort_that_works() {
+    in_new_network(|| async {
+        let folder = tempfile::tempdir().unwrap();
+        let far = Far::new().await;
+        for nic in ["eth0", "eth1", "eth2"] {
+            far.cable(nic).await;
+        }
+        far.run("ip link set far-eth0 up; ip addr add 10.254.254.254/24 dev far-eth0").await;
+        for (nic, net) in [("eth1", 1), ("eth2", 2)] {
+            far.plug(nic, net).await;
+        }
+        let _controller = far.controller("10.254.254.254", 8443);
+        let plan = "controllers = [\"https://10.77.9.9:8443\"]\n[link.eth1]\naddress = \"dhcp\"\n\
+                    [link.eth2]\naddress = \"10.77.2.9/24\"\n";
+        Node::plan(folder.path(), plan);
+        let mut node = Node::new(folder.path()).await;
+        let is_last_resort =
+            |up: &Up| up.controller.as_deref() == Some("https://10.254.254.254:8443") && up.trouble.is_none();
+        assert!(is_last_resort(&node.until_up().await));
+        let has = |up: &Up, nic: &str| up.links.iter().any(|(name, _)| name == nic);
+        let _server = far.dnsmasq("eth1", 1, 50);
+        node.until_it_has(|up| is_last_resort(up) && has(up, "eth0") && has(up, "eth1")).await;
+        far.run("ip link set far-eth2 down").await;
+        let lost = node.until(|state| !matches!(state, State::Up(up) if has(up, "eth0")));
+        assert!(
+            tokio::time::timeout(Duration::from_secs(10), lost).await.is_err(),
+            "it left a network that works"
+        );
+    });
+}
+
 #[test]
 fn two_nodes_in_the_fallback_at_once_that_choose_the_same_number_get_two() {
     let (sender, receiver) = mpsc::channel();

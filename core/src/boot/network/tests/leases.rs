@@ -33,7 +33,7 @@ fn the_one_nic_of_three_that_is_plugged_in_becomes_the_network() {
         assert!(sh("ip -4 addr show eth1").await.contains(&address.to_string()));
         assert!(sh("ip route").await.contains("default via 10.77.0.1 dev eth1"));
         let resolver = std::fs::read_to_string(folder.path().join("resolv.conf")).unwrap();
-        assert_eq!(resolver, "search example.org\nnameserver 10.77.0.1\n");
+        assert_eq!(resolver, "search example.org\nnameserver 10.77.0.1\noptions timeout:1 attempts:2\n");
         assert_eq!(sh("ip -4 addr show eth0; ip -4 addr show eth2").await, "");
         // A manager that was started anew finds all that there, and takes it for its own.
         node.kill().await;

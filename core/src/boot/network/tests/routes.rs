@@ -177,7 +177,7 @@ fn what_could_not_be_taken_back_is_tried_again_before_something_else_is_set() {
         far.plug("eth0", 0).await;
         sh("ip link set eth0 up").await;
         let setup = setup(folder.path());
-        let mut edge = Edge::new(setup.files, setup.times, mpsc::channel(1).0);
+        let mut edge = Edge::new(setup.nics, setup.files, setup.times, mpsc::channel(1).0);
         let link = Netlink::open().await.unwrap().link("eth0").await.unwrap();
         let plan = |address: &str| {
             let (host, router) = (format!("{address}.9/24"), format!("{address}.1"));
