@@ -69,6 +69,12 @@ fn a_container_that_waits_for_its_source_lives_on_with_its_jobs_when_the_manager
         data(&place.node.call("job.kill", json!({"id": killed, "signal": 9})));
         assert_eq!(place.node.result(&killed)["state"], "KILLED");
         let waiting = cold(json!({}));
+        until("it is taken up", || {
+            let list = place.node.call("job.list", json!({"id": waiting}));
+            list["state"] == "SUCCESS" && list["data"].as_str().is_some_and(|jobs| jobs.contains(&waiting))
+        });
+        // Whoever starts it is asked a moment later, and does not answer.
+        std::thread::sleep(Duration::from_secs(1));
         assert!(waits(pid), "{}", said(&place.node.dir));
 
         place.node.kill_manager();
