@@ -101,7 +101,9 @@ mod tests {
         let given = [(PathBuf::from("/etc/hosts"), "mine".to_owned())].into();
         let files = super::files("web", Some(&network), &given).await;
         let found: Vec<_> = files.iter().filter(|file| file.path == Path::new("/etc/hosts")).collect();
-        assert_eq!(found, [&file("/etc/hosts", b"mine".to_vec())]);
+        // And one that nobody sees is no longer as good.
+        let mine = ConfigFile { covered: Covered::Refused, ..file("/etc/hosts", b"mine".to_vec()) };
+        assert_eq!(found, [&mine]);
     }
 
     #[tokio::test]
