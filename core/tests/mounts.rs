@@ -113,12 +113,15 @@ impl Place {
 
     /// What a file says.
     fn file(&self, sequence: u64, mounts: &[(&str, &str)]) -> State {
+        self.file_from(&self.url, sequence, mounts)
+    }
+
+    fn file_from(&self, sources: &str, sequence: u64, mounts: &[(&str, &str)]) -> State {
         let mount =
             |(flist, name): &(&str, &str)| format!("{{flist: {flist}, path: {}}}", self.at(name).display());
         let mounts: Vec<String> = mounts.iter().map(mount).collect();
         let text = format!(
-            "sequence: {sequence}\narch: i64\nexpires: 2100-01-01T00:00:00Z\nsources: ['{}']\nmounts: [{}]\n",
-            self.url,
+            "sequence: {sequence}\narch: i64\nexpires: 2100-01-01T00:00:00Z\nsources: [{sources}]\nmounts: [{}]\n",
             mounts.join(", ")
         );
         State { document: Some(Arc::new(Document::parse(text.as_bytes()).unwrap())), ..State::default() }
@@ -348,6 +351,15 @@ fn they_are_services(place: &Place) {
     manager.until("it has started", || {
         fs::read_to_string(place.dir.join("seen")).is_ok_and(|seen| seen == "app")
     });
+
+    // Another source for what is there is asked from then on, and nothing is mounted anew.
+    let (used, both) = (manager.status("uses").unwrap().pid, format!("{}, http://127.0.0.1:9", place.url));
+    manager.told.send_replace(place.file_from(&both, 5, &[(&app, "app"), (&other, "missing")]));
+    let asked = || place.flist(&["source", "list"]).arg(place.at("app")).output().unwrap().stdout;
+    manager.until("it asks both", || String::from_utf8(asked()).unwrap().contains("http://127.0.0.1:9"));
+    manager.until_it_is(app_service, Ready);
+    let uses = manager.status("uses").unwrap();
+    assert_eq!((uses.pid, uses.state), (used, Ready));
 
     // In order: who uses it ends before it.
     fs::remove_file(place.dir.join("last")).ok();

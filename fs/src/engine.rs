@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use g8_cache::{BlockId, Cache, CacheConfig};
+use g8_cache::{Cache, CacheConfig, Sources};
 use parking_lot::{Condvar, Mutex};
 
 pub use defaults::default_cache;
@@ -34,7 +34,7 @@ pub use spec::{Mode, MountSpec, MountStatus};
 
 use crate::image::Image;
 use crate::replay::{Replay, Way};
-use crate::source::{SourceOptions, open_sources_of};
+use crate::source::open_sources_of;
 use images::Images;
 use mount::{Mount, Parts};
 use mountpoint::{OwnMount, PathRules};
@@ -150,23 +150,22 @@ impl Engine {
         }
         let mountpoint = mountpoint::prepare(&spec.mountpoint, |own| self.is_orphan(own))?;
         let _reserved = Reserved::new(&self.mounts, &mountpoint.path)?;
-        self.serve(spec, &mountpoint.path, |parts, opened_in| {
+        let began = Instant::now();
+        let sources = open_sources_of(spec.id()?, &spec.sources, spec.open_by(began + spec.deadline))?;
+        self.serve(spec, &mountpoint.path, (began, sources), |parts, opened_in| {
             Mount::start(parts, &mountpoint.directory, opened_in, &self.probe)
         })
     }
 
-    /// Opens what a mount is made of, has it made, and keeps it.
+    /// Opens the image of a mount whose sources are open, has it made, and keeps it.
     fn serve(
         &self,
         spec: &MountSpec,
         mountpoint: &Path,
+        (began, sources): (Instant, Sources),
         make: impl FnOnce(&Parts<'_>, Duration) -> Result<Mount, MountError>,
     ) -> Result<MountStatus, MountError> {
-        let id: BlockId =
-            spec.reference.parse().map_err(|source| MountError::Reference(spec.reference.clone(), source))?;
-        let began = Instant::now();
-        let options = SourceOptions { open_by: Some(began + spec.deadline), ..spec.source_options };
-        let sources = open_sources_of(id, &spec.sources, options)?;
+        let id = spec.id()?;
         let way = || Way { cache: self.cache.clone(), sources: sources.clone(), deadline: spec.deadline };
         let replay = spec.profile.map(|profile| Replay::begin(profile, way(), self.runtime().handle()));
         let opened = Image::open(id, &self.cache, &sources, Some(&self.cache_dir), began + spec.deadline);

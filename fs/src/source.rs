@@ -28,5 +28,6 @@ pub(crate) use peer::is_neighbour;
 pub use peer::{AnnounceError, Announcement, PeerError};
 pub(crate) use spec::data_folder;
 pub use spec::{
-    SourceOptions, Spec, SpecError, default_store, follow_neighbours, open_sources, open_sources_of,
+    SourceOptions, Spec, SpecError, default_store, follow_neighbours, open_sources, open_sources_left,
+    open_sources_of,
 };

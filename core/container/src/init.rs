@@ -21,8 +21,8 @@ use super::report::Report;
 use super::step::{Failure, Step};
 use super::terminal::Terminal;
 use super::{
-    EXIT_NOT_STARTED, EXIT_SIGNAL_BASE, Network, command, confinement, devices, link, privileges, rootfs,
-    signals, syscall, volumes,
+    Covered, EXIT_NOT_STARTED, EXIT_SIGNAL_BASE, Network, command, confinement, devices, link, privileges,
+    rootfs, signals, syscall, volumes,
 };
 
 /// Builds the container, waits for the caller, and is `inside` then, whose exit code it returns.
@@ -91,6 +91,16 @@ fn set_up(plan: &Plan<'_>, link: &OwnedFd, kept: Option<BorrowedFd<'_>>) -> std:
         covered[before] = Step::AttachVolumes.check(volumes::number(&volume))?;
         Step::AttachVolumes.check(volumes::attach(&root, place, volume, &covered[..before]))?;
     }
+    // Links of the image may have led one before another. Before the kernel's mounts, which cover what they cover.
+    for ((place, _), number) in plan.volumes.iter().zip(&covered[1..]) {
+        Step::AttachVolumes.check(volumes::check_seen(&root, place, *number))?;
+    }
+    for (place, file) in plan.files.iter().zip(&plan.spec.files) {
+        match file.covered {
+            Covered::Refused => Step::WriteFiles.check(volumes::check_seen(&root, place, covered[0]))?,
+            Covered::Allowed => {}
+        }
+    }
     // From inside the PID namespace, so that it shows this one's processes.
     Step::MountProc.check(rootfs::mount_proc(&root))?;
     // From inside the network namespace, so that it shows this one's interfaces.
@@ -121,7 +131,7 @@ fn set_up(plan: &Plan<'_>, link: &OwnedFd, kept: Option<BorrowedFd<'_>>) -> std:
         Network::None => Step::RaiseLoopback.check(raise_loopback())?,
         Network::Host => {}
     }
-    // As root, since the command's user may not be allowed to. In the overlay, so only in the upper layer.
+    // As root, since the command's user may not be allowed to. Where a volume lies on the way it is made in that.
     Step::CreateWorkdir.check(rootfs::create_directories(&plan.workdirs))?;
     // Last: whoever lets us go on knows that all of the above is done.
     link::send_report(link, Report::Built);

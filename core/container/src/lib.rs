@@ -130,6 +130,17 @@ pub struct ConfigFile {
     pub path: PathBuf,
     /// All of it.
     pub content: Vec<u8>,
+    /// What it is when a volume covers it.
+    pub covered: Covered,
+}
+
+/// Whether nobody may see a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Covered {
+    /// It is an error, EBUSY.
+    Refused,
+    /// The volume is as good: it comes with one.
+    Allowed,
 }
 
 /// All that one container needs to know.

@@ -5,8 +5,9 @@
 //! image runs yet, and a mount goes to the place that was opened, not to its name.
 //!
 //! Volumes come one into another: outer ones first, whatever the order in which they are asked for. What would be covered by
-//! another volume or by the kernel's own mounts is refused ([`check_places`]), and so is a second volume at one place, also
-//! when links of the image lead both there.
+//! another volume or by the kernel's own mounts is refused ([`check_places`]), and so is a second volume at one place. Only the
+//! image knows where its links lead: once all are there, each volume and file is looked for again, and one that another covers
+//! is an error.
 //!
 //! Limits: only regular files and directories. A link of the image may lead a volume below `/proc`, `/sys` or `/dev`, where it
 //! is covered.
@@ -207,6 +208,16 @@ pub(crate) fn attach(root: &OwnedFd, place: &Place, volume: impl AsFd, covered: 
         return Err(Errno::BUSY);
     }
     mount::attach(volume, place)
+}
+
+/// In init: an error unless what lies at a place is the mount with this number.
+pub(crate) fn check_seen(root: &OwnedFd, place: &Place, expected: u64) -> Result<()> {
+    match open_in(root, &place.path, OFlags::PATH).and_then(number) {
+        Ok(found) if found == expected => Ok(()),
+        // Another one covers the way there, and has nothing like it.
+        Ok(_) | Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Err(Errno::BUSY),
+        Err(errno) => Err(errno),
+    }
 }
 
 /// In init: writes a file, in place of what it held.

@@ -43,7 +43,7 @@ impl From<ContainerError> for CommandError {
             ContainerError::Wanted(_) | ContainerError::User(_) => Code::BadRequest,
             ContainerError::TooMany | ContainerError::Interrupted => Code::Unavailable,
             ContainerError::Unknown(_) => Code::NotFound,
-            ContainerError::Image(_, ImageError::Moved) => Code::Unavailable,
+            ContainerError::Image(_, ImageError::Moved | ImageError::Busy) => Code::Unavailable,
             ContainerError::Image(..) => Code::Internal,
             ContainerError::Layer(LayerError::Make(..) | LayerError::Remove(..)) => Code::Internal,
             ContainerError::Volume { .. }
@@ -132,7 +132,7 @@ pub struct Create {
     #[serde(default)]
     user: String,
     /// Where the entrypoint starts, and each command inside that is not told where; as the image says, or `/`, when empty. It
-    /// is made when it is not there.
+    /// is made when it is not there; where a mount lies on the way, in that: a folder of the node, or an error in an flist.
     #[serde(default)]
     workdir: String,
     /// Contents of files that are written first, by their places inside. They do not lie in what is mounted there.

@@ -10,6 +10,7 @@ pub mod place;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use g8_cache::MAX_SOURCES;
 use g8_fs::daemon::{Client, ClientError, Keepsake, MountRequest, Reply, Request, Starter};
 use g8_fs::engine::{EngineConfig, Mode, MountError, MountStatus, mountpoint};
 use g8_fs::names::Names;
@@ -120,7 +121,7 @@ pub fn mount(plan: Plan) -> Result<MountStatus, FlistError> {
 }
 
 /// Has a mount that is there already ask all that it would be made with now: what is not among `known`, which it asks. Gives
-/// what it asks then; none when nothing was missing.
+/// what it asks then; none when nothing was missing. One that asks as many as it can goes on with those.
 pub fn add_sources(plan: &Plan, known: &[String]) -> Result<Option<Vec<String>>, FlistError> {
     let (settings, _, sources) = sources(plan)?;
     let mut missing = sources.into_iter().filter(|source| !known.contains(&source.to_string())).peekable();
@@ -153,9 +154,16 @@ pub fn add_sources(plan: &Plan, known: &[String]) -> Result<Option<Vec<String>>,
             Err(refused) => {
                 // Somebody else has added it, which is as good.
                 asked = ask(&Request::SourceList { mountpoint: mountpoint.clone() })?;
-                if !asked.contains(&name) {
+                if asked.contains(&name) {
+                    continue;
+                }
+                if asked.len() < MAX_SOURCES {
                     return Err(refused);
                 }
+                // Those that it asks serve it as well as they served all others until now.
+                let mountpoint = mountpoint.display();
+                tracing::warn!(%mountpoint, source = name, "a mount asks {MAX_SOURCES} sources, and no more");
+                break;
             }
         }
     }

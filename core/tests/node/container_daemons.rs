@@ -142,6 +142,42 @@ fn an_image_that_nobody_kept_is_lost_to_its_containers_also_for_the_managers_tha
 }
 
 #[test]
+fn a_daemon_that_does_not_answer_the_next_manager_in_time_is_heard_later() {
+    with_own_network(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let mut place = Place::on(Node::start_with(folder.path(), &[("G8_DEADLINE", "120")]));
+        let cid = place.pack_large_file();
+        let gateway = Gateway::of(&place);
+        let create = || place.created(json!({"root": cid, "storage": gateway.url(), "nics": []}));
+        let containers = [create(), create()];
+        let slow = daemon(&place);
+        place.node.kill_manager();
+        signal(slow, libc::SIGSTOP);
+        place.node.restart();
+        until("it is told", || said(&place.node.dir).contains("does not answer: it is asked on"));
+        signal(slow, libc::SIGCONT);
+        until("it is heard", || said(&place.node.dir).contains("has answered"));
+        // It is looked after from then on, as before.
+        assert_eq!(kill_daemon(&place), slow);
+        let expected = sum(&place);
+        for container in containers {
+            assert!(place.sh(container, SUM).starts_with(&expected));
+            assert_eq!(image(&place, container), "served");
+        }
+        // And what is lost is told of to those that it was not known of.
+        for _ in 0..2 {
+            until("another one goes on", || data(&place.node.call("flist.list", json!({}))) != json!([]));
+            kill_daemon(&place);
+        }
+        for container in containers {
+            until("it is told", || image(&place, container) == "lost");
+            place.terminate(container);
+        }
+        place.until_nothing_is_left();
+    });
+}
+
+#[test]
 fn daemons_that_die_again_and_again_are_not_started_for_ever() {
     with_own_network(|| {
         let place = Place::new();

@@ -10,8 +10,8 @@ use tempfile::TempDir;
 
 use crate::flists::flist_program;
 use crate::gateway::Gateway;
-use crate::harness::{Node, runs, signal, until, with_own_network};
-use crate::place::{Place, data};
+use crate::harness::{Node, new_id, runs, said, signal, until, with_own_network};
+use crate::place::{Place, data, names};
 
 /// Seconds that a read may take on these nodes.
 const DEADLINE: &str = "4";
@@ -36,6 +36,11 @@ fn mount(place: &Place) -> Value {
     let mounts = data(&place.node.call("flist.list", json!({})));
     assert_eq!(mounts.as_array().map(Vec::len), Some(1), "{mounts}");
     mounts[0].clone()
+}
+
+/// How many containers are there, or on their way.
+fn records(place: &Place) -> usize {
+    names(&place.node.dir.join("containers")).len()
 }
 
 /// The sources that it asks.
@@ -121,6 +126,104 @@ fn an_image_in_use_is_asked_of_the_sources_that_are_named_for_it_since() {
         for id in [old, new].into_iter().chain(again) {
             place.terminate(id);
         }
+        place.until_nothing_is_left();
+    });
+}
+
+/// A daemon that hangs, or one source that takes long, holds up who named it, and nobody else who has the image.
+#[test]
+fn an_image_whose_daemon_hangs_is_left_at_once_and_taken_when_the_next_daemon_is_there() {
+    with_own_network(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let (place, cid) = place(&folder, &[("G8_DEADLINE", "60")]);
+        let [first, second] = [(); 2].map(|()| Gateway::of(&place));
+        let create = |source: &str| place.created(json!({"root": cid, "storage": source, "nics": []}));
+        let [ending, staying] = [(); 2].map(|()| create(first.url()));
+        let daemon = mount(&place)["pid"].as_i64().unwrap() as i32;
+        signal(daemon, libc::SIGSTOP);
+        let id = new_id();
+        let arguments = json!({"root": cid, "storage": second.url(), "nics": []});
+        place.node.push(json!({"id": id, "command": "corex.create", "arguments": arguments}));
+        until("the third is being made", || records(&place) == 3);
+        place.terminate(ending);
+        until("the first has ended", || {
+            place.list().get(ending.to_string()).is_none() && records(&place) == 2
+        });
+        assert!(place.node.result_within(&id, Duration::from_millis(10)).is_none(), "nobody can be asked");
+        // The daemon dies while it is told of the source: the next one is.
+        signal(daemon, libc::SIGKILL);
+        let new = data(&place.node.result(&id)).as_u64().unwrap();
+        assert_eq!(sources(&place), [first.url(), second.url()]);
+        drop(first);
+        let whole = sum(&place);
+        assert_eq!([place.sh(new, SUM), place.sh(staying, SUM)], [whole.clone(), whole]);
+        for id in [new, staying] {
+            place.terminate(id);
+        }
+        place.until_nothing_is_left();
+    });
+}
+
+#[test]
+fn a_mount_that_asks_as_many_sources_as_it_can_takes_more_containers() {
+    with_own_network(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let (place, cid) = place(&folder, &[]);
+        let old = place.created(json!({"root": cid, "nics": []}));
+        let at = mount(&place)["mountpoint"].as_str().unwrap().to_owned();
+        for port in 1..16 {
+            let add = ["source", "add", &at, &format!("http://127.0.0.1:{port}")];
+            let added = Command::new(flist_program())
+                .args(add)
+                .env("G8_CACHE", mount(&place)["cache"].as_str().unwrap())
+                .output()
+                .unwrap();
+            assert!(added.status.success(), "{added:?}");
+        }
+        let asked = sources(&place);
+        assert_eq!(asked.len(), 16);
+        let new = place.created(json!({"root": cid, "storage": "http://127.0.0.1:99", "nics": []}));
+        assert_eq!(sources(&place), asked);
+        assert!(said(&place.node.dir).contains("asks 16 sources, and no more"));
+        let whole = sum(&place);
+        assert_eq!([place.sh(new, SUM), place.sh(old, SUM)], [whole.clone(), whole]);
+        for id in [new, old] {
+            place.terminate(id);
+        }
+        place.until_nothing_is_left();
+    });
+}
+
+#[test]
+fn a_source_that_is_gone_is_missed_by_nobody_who_named_another() {
+    with_own_network(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let (place, cid) = place(&folder, &[("G8_DEADLINE", "60")]);
+        let archive = place.node.dir.join("b.car");
+        let published = Command::new(flist_program())
+            .args(["publish", &cid, "--to"])
+            .arg(format!("car:{}", archive.display()))
+            .env("G8_FROM", &place.storage)
+            .env("G8_CACHE", place.node.dir.join("cache of who publishes"))
+            .output()
+            .unwrap();
+        assert!(published.status.success(), "{published:?}");
+        let gateway = Gateway::of(&place);
+        let old = place.created(json!({"root": cid, "storage": gateway.url(), "nics": []}));
+        let archived = format!("car:{}", archive.display());
+        let new = place.created(json!({"root": cid, "storage": archived, "nics": []}));
+        assert_eq!(sources(&place), [gateway.url(), &archived]);
+        place.terminate(new);
+        std::fs::remove_file(&archive).unwrap();
+        let daemon = mount(&place)["pid"].as_i64().unwrap() as i32;
+        signal(daemon, libc::SIGKILL);
+        until("the daemon is gone", || !runs(daemon));
+        until("another one serves it", || {
+            data(&place.node.call("flist.list", json!({}))).as_array().is_some_and(|all| all.len() == 1)
+        });
+        assert_eq!(sources(&place), [gateway.url()]);
+        assert_eq!(place.sh(old, SUM), sum(&place));
+        place.terminate(old);
         place.until_nothing_is_left();
     });
 }

@@ -7,6 +7,7 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
+use std::time::Instant;
 
 use fuser::{Session, SessionACL};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
@@ -16,6 +17,7 @@ use super::mount::Mount;
 use super::mountpoint;
 use super::spec::{MountSpec, MountStatus};
 use super::{Engine, MountError, Reserved};
+use crate::source::open_sources_left;
 
 /// Operation of the first request of a connection (linux/fuse.h).
 const FUSE_INIT: u32 = 26;
@@ -39,7 +41,8 @@ impl Engine {
         Ok((status, spec, device))
     }
 
-    /// Goes on with a mount whose daemon has died. `spec` is what it was made of.
+    /// Goes on with a mount whose daemon has died. `spec` is what it was made of; what of its sources cannot be opened any more
+    /// is asked no more.
     pub fn resume(&self, spec: &MountSpec, device: OwnedFd) -> Result<MountStatus, MountError> {
         let own = mountpoint::own_mount_at(&spec.mountpoint)?;
         let refused = |why| Err(MountError::NotResumed { mountpoint: own.mountpoint.clone(), why });
@@ -51,7 +54,13 @@ impl Engine {
         }
         let _reserved = Reserved::new(&self.mounts, &own.mountpoint)?;
         let mountpoint = own.mountpoint.clone();
-        self.serve(spec, &mountpoint, |parts, opened_in| Mount::resume(parts, opened_in, &own, device))
+        let began = Instant::now();
+        // One that is slow to open takes half of the time, and leaves the rest to the image.
+        let (left, sources) = open_sources_left(&spec.sources, spec.open_by(began + spec.deadline / 2))?;
+        let spec = MountSpec { sources: left, ..spec.clone() };
+        self.serve(&spec, &mountpoint, (began, sources), |parts, opened_in| {
+            Mount::resume(parts, opened_in, &own, device)
+        })
     }
 }
 

@@ -1,11 +1,12 @@
 //! What is asked of a mount, and what is told of it.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use g8_cache::{BlockId, SourceStats};
 use serde::{Deserialize, Serialize};
 
+use super::MountError;
 use crate::format::RunConfig;
 use crate::replay::ProfileStatus;
 use crate::source::{SourceOptions, Spec};
@@ -61,6 +62,16 @@ pub struct MountSpec {
 }
 
 impl MountSpec {
+    /// The flist's.
+    pub(super) fn id(&self) -> Result<BlockId, MountError> {
+        self.reference.parse().map_err(|source| MountError::Reference(self.reference.clone(), source))
+    }
+
+    /// How its sources are opened by a time.
+    pub(super) fn open_by(&self, time: Instant) -> SourceOptions {
+        SourceOptions { open_by: Some(time), ..self.source_options }
+    }
+
     /// Folders and files of this machine that are read to serve the mount.
     pub(super) fn local_sources(&self) -> impl Iterator<Item = &Path> {
         self.sources.iter().filter_map(Spec::local_path)

@@ -220,8 +220,37 @@ pub fn open_sources(specs: &[Spec], options: SourceOptions) -> Result<Sources, S
     if specs.len() > MAX_SOURCES {
         return Err(SpecError::TooMany(specs.len()));
     }
-    let sources = specs.iter().map(|spec| spec.open(options)).collect::<Result<Vec<_>, _>>()?;
-    let sources = Sources::new(sources);
+    listed(specs.iter().map(|spec| spec.open(options)).collect::<Result<_, _>>()?)
+}
+
+/// The same for who goes on with what was asked before, and those that it asks now: one that cannot be opened any more is left
+/// out, and told of in the log, unless none is left.
+pub fn open_sources_left(specs: &[Spec], options: SourceOptions) -> Result<(Vec<Spec>, Sources), SpecError> {
+    let (mut left, mut opened, mut refused) = (Vec::new(), Vec::new(), Vec::new());
+    for spec in specs {
+        match spec.open(options) {
+            Ok(source) => {
+                left.push(spec.clone());
+                opened.push(source);
+            }
+            Err(error) => refused.push((spec, error)),
+        }
+    }
+    if left.is_empty() {
+        return Err(refused.pop().map_or(SpecError::None, |(_, error)| error));
+    }
+    for (source, error) in refused {
+        let error: &dyn std::error::Error = &error;
+        tracing::warn!(%source, error, "a source cannot be opened again: it is asked no more");
+    }
+    Ok((left, listed(opened)?))
+}
+
+fn listed(opened: Vec<Arc<Source>>) -> Result<Sources, SpecError> {
+    if opened.len() > MAX_SOURCES {
+        return Err(SpecError::TooMany(opened.len()));
+    }
+    let sources = Sources::new(opened);
     follow_neighbours(&sources)?;
     Ok(sources)
 }

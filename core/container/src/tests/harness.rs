@@ -13,7 +13,7 @@ use std::process::{Child, ChildStderr, Command, Stdio};
 use rustix::mount::{MountPropagationFlags, mount_change};
 use tempfile::TempDir;
 
-use super::super::{Command as Program, ConfigFile, Network, Spec, Upper, User, Volume, run};
+use super::super::{Command as Program, ConfigFile, Covered, Network, Spec, Upper, User, Volume, run};
 
 const LAUNCH: &str = "G8_CONTAINER_TEST";
 /// Between the fields of [`LAUNCH`] and within a list.
@@ -223,7 +223,11 @@ pub(super) fn launch_if_asked() {
             .collect(),
         files: list(files)
             .chunks(2)
-            .map(|f| ConfigFile { path: (&f[0]).into(), content: f[1].clone().into_bytes() })
+            .map(|f| ConfigFile {
+                path: (&f[0]).into(),
+                content: f[1].clone().into_bytes(),
+                covered: Covered::Refused,
+            })
             .collect(),
         workdir: workdir.into(),
         privileged: privileged == "true",

@@ -319,6 +319,46 @@ fn volumes_lie_in_one_another_whatever_their_order_and_never_on_one_another() {
 }
 
 #[test]
+fn what_links_of_the_image_lead_a_volume_over_is_an_error() {
+    // As every image of Debian has it.
+    let image = Image::new();
+    fs::create_dir_all(image.path("run")).expect("create");
+    fs::create_dir_all(image.path("var")).expect("create");
+    symlink("/run", image.path("var/run")).expect("symlink");
+    let folders: Vec<_> = (0..2).map(|_| tempfile::tempdir().expect("tempdir")).collect();
+    let [first, second] = [0, 1].map(|index: usize| folders[index].path().to_owned());
+    for (volumes, files, expected) in [
+        // Of one depth: the second comes over the first, and has its name or has it not.
+        (vec![(&first, "/run/x"), (&second, "/var/run")], vec![], "cannot mount a volume"),
+        (
+            vec![(&first, "/run/x"), (&second, "/var/run"), (&first, "/run/y")],
+            vec![],
+            "cannot mount a volume",
+        ),
+        (vec![(&second, "/var/run")], vec![("/run/app.conf", "")], "cannot write a file of the container"),
+        (vec![(&second, "/run")], vec![("/var/run/app.conf", "")], "cannot write a file of the container"),
+    ] {
+        for has_it in [false, true] {
+            if has_it {
+                fs::create_dir_all(second.join("x")).expect("create");
+                fs::write(second.join("app.conf"), "").expect("write");
+            }
+            let volumes = volumes.iter().map(|(folder, place)| ((*folder).clone(), *place, false));
+            let (volumes, files) = (volumes.collect(), files.clone());
+            let done = Launch { volumes, files, ..image.sh("true") }.finish();
+            let expected = format!("{expected}: Device or resource busy");
+            assert!(done.code == 125 && done.text().contains(&expected), "{}", done.text());
+        }
+    }
+    // What covers nothing.
+    let volumes = vec![(first.clone(), "/var/run/a/b", false), (second.clone(), "/run/a", false)];
+    let files = vec![("/var/run/app.conf", "seen")];
+    fs::write(first.join("mark"), "").expect("write");
+    let done = Launch { volumes, files, ..image.sh("cat /run/app.conf; ls /run/a /run/a/b") }.finish();
+    assert!(done.text().contains("seen") && done.text().contains("mark"), "{}", done.text());
+}
+
+#[test]
 fn a_limit_that_nobody_keeps_is_an_error_that_names_the_controller() {
     let image = Image::new();
     let controllers = ["/sys/fs/cgroup/cgroup.controllers", "/sys/fs/cgroup/unified/cgroup.controllers"];

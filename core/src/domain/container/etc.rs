@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use g8_container::ConfigFile;
+use g8_container::{ConfigFile, Covered};
 
 use crate::domain::container_net::Attached;
 
@@ -31,7 +31,10 @@ pub async fn files(
         ],
         None => of_the_node().await,
     };
-    let given_files = given.iter().map(|(path, content)| file(path, content.clone().into_bytes()));
+    let given_files = given.iter().map(|(path, content)| ConfigFile {
+        covered: Covered::Refused,
+        ..file(path, content.clone().into_bytes())
+    });
     usual.into_iter().filter(|file| !given.contains_key(&file.path)).chain(given_files).collect()
 }
 
@@ -66,8 +69,9 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
     }
 }
 
+/// One that the caller may show something else for.
 fn file(path: impl Into<PathBuf>, content: Vec<u8>) -> ConfigFile {
-    ConfigFile { path: path.into(), content }
+    ConfigFile { path: path.into(), content, covered: Covered::Allowed }
 }
 
 #[cfg(test)]
@@ -97,7 +101,9 @@ mod tests {
         let given = [(PathBuf::from("/etc/hosts"), "mine".to_owned())].into();
         let files = super::files("web", Some(&network), &given).await;
         let found: Vec<_> = files.iter().filter(|file| file.path == Path::new("/etc/hosts")).collect();
-        assert_eq!(found, [&file("/etc/hosts", b"mine".to_vec())]);
+        // And one that nobody sees is no longer as good.
+        let mine = ConfigFile { covered: Covered::Refused, ..file("/etc/hosts", b"mine".to_vec()) };
+        assert_eq!(found, [&mine]);
     }
 
     #[tokio::test]

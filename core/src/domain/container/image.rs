@@ -1,7 +1,7 @@
 //! Mounts of flists that containers share: one for each flist, however many use it.
 //!
 //! A mount stays for a while after its last user, so that the next one finds it; what that one has other sources for is asked
-//! there, too, after those that are asked already. The daemon that serves it is asked once, and
+//! there, too, after those that are asked already, as far as a list goes. The daemon that serves it is asked once, and
 //! watched from then on ([`served`]). One that is lost with its daemon is replaced for containers that come: those that have it
 //! keep it, and what they have not read yet is an error to them until they end.
 
@@ -12,8 +12,8 @@ use std::fs::DirBuilder;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use g8_fs::engine::{MountError, mountpoint};
@@ -24,11 +24,16 @@ use parking_lot::Mutex;
 use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
 use tokio::time::Instant;
 
-use self::served::{Found, Served};
+use self::served::{Added, Asked, Found, Served};
 use crate::domain::flist::{self, FlistError, Plan};
 
 /// How long a mount stays without users.
 const LINGER: Duration = Duration::from_secs(5);
+/// How long who wants a mount waits for others that make, mend or end it.
+const TURN: Duration = Duration::from_secs(60);
+/// Pauses before a daemon that did not answer is asked again.
+const PAUSE: Duration = Duration::from_millis(100);
+const PAUSE_MAX: Duration = Duration::from_secs(30);
 
 /// Why an image is not there.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +47,11 @@ pub enum ImageError {
     /// There is no place for it.
     #[error("no folder {0} to mount it on")]
     Folder(PathBuf, #[source] io::Error),
+    /// One that comes first takes too long.
+    #[error(
+        "its mount is being made, mended or ended for {TURN:?}: a source or the daemon of the flists hangs; try again"
+    )]
+    Busy,
     /// A thread panicked.
     #[error("the mount was not finished")]
     Interrupted,
@@ -82,15 +92,36 @@ impl Lost {
     }
 }
 
-/// A place for a mount, locked while it is made or ended.
-type Shared = Arc<tokio::sync::Mutex<Mount>>;
+/// A place for a mount.
+type Shared = Arc<Place>;
 
 /// A mount, and who uses it.
 #[derive(Debug, Default)]
+struct Place {
+    /// One more only by who has the lock; one less by anybody, at once.
+    users: AtomicUsize,
+    /// Locked while it is made, mended or ended.
+    mount: tokio::sync::Mutex<Mount>,
+}
+
+impl Place {
+    fn has_users(&self) -> bool {
+        self.users.load(Ordering::Relaxed) > 0
+    }
+
+    /// Whether the last one is gone now.
+    fn leave(&self) -> bool {
+        let one_less = |users: usize| users.checked_sub(1);
+        self.users.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).is_ok_and(|users| users == 1)
+    }
+}
+
+#[derive(Debug, Default)]
 struct Mount {
-    users: usize,
     /// None until its daemon was asked.
     served: Option<Served>,
+    /// What became of the file systems that containers of an earlier manager use, for as long as no daemon has said.
+    unheard: HashMap<Device, Lost>,
 }
 
 /// The images of a node.
@@ -115,69 +146,92 @@ impl Images {
     ) -> Result<Image, ImageError> {
         let cid = follow(text).await?;
         let key = if privileged { format!("{cid}-privileged") } else { cid.clone() };
-        let path = self.folder.join(&key);
-        let shared = self.mount(&key);
-        let at = (key.clone(), path, shared.clone());
-        let taken = self.take_at(text, [sources, told], privileged, cid, at).await;
-        if taken.is_err() {
-            self.let_go(&key, shared);
-        }
-        taken
-    }
-
-    /// The same of a place that is known.
-    async fn take_at(
-        &self,
-        text: &str,
-        [sources, told]: [&[String]; 2],
-        privileged: bool,
-        cid: String,
-        (key, path, shared): (String, PathBuf, Shared),
-    ) -> Result<Image, ImageError> {
-        let mut mount = shared.lock().await;
         let plan = Plan {
             reference: text.to_owned(),
-            mountpoint: path.clone(),
+            mountpoint: self.folder.join(&key),
             sources: sources.to_vec(),
             told: told.to_vec(),
             mode: None,
             suid: privileged,
             dev: privileged,
         };
-        mount.heal(&path, &shared).await;
+        let shared = self.mount(&key);
+        let taken = self.take_at(plan, &cid, &key, &shared).await;
+        if taken.is_err() {
+            self.let_go(&key, shared);
+        }
+        taken
+    }
+
+    /// The same of a place that is known. Its lock is not held while sources are added: others come and go meanwhile.
+    async fn take_at(&self, plan: Plan, cid: &str, key: &str, shared: &Shared) -> Result<Image, ImageError> {
+        let mut tries = 2;
+        loop {
+            tries -= 1;
+            let (image, asked) = self.count(plan.clone(), cid, key, shared).await?;
+            let added = match Added::to(plan.clone(), asked.sources).await {
+                Ok(None) => return Ok(image),
+                added => added,
+            };
+            // While the user counts: without one it may end in order.
+            let mut mount = locked(shared).await;
+            let served = mount.as_mut().ok().and_then(|mount| mount.served.as_mut());
+            // The daemon that was told, or could not be, may be no more.
+            let is_past = served.as_ref().is_some_and(|served| !served.is_still_by(asked.daemon));
+            let done = match (added, served) {
+                (Ok(Some(added)), Some(served)) => {
+                    served.keep(added, image.device);
+                    Ok(image)
+                }
+                (Ok(_), _) => Ok(image),
+                (Err(refused), _) => Err(refused),
+            };
+            drop(mount);
+            if is_past && tries > 0 {
+                self.release(key);
+                continue;
+            }
+            return done.inspect_err(|_| self.release(key));
+        }
+    }
+
+    /// Counts one more user of a mount, which is made when it is not there. Gives also what is known of whom it asks.
+    async fn count(
+        &self,
+        plan: Plan,
+        cid: &str,
+        key: &str,
+        shared: &Shared,
+    ) -> Result<(Image, Asked), ImageError> {
+        let path = plan.mountpoint.clone();
+        let mut mount = locked(shared).await?;
+        mount.heal(&path, shared).await;
         if !mount.served.as_ref().is_some_and(|served| served.is_at(&path)) {
-            let found = match mount.users > 0 || is_mounted(&path) {
-                true => asked(&path, &cid).await?,
+            let found = match shared.has_users() || is_mounted(&path) {
+                true => asked(&path, cid).await?,
                 false => None,
             };
             let found = match found {
                 Some(found) => found,
                 None => {
-                    let (folder, plan) = (path.clone(), plan.clone());
+                    let (folder, cid) = (path.clone(), cid.to_owned());
                     blocking(move || make(&folder, plan, &cid)).await?
                 }
             };
-            mount.served = Some(Served::watched(found, &path, &shared)?);
+            mount.told(found, &path, shared)?;
         }
         // It was set above, where it was not.
-        let served = mount.served.as_mut().ok_or(ImageError::Interrupted)?;
-        if let Err(refused) = served.take_up(plan).await {
-            if mount.users == 0 {
-                self.linger(key, shared.clone());
-            }
-            return Err(refused);
-        }
-        let image = served.image(key, path);
-        mount.users += 1;
-        Ok(image)
+        let served = mount.served.as_ref().ok_or(ImageError::Interrupted)?;
+        shared.users.fetch_add(1, Ordering::Relaxed);
+        Ok((served.image(key.to_owned(), path), served.asked()))
     }
 
     /// What came to nothing: a place that nobody uses goes, and what may be mounted there.
     fn let_go(&self, key: &str, shared: Shared) {
         let (path, all, key) = (self.folder.join(key), self.mounts.clone(), key.to_owned());
         tokio::spawn(async move {
-            let mount = shared.lock().await;
-            if mount.users > 0 || mount.served.is_some() {
+            let mount = shared.mount.lock().await;
+            if shared.has_users() || mount.served.is_some() {
                 return;
             }
             unmount(path).await;
@@ -185,22 +239,28 @@ impl Images {
         });
     }
 
-    /// Counts a user that is there from before, of the file system that it uses. Its daemon may answer until a time.
+    /// Counts a user that is there from before, of the file system that it uses. Its daemon may answer until a time; after that it
+    /// is asked on behind the back of all.
     pub async fn keep(&self, key: &str, device: Device, until: Instant) -> (PathBuf, Lost) {
         let path = self.folder.join(key);
         let shared = self.mount(key);
-        let mut mount = shared.lock().await;
-        mount.users += 1;
+        let mut mount = shared.mount.lock().await;
+        shared.users.fetch_add(1, Ordering::Relaxed);
         if mount.served.is_none() {
-            let cid = key.split('-').next().unwrap_or_default();
-            if Instant::now() >= until {
-                return (path, Lost::default());
-            }
-            match tokio::time::timeout_at(until, asked(&path, cid)).await {
-                Ok(Ok(Some(found))) => mount.served = Served::watched(found, &path, &shared).ok(),
-                Ok(Ok(None)) => {}
-                // It may be well, and not be heard: its end is not watched then.
-                Ok(Err(_)) | Err(_) => return (path, Lost::default()),
+            let answer = match mount.unheard.is_empty() && Instant::now() < until {
+                true => tokio::time::timeout_at(until, asked(&path, cid_of(key))).await.ok(),
+                false => None,
+            };
+            let is_heard = match answer {
+                Some(Ok(Some(found))) => mount.told(found, &path, &shared).is_ok(),
+                Some(Ok(None)) => true,
+                Some(Err(_)) | None => false,
+            };
+            if !is_heard {
+                if mount.unheard.is_empty() {
+                    tokio::spawn(hear(key.to_owned(), path.clone(), Arc::downgrade(&shared)));
+                }
+                return (path, mount.unheard.entry(device).or_default().clone());
             }
         }
         match mount.served.as_ref().and_then(|served| served.lost(device)) {
@@ -213,13 +273,11 @@ impl Images {
         }
     }
 
-    /// One user less.
-    pub async fn release(&self, key: &str) {
+    /// One user less. Nobody waits for it.
+    pub fn release(&self, key: &str) {
         let shared = self.mount(key);
-        let mut mount = shared.lock().await;
-        mount.users = mount.users.saturating_sub(1);
-        if mount.users == 0 {
-            self.linger(key.to_owned(), shared.clone());
+        if shared.leave() {
+            self.linger(key.to_owned(), shared);
         }
     }
 
@@ -228,9 +286,9 @@ impl Images {
         let (path, all) = (self.folder.join(&key), self.mounts.clone());
         tokio::spawn(async move {
             tokio::time::sleep(LINGER).await;
-            let mut mount = shared.lock().await;
-            if mount.users == 0 {
-                mount.served = None;
+            let mut mount = shared.mount.lock().await;
+            if !shared.has_users() {
+                *mount = Mount::default();
                 unmount(path).await;
                 forget(&all, &key, &shared);
             }
@@ -243,9 +301,9 @@ impl Images {
         let keys: Vec<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
         for key in keys {
             let shared = self.mount(&key);
-            let mut mount = shared.lock().await;
-            if mount.users == 0 {
-                mount.served = None;
+            let mut mount = shared.mount.lock().await;
+            if !shared.has_users() {
+                *mount = Mount::default();
                 unmount(self.folder.join(&key)).await;
             }
         }
@@ -254,6 +312,70 @@ impl Images {
     fn mount(&self, key: &str) -> Shared {
         self.mounts.lock().entry(key.to_owned()).or_default().clone()
     }
+}
+
+impl Mount {
+    /// Its daemon has told of it. Who waited to hear learns what became of the file system that it has.
+    fn told(&mut self, found: Found, path: &Path, of: &Shared) -> Result<(), ImageError> {
+        let mut served = Served::watched(found, path, of)?;
+        served.tell(&mut self.unheard);
+        self.served = Some(served);
+        self.none_else(path);
+        Ok(())
+    }
+
+    /// What no daemon told of is lost.
+    fn none_else(&mut self, path: &Path) {
+        for (_, lost) in self.unheard.drain() {
+            lost.set();
+            let flist = path.file_name().unwrap_or_default().to_string_lossy();
+            tracing::error!(
+                %flist,
+                "what containers of an earlier manager have not read yet of an flist is lost: make them anew"
+            );
+        }
+    }
+}
+
+/// Asks on for the daemon of a mount that did not answer in time, as long as somebody uses that.
+async fn hear(key: String, path: PathBuf, of: Weak<Place>) {
+    tracing::warn!(
+        flist = key,
+        "the daemon that serves an flist does not answer: it is asked on, and if it dies before that its mount is lost"
+    );
+    let mut pause = PAUSE;
+    loop {
+        let answer = asked(&path, cid_of(&key)).await;
+        let Some(shared) = of.upgrade() else { return };
+        let mut mount = shared.mount.lock().await;
+        // Somebody else has heard, or nobody wants to any more.
+        if mount.unheard.is_empty() || !shared.has_users() {
+            return;
+        }
+        let error = match answer {
+            Ok(Some(found)) => mount.told(found, &path, &shared).err(),
+            Ok(None) => return mount.none_else(&path),
+            Err(error) => Some(error),
+        };
+        let Some(error) = error else {
+            return tracing::info!(flist = key, "the daemon that serves an flist has answered");
+        };
+        drop(mount);
+        drop(shared);
+        tracing::debug!(flist = key, %error, "the daemon that serves an flist does not answer yet");
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(PAUSE_MAX);
+    }
+}
+
+/// The address of what is mounted at a place with this name.
+fn cid_of(key: &str) -> &str {
+    key.split('-').next().unwrap_or_default()
+}
+
+/// A mount, once nobody else makes, mends or ends it.
+async fn locked(shared: &Shared) -> Result<tokio::sync::MutexGuard<'_, Mount>, ImageError> {
+    tokio::time::timeout(TURN, shared.mount.lock()).await.map_err(|_| ImageError::Busy)
 }
 
 /// Takes a place out of the table, unless somebody waits for it.

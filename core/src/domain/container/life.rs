@@ -323,7 +323,7 @@ impl Containers {
         }
         self.release_network(id).await;
         for key in images {
-            self.images.release(&key).await;
+            self.images.release(&key);
         }
         let record = self.records.read(id);
         if let Some(layer) = record.as_ref().and_then(|record| record.layer.clone()) {

@@ -20,6 +20,9 @@ const HOSTNAME_MAX: usize = 64;
 /// Longest name or tag, and most tags.
 const WORD_MAX: usize = 128;
 
+/// Longest path, by the kernel, without the NUL at its end.
+const PATH_MAX: usize = 4095;
+
 /// What a container may write unless it asks for more or less.
 const UPPER_BYTES: u64 = 1 << 30;
 
@@ -118,7 +121,10 @@ impl Wanted {
             return Some(format!("{word:.32?}... is longer than {WORD_MAX} bytes"));
         }
         if !self.workdir.is_empty() && !is_folder(&self.workdir) {
-            return Some(format!("workdir {:.80?} must be absolute and without '..'", self.workdir));
+            return Some(format!(
+                "workdir {:.80?} must be absolute, without '..' and NUL, and not longer than {PATH_MAX} bytes",
+                self.workdir
+            ));
         }
         if self.upper == (Upper::Memory { bytes: 0 }) {
             return Some("a container needs some bytes to write to".into());
@@ -142,12 +148,8 @@ impl Wanted {
             }
         }
         if self.workdir.is_empty() {
-            // Some images mean it from their root.
-            self.workdir = config
-                .workdir
-                .as_ref()
-                .map(|dir| format!("/{}", dir.trim_start_matches('/')))
-                .unwrap_or_default();
+            // Some images mean it from their root, and some climb in it.
+            self.workdir = config.workdir.as_ref().map(|dir| resolved(dir)).unwrap_or_default();
         }
     }
 
@@ -169,7 +171,23 @@ impl Wanted {
 }
 
 fn is_folder(path: &str) -> bool {
-    Path::new(path).is_absolute() && !Path::new(path).components().any(|part| part == Component::ParentDir)
+    path.len() <= PATH_MAX
+        && !path.contains('\0')
+        && Path::new(path).is_absolute()
+        && !Path::new(path).components().any(|part| part == Component::ParentDir)
+}
+
+/// A path from the root without `..`, each of which takes the name before it away.
+fn resolved(path: &str) -> String {
+    let mut names = Vec::new();
+    for name in path.split('/') {
+        match name {
+            "" | "." => {}
+            ".." => drop(names.pop()),
+            name => names.push(name),
+        }
+    }
+    format!("/{}", names.join("/"))
 }
 
 #[cfg(test)]
@@ -183,7 +201,7 @@ mod tests {
     #[test]
     fn what_cannot_be_is_told_before_anything_is_made() {
         plain().check().unwrap();
-        let faults: [fn(&mut Wanted); 13] = [
+        let faults: [fn(&mut Wanted); 15] = [
             |w| w.root.clear(),
             |w| w.upper = Upper::Memory { bytes: 0 },
             |w| w.hostname = Some("x".repeat(65)),
@@ -199,6 +217,8 @@ mod tests {
             },
             |w| w.workdir = "relative".into(),
             |w| w.workdir = "/a/../b".into(),
+            |w| w.workdir = "/a\0b".into(),
+            |w| w.workdir = "/a".repeat(2048),
             |w| w.files = (0..65).map(|i| (format!("/f{i}").into(), String::new())).collect(),
         ];
         for (number, fault) in faults.iter().enumerate() {
@@ -224,9 +244,13 @@ mod tests {
             (&["httpd".to_owned()][..], "web", "/srv")
         );
         assert_eq!(wanted.env, [("A".into(), "mine".into()), ("B".into(), "image=b".into())].into());
-        let mut relative = plain();
-        relative.complete(&RunConfig { workdir: Some("srv".into()), ..RunConfig::default() });
-        assert_eq!(relative.workdir(), "/srv");
+        for (dir, expected) in
+            [("srv", "/srv"), ("/a/../srv/./x//", "/srv/x"), ("../../a", "/a"), ("/..", "/"), ("", "/")]
+        {
+            let mut climbing = plain();
+            climbing.complete(&RunConfig { workdir: Some(dir.into()), ..RunConfig::default() });
+            assert_eq!(climbing.workdir(), expected);
+        }
         let mut idle = Wanted { entrypoint: Some(Vec::new()), ..plain() };
         idle.complete(&config);
         assert_eq!((idle.program(), &*idle.user), (&[][..], ""));

@@ -14,7 +14,7 @@ use g8_fs::engine::{MountError, MountStatus, mountpoint};
 use serde::{Deserialize, Serialize};
 
 use super::place::{SYSTEM, is_place};
-use super::{FlistError, Plan, info, mount, unmount};
+use super::{FlistError, Plan, add_sources, info, mount, unmount};
 use crate::sys::text;
 
 /// See the module's text.
@@ -96,20 +96,30 @@ impl Noted {
         if path != Path::new(SYSTEM) && at == Path::new(SYSTEM) || !is_place(&at) {
             return Err(ShowError::Link(at));
         }
+        let (reference, mountpoint, sources) = (told.reference.clone(), at.clone(), told.sources.clone());
+        let plan =
+            Plan { reference, mountpoint, sources, told: Vec::new(), mode: None, suid: false, dev: false };
         let is_there = match info(&at) {
-            Ok(status) if status.reference == told.reference => true,
+            Ok(status) if status.reference == told.reference => {
+                // It may have been told of others since.
+                let known: Vec<String> =
+                    status.sources.iter().map(|source| source.spec.to_string()).collect();
+                add_sources(&plan, &known)?;
+                true
+            }
             // Its note goes with it, once nothing is left to be noted.
             Ok(_) => unmount(&at, true).map(|()| false)?,
             Err(FlistError::Mount(MountError::NotMounted(_))) => false,
             Err(e) => return Err(e.into()),
         };
-        let reference = told.reference.clone();
-        self.note(&Note { mountpoint: at.clone(), reference: reference.clone(), told: Some(path.into()) })
-            .map_err(ShowError::Note)?;
+        self.note(&Note {
+            mountpoint: at.clone(),
+            reference: told.reference.clone(),
+            told: Some(path.into()),
+        })
+        .map_err(ShowError::Note)?;
         if !is_there {
-            let (mountpoint, sources) = (at, told.sources.clone());
-            let (told, mode, suid, dev) = (Vec::new(), None, false, false);
-            mount(Plan { reference, mountpoint, sources, told, mode, suid, dev })?;
+            mount(plan)?;
         }
         Ok(())
     }

@@ -3,9 +3,11 @@
 //! What makes that possible is kept here ([`Keepsake`]), for as long as the manager lives. It is given up when the next daemons
 //! die too, or cannot be had: then the mount is [`Lost`].
 
+use std::collections::HashMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -16,7 +18,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use tokio::task::AbortHandle;
 
-use super::{Device, Image, ImageError, Lost, Mount, Shared, blocking, device_at};
+use super::{Device, Image, ImageError, Lost, Mount, Place, Shared, blocking, device_at};
 use crate::domain::flist::{self, FlistError, Plan};
 use crate::process;
 
@@ -33,7 +35,7 @@ pub(super) struct Found {
 impl Found {
     /// What keeps it is asked for, too. Without that it can be used, and not be healed.
     pub(super) fn new(status: MountStatus) -> Self {
-        let kept = kept(&status.mountpoint);
+        let kept = kept(&status.mountpoint).map(|(_, kept)| kept);
         Self { status, kept }
     }
 
@@ -42,16 +44,53 @@ impl Found {
     }
 }
 
+/// What is known of whom a mount asks.
+pub(super) struct Asked {
+    /// The names of its sources.
+    pub(super) sources: Vec<String>,
+    /// The daemon that asks them, which no other one is like.
+    pub(super) daemon: Instant,
+}
+
+/// Sources that a mount asks for one more user.
+pub(super) struct Added {
+    /// When all of them were there.
+    since: Instant,
+    sources: Vec<String>,
+    kept: Option<Keepsake>,
+}
+
+impl Added {
+    /// Has a mount ask what it is not known to ask. Those with the name of one that it asks are taken to be that one. None when
+    /// nothing is missing.
+    pub(super) async fn to(plan: Plan, known: Vec<String>) -> Result<Option<Self>, ImageError> {
+        let added = blocking(move || {
+            let Some(sources) = flist::add_sources(&plan, &known)? else { return Ok(None) };
+            let since = Instant::now();
+            Ok(Some(match kept(&plan.mountpoint) {
+                Some((status, kept)) => Self { since, sources: names(status), kept: Some(kept) },
+                None => Self { since, sources, kept: None },
+            }))
+        });
+        added.await
+    }
+}
+
 /// What keeps a mount that its daemon serves.
-fn kept(mountpoint: &Path) -> Option<Keepsake> {
+fn kept(mountpoint: &Path) -> Option<(MountStatus, Keepsake)> {
     match flist::keep(mountpoint) {
-        Ok((_, kept)) => Some(kept),
+        Ok(kept) => Some(kept),
         Err(error) => {
             let mountpoint = mountpoint.display();
-            tracing::warn!(%mountpoint, %error, "a mount would end with its daemon");
+            tracing::warn!(%mountpoint, %error, "a mount would end with its daemon, or lose sources");
             None
         }
     }
+}
+
+/// Of the sources that it asks.
+fn names(status: MountStatus) -> Vec<String> {
+    status.sources.into_iter().map(|source| source.spec.to_string()).collect()
 }
 
 /// Why a mount whose daemon died is lost.
@@ -76,6 +115,8 @@ pub(super) struct Served {
     arch: Option<String>,
     /// The names of the sources that it is known to ask.
     sources: Vec<String>,
+    /// When that was told.
+    since: Instant,
     device: Device,
     lost: Lost,
     kept: Option<Arc<Keepsake>>,
@@ -89,6 +130,8 @@ pub(super) struct Served {
 struct Daemon {
     /// A pidfd.
     end: OwnedFd,
+    /// When it was known first.
+    since: Instant,
     watch: AbortHandle,
 }
 
@@ -101,25 +144,36 @@ impl Served {
         // After the daemon is held: what is at the place is what it serves, or is told as lost at once.
         let device = device_at(path).map_err(|errno| failed(errno.into()))?;
         let device = device.ok_or_else(|| FlistError::from(MountError::NotMounted(path.to_owned())))?;
-        let MountStatus { config, arch, sources, .. } = status;
-        let sources = sources.into_iter().map(|source| source.spec.to_string()).collect();
-        let (lost, kept) = (Lost::default(), kept.map(Arc::new));
-        Ok(Self { config, arch, sources, device, lost, kept, deaths: Vec::new(), daemon })
+        let (config, arch, since) = (status.config.clone(), status.arch.clone(), Instant::now());
+        let (sources, lost, kept) = (names(status), Lost::default(), kept.map(Arc::new));
+        Ok(Self { config, arch, sources, since, device, lost, kept, deaths: Vec::new(), daemon })
     }
 
-    /// Has it ask the sources of one more user, too. Those with the name of one that it asks are taken to be that one.
-    pub(super) async fn take_up(&mut self, plan: Plan) -> Result<(), ImageError> {
-        let known = self.sources.clone();
-        let added = blocking(move || {
-            let Some(sources) = flist::add_sources(&plan, &known)? else { return Ok(None) };
-            // The next daemon shall ask them, too.
-            Ok(Some((sources, kept(&plan.mountpoint))))
-        });
-        if let Some((sources, kept)) = added.await? {
-            self.sources = sources;
-            self.kept = kept.map(Arc::new).or(self.kept.take());
+    pub(super) fn asked(&self) -> Asked {
+        Asked { sources: self.sources.clone(), daemon: self.daemon.since }
+    }
+
+    /// What it asks since sources were added, if that was to this file system. Of what was told at once the latest holds.
+    pub(super) fn keep(&mut self, added: Added, device: Device) {
+        if self.device != device || added.since < self.since {
+            return;
         }
-        Ok(())
+        self.since = added.since;
+        self.sources = added.sources;
+        // The next daemon shall ask them, too.
+        self.kept = added.kept.map(Arc::new).or(self.kept.take());
+    }
+
+    /// Whether it is served by this daemon, which lives.
+    pub(super) fn is_still_by(&self, daemon: Instant) -> bool {
+        self.daemon.since == daemon && !self.daemon.has_ended()
+    }
+
+    /// Tells those that waited for news of its file system by what they look at.
+    pub(super) fn tell(&mut self, unheard: &mut HashMap<Device, Lost>) {
+        if let Some(lost) = unheard.remove(&self.device) {
+            self.lost = lost;
+        }
     }
 
     /// Whether it is what is mounted there, and can be read.
@@ -150,6 +204,8 @@ impl Served {
         }
         let status = blocking(move || Ok(flist::resume(&kept)?)).await?;
         self.daemon = Daemon::watched(&status, path, of).map_err(LostError::Watch)?;
+        // Not all may be there that were added, or can be opened still.
+        (self.sources, self.since) = (names(status), Instant::now());
         Ok(())
     }
 }
@@ -157,7 +213,7 @@ impl Served {
 impl Mount {
     /// Has another daemon go on with it if its own has died. What nobody goes on with is lost: its reads fail.
     pub(super) async fn heal(&mut self, path: &Path, of: &Shared) {
-        let containers = self.users;
+        let containers = of.users.load(Ordering::Relaxed);
         let Some(served) = &mut self.served else { return };
         if !served.daemon.has_ended() || served.lost.is_lost() {
             return;
@@ -193,7 +249,7 @@ impl Daemon {
         let pid = i32::try_from(status.pid).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidData)?;
         let end = pidfd_open(pid, PidfdFlags::NONBLOCK)?;
         let watch = tokio::spawn(watch(end.try_clone()?, path.to_owned(), Arc::downgrade(of)));
-        Ok(Self { end, watch: watch.abort_handle() })
+        Ok(Self { end, since: Instant::now(), watch: watch.abort_handle() })
     }
 
     /// Whether it has; whoever watches may not have been told yet.
@@ -213,7 +269,7 @@ impl Drop for Daemon {
 }
 
 /// Waits for the end of a daemon, and sees to the mount.
-async fn watch(end: OwnedFd, path: PathBuf, of: Weak<tokio::sync::Mutex<Mount>>) {
+async fn watch(end: OwnedFd, path: PathBuf, of: Weak<Place>) {
     let waited = match process::watch(end) {
         Ok(end) => end.readable().await.map(drop),
         Err(error) => Err(error),
@@ -223,6 +279,6 @@ async fn watch(end: OwnedFd, path: PathBuf, of: Weak<tokio::sync::Mutex<Mount>>)
         return;
     }
     if let Some(of) = of.upgrade() {
-        of.lock().await.heal(&path, &of).await;
+        of.mount.lock().await.heal(&path, &of).await;
     }
 }
