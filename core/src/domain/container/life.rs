@@ -430,7 +430,12 @@ impl Containers {
         let (mut jobs, mut entrypoint) = (Adopted::new(), None);
         for (tag, child) in held {
             match tag.split_once(' ') {
-                Some(("job", name)) => drop(jobs.insert(name.into(), child)),
+                Some(("job", name)) => {
+                    if let Some(old) = jobs.insert(name.into(), child) {
+                        // A run that nobody waited for any more, beside the next one: the slots come in their order.
+                        old.handle().signal(libc::SIGKILL).await;
+                    }
+                }
                 // Nobody waits for the answer of the one, or sees what the other shows, any more.
                 Some(("errand" | "terminal", _)) => child.handle().signal(libc::SIGKILL).await,
                 None if tag == ENTRYPOINT => entrypoint = Some(child),
