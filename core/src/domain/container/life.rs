@@ -260,6 +260,7 @@ impl Containers {
         let containers = self.clone();
         tokio::spawn(async move {
             let exit = containers.look_after(&container, init, entrypoint).await;
+            containers.networks.ends(id);
             // Before it is in no list any more.
             containers.ended.put(&container, exit);
             let files = container.errands.files.clone();
@@ -300,6 +301,7 @@ impl Containers {
             tokio::select! {
                 exit = entrypoint.wait() => {
                     tracing::info!("the entrypoint of container {id} has ended {}", told(exit));
+                    self.networks.ends(id);
                     container.init.signal(libc::SIGKILL).await;
                     ended = exit;
                 }
@@ -312,6 +314,7 @@ impl Containers {
 
     /// Takes apart what there is of a container, and frees its number. `init` is there when it may still run.
     async fn tear_down(&self, id: Id, init: Option<Child>, images: Vec<String>) {
+        self.networks.ends(id);
         // Nobody may find it while it goes.
         self.places.lock().all.insert(id, Place::Held);
         if let Some(mut init) = init {
