@@ -16,12 +16,14 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use futures::FutureExt;
-use futures::future::{BoxFuture, join, join_all};
+use futures::future::{BoxFuture, join, join_all, pending};
 use parking_lot::Mutex;
 use tokio::sync::watch;
+use tokio::time::timeout;
 
 use crate::paths::Paths;
 use crate::redis::server::{ListenError, Server};
+use crate::service::Summary;
 use crate::sys::netlink;
 use crate::sys::tool::ToolError;
 use arguments::Arguments;
@@ -30,6 +32,8 @@ use line::State;
 
 /// Pauses before a stage is tried again, in seconds.
 const PAUSE: [u64; 5] = [1, 2, 5, 10, 30];
+/// How long the boot waits for services; after that it goes on, and says what they wait for.
+const SERVICES: Duration = Duration::from_secs(3);
 
 /// All stages. The overlay network, updates and the private file system come between `network` and `redis`.
 pub const STAGES: [Stage; 7] = [
@@ -54,7 +58,7 @@ pub const STAGES: [Stage; 7] = [
     Stage {
         name: "services",
         run: Run::Manager(|boot| boot.services_run().boxed()),
-        on_failure: OnFailure::GoOn,
+        on_failure: OnFailure::Later,
     },
 ];
 
@@ -88,6 +92,8 @@ pub enum OnFailure {
     GoOn,
     /// It is run again after a pause.
     Again,
+    /// The next one is run, and what this one waits for comes while the machine runs.
+    Later,
 }
 
 /// Why a stage failed.
@@ -118,6 +124,9 @@ pub enum StageError {
     /// There is no bootstrap file to follow.
     #[error("{0}")]
     Bootstrap(bootstrap::follow::Shown),
+    /// Some services are not ready.
+    #[error("{0}")]
+    Services(Summary),
     /// The manager ends.
     #[error("the node is being stopped")]
     Stopped,
@@ -128,8 +137,8 @@ pub enum StageError {
 pub struct Up {
     /// Its redis.
     pub server: Server,
-    /// How many services it keeps, once they are started.
-    pub services: Option<usize>,
+    /// How its services are, once they are started.
+    pub services: Option<Summary>,
 }
 
 /// Where the password of others comes from.
@@ -233,6 +242,9 @@ impl Boot {
                 (Err(e), OnFailure::GoOn) => {
                     return self.console.set(stage.name, State::Failed(e.to_string()));
                 }
+                (Err(e), OnFailure::Later) => {
+                    return self.console.set(stage.name, State::Waits(e.to_string()));
+                }
                 (Err(e), OnFailure::Again) => {
                     self.console.set(stage.name, State::Waits(format!("{e}; again in {pause} s")));
                     tokio::time::sleep(Duration::from_secs(*pause)).await;
@@ -310,14 +322,16 @@ impl Boot {
         }
     }
 
+    /// Waits until the services are started, and for a moment until they are ready.
     async fn services_run(&self) -> Result<String, StageError> {
         let mut manager = self.manager.clone();
-        let services = |up: &Option<Up>| up.as_ref().and_then(|up| up.services);
-        let up = manager.wait_for(|up| services(up).is_some()).await.map_err(|_| StageError::Stopped)?;
-        Ok(match services(&up) {
-            None | Some(0) => "none".into(),
-            Some(count) => count.to_string(),
-        })
+        let are_there = |up: &Option<Up>| services(up).is_some();
+        drop(manager.wait_for(are_there).await.map_err(|_| StageError::Stopped)?);
+        let are_well = manager.wait_for(|up| services(up).is_some_and(Summary::is_well));
+        // What is not ready in time is said, and followed.
+        let _ = timeout(SERVICES, are_well).await;
+        let summary = services(&self.manager.borrow()).cloned().unwrap_or_default();
+        if summary.is_well() { Ok(summary.to_string()) } else { Err(StageError::Services(summary)) }
     }
 
     async fn manager_is_up(&self) -> Result<Up, StageError> {
@@ -330,9 +344,11 @@ impl Boot {
         self.network.borrow().addresses()
     }
 
-    /// Goes with the network, which comes and goes: the console says it, and redis listens where it can be reached.
+    /// Goes with the network, which comes and goes: the console says it, and redis listens where it can be reached. It says what
+    /// services wait for, too.
     async fn follow(&self) {
         let (mut network, mut bootstrap) = (self.network.clone(), self.bootstrap.clone());
+        let mut manager = self.manager.clone();
         let mut pauses = PAUSE.iter().peekable();
         loop {
             let state = network.borrow_and_update().clone();
@@ -350,6 +366,14 @@ impl Boot {
                     (Some(_), _) | (None, true) => State::Done(known.shown.to_string()),
                 },
             );
+            let summary = services(&manager.borrow_and_update()).cloned();
+            match summary {
+                Some(summary) if summary.is_well() => {
+                    self.console.set("services", State::Done(summary.to_string()));
+                }
+                Some(summary) => self.console.set("services", State::Waits(summary.to_string())),
+                None => {}
+            }
             let again = match self.redis_listens().await {
                 Ok(result) => {
                     self.console.set("redis", State::Done(result));
@@ -366,8 +390,24 @@ impl Boot {
             tokio::select! {
                 changed = network.changed() => if changed.is_err() { return },
                 changed = bootstrap.changed() => if changed.is_err() { return },
+                () = changes(&mut manager) => {}
                 () = tokio::time::sleep(again.unwrap_or_default()), if again.is_some() => {}
             }
         }
     }
 }
+
+/// Waits until the manager tells something new. One that ends tells nothing more, and the network is followed to the end.
+async fn changes(manager: &mut watch::Receiver<Option<Up>>) {
+    if manager.changed().await.is_err() {
+        pending().await
+    }
+}
+
+/// How the services are, once they are started.
+fn services(up: &Option<Up>) -> Option<&Summary> {
+    up.as_ref()?.services.as_ref()
+}
+
+#[cfg(test)]
+mod tests;

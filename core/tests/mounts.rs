@@ -15,7 +15,7 @@ use core0::boot::bootstrap::mounts::{self, Mounts};
 use core0::domain::flist::Noted;
 use core0::log::Logs;
 use core0::publish;
-use core0::service::{Parts, ServiceState, Services, Status};
+use core0::service::{Parts, ServiceState, Services, Status, Summary};
 use core0::spawner::Spawner;
 use g8_fs::pack::{PackOptions, Progress, pack};
 use g8_fs::source::DirStore;
@@ -80,6 +80,13 @@ impl Place {
     /// A path of the node; the file may name it.
     fn at(&self, name: &str) -> PathBuf {
         self.dir.join("shown").join(name)
+    }
+
+    /// Which mount is there. The number of one that has ended is given again, unless somebody has a file of it open.
+    fn mount_id(&self, name: &str) -> Option<String> {
+        let (table, at) = (fs::read_to_string("/proc/self/mountinfo").unwrap(), self.at(name));
+        let mut mounts = table.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+        mounts.find(|mount| Path::new(mount[4]) == at).map(|mount| mount[0].into())
     }
 
     fn read(&self, name: &str) -> Option<String> {
@@ -157,6 +164,14 @@ impl Manager {
             let mut held: HashMap<_, _> =
                 held.into_iter().filter_map(|(tag, child)| Some((name(tag)?, child))).collect();
             services.reload(&mut held).await.unwrap();
+            // Mounts that units wait for do what they do as long as nobody tells them.
+            let waits =
+                |(name, status): (&String, &Status)| name.starts_with("mount:") && status.reason.is_empty();
+            let began = std::time::Instant::now();
+            while services.list().iter().any(waits) {
+                assert!(began.elapsed() < PATIENCE, "{:#?}", services.list());
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
             let shows = services.clone();
             tokio::spawn(async move { mounts::show(&shows, told_to, &tells).await });
             services
@@ -239,12 +254,17 @@ fn they_are_services(place: &Place) {
     // Before any file names the flist.
     let manager = Manager::start(place, State::default());
     manager.until_it_is(app_service, Waiting);
-    manager.until_it_is("uses", Waiting);
-    assert_eq!(
-        manager.status("uses").unwrap().reason,
-        format!("it comes after {app_service}, which is waiting")
-    );
+    let waits = format!("it comes after {app_service}, which is waiting");
+    manager
+        .until("who waits says for whom", || manager.status("uses").is_some_and(|uses| uses.reason == waits));
+    assert_eq!(manager.status("uses").unwrap().state, Waiting);
     assert_eq!(manager.status(app_service).unwrap().reason, "the bootstrap file names no flist for it");
+    let summary = Summary::of(&manager.services.list());
+    assert_eq!(
+        summary.to_string().split(", ").next(),
+        Some(format!("0 of 2; {app_service}: waiting").as_str()),
+        "{summary}"
+    );
 
     let (app, other) = (place.packed("app"), place.packed("other"));
     let missing = place.packed_into("elsewhere", "missing");
@@ -270,15 +290,36 @@ fn they_are_services(place: &Place) {
     // They are stopped and started like others, and stay stopped; and what is somewhere now heals.
     manager.wait(manager.services.stop(other_service)).unwrap();
     assert_eq!(place.read("other"), None);
+    manager.wait(manager.services.start(other_service)).unwrap();
+    manager.until_it_is(other_service, Ready);
+    // Also one that cannot be unmounted: who stops it is told, and the next manager does it. What is noted cannot be read here.
+    let (notes, aside) = (place.dir.join("run/mounts"), place.dir.join("run/aside"));
+    fs::rename(&notes, &aside).unwrap();
+    fs::write(&notes, "no folder").unwrap();
+    for _ in 0..2 {
+        let refused = manager.wait(manager.services.stop(other_service)).unwrap_err().to_string();
+        assert!(refused.contains("is not stopped yet: it stays mounted"), "{refused}");
+    }
+    assert_eq!(place.read("other").as_deref(), Some("other"));
+    drop(manager);
+    fs::remove_file(&notes).unwrap();
+    fs::rename(&aside, &notes).unwrap();
+    let manager = Manager::start(place, place.file(1, &named));
+    manager.until_it_is(other_service, Stopped);
+    assert_eq!(place.read("other"), None);
     assert_eq!(place.packed("missing"), missing);
     manager.until_it_is(missing_service, Ready);
     assert_eq!(place.read("missing").as_deref(), Some("missing"));
-    let before = manager.status("uses").unwrap().pid;
+    manager.until_it_is("uses", Ready);
+    let before = (manager.status("uses").unwrap().pid, place.mount_id("app"));
+    let open = fs::File::open(place.at("app")).unwrap();
     drop(manager);
     let manager = Manager::start(place, place.file(1, &named));
     manager.until_it_is(app_service, Ready);
+    let after = (manager.status("uses").unwrap().pid, place.mount_id("app"));
+    assert_eq!(after, before, "it runs on, and what it uses stays");
+    drop(open);
     manager.until_it_is(other_service, Stopped);
-    assert_eq!(manager.status("uses").unwrap().pid, before, "it runs on");
     manager.wait(manager.services.start(other_service)).unwrap();
     manager.until_it_is(other_service, Ready);
     // What somebody else unmounts comes back.

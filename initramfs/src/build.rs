@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::apt::AptError;
 use crate::assemble::{self, AssembleError, Programs};
-use crate::lock::{Lock, LockError};
+use crate::lock::{Lock, LockError, now};
 use crate::media::{MediaError, disk, ipxe, iso, uki};
 use crate::modules::{self, ModulesError};
 use crate::pool::Pool;
@@ -75,6 +75,17 @@ pub enum BuildError {
         lock: PathBuf,
         /// What apt says is gone.
         gone: Vec<String>,
+    },
+    /// Who made the lock had a clock that was ahead, or this machine's is behind.
+    #[error(
+        "{lock} was made on a day that has not come ({made} s since 1970), to which all machines would set their clocks: set the clock of \
+         this machine, or `make image-lock` locks anew"
+    )]
+    Ahead {
+        /// The lock.
+        lock: PathBuf,
+        /// Its time, in seconds since 1970.
+        made: u64,
     },
     /// This machine does not say which release it is.
     #[error("/etc/os-release names no release: the images are made from Debian's packages, on Debian")]
@@ -180,6 +191,9 @@ pub(crate) fn packages(
     store: &Store,
 ) -> Result<Lock, BuildError> {
     let lock = Lock::load(&options.lock)?;
+    if lock.is_ahead(now()) {
+        return Err(BuildError::Ahead { lock: options.lock.clone(), made: lock.made });
+    }
     let step = report::step("looking for packages");
     match store.fetch(&lock) {
         Ok(fetched) => {
@@ -312,9 +326,7 @@ pub fn lock(options: &Options, others: &[&str]) -> Result<(), BuildError> {
     }
     new.packages.sort();
     new.packages.dedup();
-    if new.packages == old.packages {
-        new.made = old.made;
-    }
+    new.dated_as(&old);
     let line = |package: &crate::lock::Package| format!("{} {}", package.name, package.version);
     let before: BTreeSet<String> = old.packages.iter().map(line).collect();
     let after: BTreeSet<String> = new.packages.iter().map(line).collect();

@@ -2,6 +2,7 @@
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -11,6 +12,8 @@ const HEAD: &str =
     "# The Debian packages of the images. Made by `make image-lock`; a build refuses all others.\n\n";
 /// Most bytes of a package: the largest kernel has a tenth.
 const PACKAGE_MAX: u64 = 1 << 30;
+/// How far a lock may be ahead of the clock of who builds with it, in seconds: clocks differ a bit.
+const AHEAD_MAX: u64 = 24 * 60 * 60;
 
 /// The locked packages, by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -86,10 +89,28 @@ impl Lock {
         std::fs::rename(&new, path).map_err(failed)
     }
 
+    /// It is as old as another one when it has the same packages, unless that is of a time that has not come: whoever made it had
+    /// a clock that was ahead.
+    pub fn dated_as(&mut self, old: &Self) {
+        if self.packages == old.packages && old.made <= self.made {
+            self.made = old.made;
+        }
+    }
+
+    /// Whether its time has not come by far: it would set the clocks of all machines ahead.
+    pub fn is_ahead(&self, now: u64) -> bool {
+        self.made > now.saturating_add(AHEAD_MAX)
+    }
+
     /// The package of the kernel.
     pub fn kernel(&self) -> Option<&Package> {
         self.packages.iter().find(|package| is_kernel(&package.name))
     }
+}
+
+/// What the clock of this machine says, in seconds since 1970.
+pub fn now() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 /// `linux-image-6.12.95+deb12-amd64`, and not `linux-image-amd64`, which only depends on it.
@@ -153,6 +174,21 @@ mod tests {
         lock.save(&path).unwrap();
         assert_eq!(Lock::load(&path).unwrap(), lock);
         std::fs::remove_dir_all(path.parent().unwrap()).unwrap();
+    }
+
+    #[test]
+    fn a_lock_of_the_same_packages_keeps_its_date_unless_that_has_not_come() {
+        for (old, now, packages, made) in [
+            (100, 200, vec![package()], 100),
+            (200, 200, vec![package()], 200),
+            (300, 200, vec![package()], 200),
+            (100, 200, Vec::new(), 200),
+        ] {
+            let old = Lock { release: "bookworm".into(), made: old, packages };
+            let mut new = Lock { made: now, packages: vec![package()], ..old.clone() };
+            new.dated_as(&old);
+            assert_eq!(new.made, made, "{old:?}");
+        }
     }
 
     #[test]

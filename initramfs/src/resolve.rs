@@ -1,11 +1,10 @@
 //! Makes a lock: asks apt for everything that the recipe's packages depend on, and keeps what the image takes files from.
 
 use std::collections::BTreeSet;
-use std::time::SystemTime;
 
 use crate::assemble::{self, AssembleError};
 use crate::build::BuildError;
-use crate::lock::{Lock, is_kernel};
+use crate::lock::{Lock, is_kernel, now};
 use crate::pool::Pool;
 use crate::recipe::{Media, Recipe};
 use crate::report;
@@ -27,7 +26,7 @@ pub fn resolve(recipe: &Recipe, programs: &assemble::Programs, store: &Store) ->
     packages.sort();
     step.done(&format!("{} packages", packages.len()));
 
-    let made = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let made = now();
     let all = Lock { release: release.clone(), made, packages };
     let step = report::step("fetching");
     let fetched = store.fetch(&all)?;

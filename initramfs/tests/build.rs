@@ -85,6 +85,22 @@ fn a_lock_that_the_mirror_has_left_behind_is_an_error_that_says_what_to_do_or_is
 }
 
 #[test]
+fn a_lock_of_a_day_that_has_not_come_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("packages.lock");
+    let mut lock = Lock::load(&recipes().join("packages.lock")).unwrap();
+    lock.made = initramfs::lock::now() + 2 * 24 * 60 * 60;
+    lock.save(&path).unwrap();
+    let output = folder.path().join("out");
+    let ahead = Options { lock: path, cache: folder.path().join("cache"), ..options(&output) };
+    let error = build::build(&ahead).unwrap_err();
+    assert!(matches!(error, BuildError::Ahead { made, .. } if made == lock.made), "{error:?}");
+    for words in ["packages.lock", "has not come", "set the clock", "make image-lock"] {
+        assert!(error.to_string().contains(words), "{error}");
+    }
+}
+
+#[test]
 fn a_package_with_another_hash_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let tree = system(&folder.path().join("tree"));

@@ -30,7 +30,8 @@ impl Console {
         Self::on(File::options().write(true).open("/dev/console").ok())
     }
 
-    fn on(mut to: Option<File>) -> Self {
+    /// One on a file.
+    pub(super) fn on(mut to: Option<File>) -> Self {
         let (lines, written) = sync_channel::<String>(QUEUE);
         // It ends with the last sender.
         std::thread::spawn(move || {

@@ -1,12 +1,15 @@
 //! The way up: redis, what an earlier manager kept or had accepted, the queues, the services. Then the node is watched.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::io::Write as _;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::{Instant, sleep};
 
 use super::keeper::Keeper;
 use super::{Booting, Kept};
@@ -21,6 +24,14 @@ use crate::queue::intake::Intake;
 use crate::queue::recover::{recover, take_stock};
 use crate::redis::Link;
 use crate::redis::server::Server;
+use crate::service::{Services, Summary};
+
+/// How long services are looked at often: the boot waits for them.
+const STARTING: Duration = Duration::from_secs(3);
+/// How often that is.
+const LOOK_SOON: Duration = Duration::from_millis(100);
+/// How often they are looked at later: one that ends all the time does not fill the console.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// What the way up begins with.
 pub struct Start {
@@ -75,10 +86,9 @@ pub async fn live(
     for intake in intakes {
         beside.intakes.spawn(intake.run(node.clone()));
     }
-    let up = |services| Some(Up { server: server.clone(), services });
     // Nobody who is on the network waits for services.
     if let Some(booting) = &booting {
-        booting.up.send_replace(up(None));
+        booting.up.send_replace(Some(Up { server: server.clone(), services: None }));
     }
     node.services.reload(&mut kept.services).await.context("cannot read the units of services")?;
     for unknown in [&mut kept.jobs, &mut kept.services, &mut kept.others] {
@@ -88,15 +98,24 @@ pub async fn live(
     let (mut boot, mut told) = (None, None);
     match booting {
         Some(Booting { up: is_told, task, bootstrap, mounts }) => {
-            is_told.send_replace(up(Some(node.services.list().len())));
-            (boot, told) = (Some(task), Some((bootstrap, mounts)));
+            (boot, told) = (Some(task), Some((is_told, bootstrap, mounts)));
         }
-        // Not on a machine, whose output is its console: that is no place for a password.
-        None => say_ready(&server)?,
+        None => {
+            // No bootstrap file will be heard of.
+            node.services.show(&BTreeMap::new());
+            // Not on a machine, whose output is its console: that is no place for a password.
+            say_ready(&server)?;
+        }
     }
     let mounts = async {
         match &told {
-            Some((bootstrap, shown)) => mounts::show(&node.services, bootstrap.clone(), shown).await,
+            Some((_, bootstrap, shown)) => mounts::show(&node.services, bootstrap.clone(), shown).await,
+            None => std::future::pending().await,
+        }
+    };
+    let summaries = async {
+        match &told {
+            Some((is_told, ..)) => sum_up(&node.services, &server, is_told).await,
             None => std::future::pending().await,
         }
     };
@@ -105,8 +124,23 @@ pub async fn live(
         ended = async { boot.as_mut().expect("the branch is taken with a boot only").await }, if boot.is_some() => {
             bail!("the boot does not go on: {ended:?}")
         }
+        never = summaries => match never {},
         () = mounts => bail!("nobody shows the flists of the bootstrap file any more"),
         Some(ended) = beside.intakes.join_next() => bail!("a queue is not read any more: {ended:?}"),
+    }
+}
+
+/// Tells for ever how the services are: soon while they start, and then what changes within a second is told together.
+async fn sum_up(services: &Services, server: &Server, told: &watch::Sender<Option<Up>>) -> Infallible {
+    let began = Instant::now();
+    loop {
+        let services = Some(Summary::of(&services.list()));
+        told.send_if_modified(|up| {
+            let is_new = up.as_ref().is_none_or(|up| up.services != services);
+            *up = Some(Up { server: server.clone(), services });
+            is_new
+        });
+        sleep(if began.elapsed() < STARTING { LOOK_SOON } else { LOOK }).await;
     }
 }
 

@@ -46,8 +46,19 @@ impl Control {
 
     /// What others see is remembered already.
     pub fn turn(&self, status: Status) {
-        self.memory.note(&self.name, &status);
+        if *self.wanted.borrow() || status.state == ServiceState::Stopped {
+            self.memory.note(&self.name, &status);
+        } else {
+            self.stays_stopped();
+        }
         self.status.send_replace(status);
+    }
+
+    /// It is not started by the next manager, although it has not ended yet.
+    pub fn stays_stopped(&self) {
+        if self.past().is_none_or(|past| past.state != ServiceState::Stopped) {
+            self.memory.note(&self.name, &Status::new(ServiceState::Stopped, ""));
+        }
     }
 
     /// Waits for a time or for a change of mind: `wanted` off and on again is a restart.

@@ -93,7 +93,8 @@ mod tests {
         for good in ["mount:/system", "mount:/var/lib/app"] {
             assert_eq!(after(good).levels, [vec!["a"]], "{good}");
         }
-        for bad in ["mount:", "mount:/etc", "mount:var/x", "mount:/run/core0/x"] {
+        let twice = ["mount:/system/", "mount:/var//x", "mount:/var/./x", "mount:/var/x/"];
+        for bad in ["mount:", "mount:/etc", "mount:var/x", "mount:/run/core0/x"].iter().chain(&twice) {
             assert!(after(bad).faults["a"].contains("there is no such service"), "{bad}");
         }
     }

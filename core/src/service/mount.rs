@@ -1,7 +1,8 @@
 //! A mount that the node was told of, as a service: `mount:PATH`, a name that no unit can have.
 //!
 //! It has no process of its own: the daemon of the flists serves it. It is ready when the flist is there, and tried again like any
-//! service. While nobody tells of an flist for its path it waits, for those that come after it, and has nothing mounted.
+//! service. While nobody tells of an flist for its path it waits, for those that come after it, and has nothing mounted. Before anybody was heard,
+//! what an earlier manager has mounted there stays: services that run use it.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,15 +24,29 @@ const PREFIX: &str = "mount:";
 const LOOK: Duration = Duration::from_secs(5);
 /// One that was there for so long begins anew with its pauses.
 const WELL: Duration = Duration::from_secs(60);
+/// How long who stops one waits for that.
+const STOP: Duration = Duration::from_secs(60);
 
-/// The service of a path.
+/// The service of a path, however that is written.
 pub fn name_of(path: &Path) -> String {
-    format!("{PREFIX}{}", path.display())
+    format!("{PREFIX}{}", path.components().collect::<PathBuf>().display())
 }
 
-/// The path of a service, if it is one of these.
+/// The path of a service, if it is one of these. Each place has one name.
 pub fn path_of(name: &str) -> Option<PathBuf> {
-    name.strip_prefix(PREFIX).map(PathBuf::from).filter(|path| is_place(path))
+    let path = name.strip_prefix(PREFIX).map(PathBuf::from)?;
+    (is_place(&path) && name_of(&path) == name).then_some(path)
+}
+
+/// What it was told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Heard {
+    /// Nothing yet, by this manager.
+    NotYet,
+    /// Nothing should be there.
+    Nothing,
+    /// This should be there.
+    Flist(Told),
 }
 
 /// See the module's text.
@@ -39,8 +54,9 @@ pub fn path_of(name: &str) -> Option<PathBuf> {
 pub struct Mount {
     /// Its name, and what it is doing.
     pub control: Arc<Control>,
-    /// What to show; nothing when it should not be there.
-    pub told: watch::Sender<Option<Told>>,
+    heard: watch::Sender<Heard>,
+    /// Why what shall not be there is there still, each time that it could not be ended.
+    stays: watch::Sender<String>,
     path: PathBuf,
     flists: Arc<Noted>,
 }
@@ -50,7 +66,8 @@ impl Mount {
     pub fn new(path: PathBuf, flists: Arc<Noted>, memory: Arc<Memory>) -> Arc<Self> {
         // What an earlier manager has left there is not looked at yet.
         let control = Control::new(&name_of(&path), ServiceState::Starting, memory);
-        Arc::new(Self { control, told: watch::Sender::new(None), path, flists })
+        let (heard, stays) = (watch::Sender::new(Heard::NotYet), watch::Sender::new(String::new()));
+        Arc::new(Self { control, heard, stays, path, flists })
     }
 
     /// Where it is.
@@ -60,40 +77,70 @@ impl Mount {
 
     /// Tells it what to show; nothing happens when it knows.
     pub fn tell(&self, told: Option<Told>) {
-        self.told.send_if_modified(|known| {
+        let told = told.map_or(Heard::Nothing, Heard::Flist);
+        self.heard.send_if_modified(|known| {
             let is_new = *known != told;
             *known = told;
             is_new
         });
     }
 
+    /// Stops it, and returns when it is stopped, or says why that cannot be done now: it is tried on.
+    pub async fn stop(&self) -> Result<(), String> {
+        let mut stays = self.stays.subscribe();
+        tokio::select! {
+            () = self.control.stop() => Ok(()),
+            // The sender is ours.
+            _ = stays.changed() => Err(stays.borrow().clone()),
+            () = sleep(STOP) => Err(format!("what it does takes more than {} s; after that it is stopped", STOP.as_secs())),
+        }
+    }
+
     /// Nobody tells of it, and nothing is mounted by it.
     pub fn is_over(&self) -> bool {
         let state = self.control.status.borrow().state;
-        self.told.borrow().is_none() && matches!(state, ServiceState::Waiting | ServiceState::Stopped)
+        *self.heard.borrow() == Heard::Nothing
+            && matches!(state, ServiceState::Waiting | ServiceState::Stopped)
     }
 
     /// Keeps it, for as long as the node runs.
     pub async fn keep(self: Arc<Self>) {
         let mut wanted = self.control.wanted.subscribe();
-        let mut told = self.told.subscribe();
+        let mut heard = self.heard.subscribe();
         if self.control.past().is_some_and(|past| past.state == ServiceState::Stopped) {
             self.control.wanted.send_replace(false);
         }
         let mut pause = PAUSE;
         loop {
-            let (is_wanted, shown) = (*wanted.borrow_and_update(), told.borrow_and_update().clone());
-            let done = match shown.clone().filter(|_| is_wanted) {
-                Some(shown) => self.show(shown).await,
+            let (is_wanted, known) = (*wanted.borrow_and_update(), heard.borrow_and_update().clone());
+            let told = match (known, is_wanted) {
+                (Heard::Flist(told), true) => Some(told),
+                (Heard::NotYet, true) => {
+                    self.change(ServiceState::Starting, "the bootstrap file is not known yet");
+                    tokio::select! {
+                        changed = heard.changed() => if changed.is_err() { return },
+                        () = not_wanted(&mut wanted) => {}
+                    }
+                    continue;
+                }
+                (Heard::Nothing, true) => None,
+                (_, false) => {
+                    // Also if this manager does not live to see the end of it.
+                    self.control.stays_stopped();
+                    None
+                }
+            };
+            let done = match told.clone() {
+                Some(told) => self.show(told).await,
                 None => self.hide().await,
             };
-            match (done, is_wanted, shown) {
-                (Ok(()), true, Some(shown)) => {
+            match (done, is_wanted, told) {
+                (Ok(()), true, Some(told)) => {
                     self.change(ServiceState::Ready, "");
                     let since = Instant::now();
                     tokio::select! {
-                        why = self.gone(&shown) => self.change(ServiceState::Pausing, &why),
-                        changed = told.changed() => match changed {
+                        why = self.gone(&told) => self.change(ServiceState::Pausing, &why),
+                        changed = heard.changed() => match changed {
                             Ok(()) => continue,
                             Err(_) => return,
                         },
@@ -104,7 +151,7 @@ impl Mount {
                 (Ok(()), true, None) => {
                     self.change(ServiceState::Waiting, "the bootstrap file names no flist for it");
                     tokio::select! {
-                        changed = told.changed() => if changed.is_err() { return },
+                        changed = heard.changed() => if changed.is_err() { return },
                         () = not_wanted(&mut wanted) => {}
                     }
                     pause = PAUSE;
@@ -118,11 +165,16 @@ impl Mount {
                     pause = PAUSE;
                     continue;
                 }
-                (Err(why), ..) => self.change(ServiceState::Pausing, &why),
+                (Err(why), ..) => {
+                    self.change(ServiceState::Pausing, &why);
+                    if !is_wanted {
+                        self.stays.send_replace(why);
+                    }
+                }
             }
             tokio::select! {
                 () = sleep(pause) => pause = (pause * 2).min(PAUSE_MAX),
-                changed = told.changed() => if changed.is_err() { return } else { pause = PAUSE },
+                changed = heard.changed() => if changed.is_err() { return } else { pause = PAUSE },
                 changed = wanted.changed() => if changed.is_err() { return },
             }
             self.control.status.send_modify(|status| status.restarts += 1);

@@ -279,19 +279,26 @@ impl Services {
         Ok(())
     }
 
-    /// Stops it, and says so when it is stopped. Who comes after it goes on.
+    /// Stops it, and says so when it is stopped, or why a mount cannot be ended. Who comes after it goes on.
     pub async fn stop(&self, name: &str) -> Result<(), CommandError> {
         let service = self.get(name)?;
-        service.stop().await;
+        let mount = self.table.lock().mounts.get(name).map(|(mount, _)| mount.clone());
+        match mount {
+            Some(mount) => mount
+                .stop()
+                .await
+                .map_err(|why| CommandError::unavailable(format!("{name} is not stopped yet: {why}")))?,
+            None => service.stop().await,
+        }
         Ok(())
     }
 
-    /// Stops it and lets it run again.
+    /// Stops it and lets it run again, also when it could not be stopped.
     pub async fn restart(&self, name: &str) -> Result<(), CommandError> {
         let service = self.get(name)?;
-        service.stop().await;
+        let stopped = self.stop(name).await;
         service.wanted.send_replace(true);
-        Ok(())
+        stopped
     }
 
     /// The last messages of a service.

@@ -6,6 +6,7 @@ mod judge;
 use std::time::Duration;
 
 use mozim::{DhcpV4Client, DhcpV4Config, DhcpV4Lease, DhcpV4State};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::setting::Setting;
 use crate::sys::netlink::Link;
@@ -23,6 +24,9 @@ pub enum DhcpError {
     /// Somebody answers, and then no more.
     #[error("no lease: a server offers one and does not confirm it within {0:?}")]
     NoConfirmation(Duration),
+    /// Somebody says no to what was there, and then nobody gives another one.
+    #[error("no lease: a server refuses the one that was there, and none gives another within {0:?}")]
+    Refused(Duration),
     /// The lease is absurd.
     #[error("a server gives an absurd lease: {0}")]
     Absurd(String),
@@ -32,12 +36,25 @@ pub enum DhcpError {
 }
 
 /// A lease as a server gave it, to be asked for again.
-#[derive(Debug)]
-pub struct Before(DhcpV4Lease);
+#[derive(Clone, Debug)]
+pub struct Before {
+    lease: DhcpV4Lease,
+    /// Its end.
+    pub until: Instant,
+}
+
+impl Before {
+    fn new(lease: DhcpV4Lease) -> Self {
+        let until = Instant::now() + Duration::from_secs(lease.lease_time_sec.into());
+        Self { lease, until }
+    }
+}
 
 /// A client on one NIC.
 pub struct Client {
     client: DhcpV4Client,
+    /// It asks for what it had before.
+    asks_again: bool,
     held: Option<Before>,
 }
 
@@ -48,9 +65,9 @@ impl Client {
         // Without its own timeout: that would end a good lease whose first renewal nobody answers.
         config.set_iface_index(nic.index);
         let config = config.set_iface_mac_raw(&nic.address).map_err(none)?.use_mac_as_client_id().clone();
-        let before = before.map(|Before(lease)| lease);
-        let client = DhcpV4Client::init(config, before).await.map_err(none)?;
-        Ok(Self { client, held: None })
+        let asks_again = before.is_some();
+        let client = DhcpV4Client::init(config, before.map(|before| before.lease)).await.map_err(none)?;
+        Ok(Self { client, asks_again, held: None })
     }
 
     /// The first lease, or none when there is nobody for so long.
@@ -60,28 +77,44 @@ impl Client {
             loop {
                 match self.client.run().await.map_err(none)? {
                     DhcpV4State::Done(lease) => return self.hold(*lease),
+                    // `mozim` goes on in the same way when nobody answers, but not within a minute.
+                    DhcpV4State::InitReboot | DhcpV4State::Selecting if self.asks_again => {
+                        silence = DhcpError::Refused(patience);
+                    }
                     DhcpV4State::Selecting => silence = DhcpError::NoConfirmation(patience),
                     DhcpV4State::InitReboot | DhcpV4State::Renewing | DhcpV4State::Rebinding => {}
                 }
             }
         };
-        tokio::time::timeout(patience, asked).await.unwrap_or(Err(silence))
+        timeout(patience, asked).await.unwrap_or(Err(silence))
     }
 
-    /// Keeps a lease until it is another one, or none: it is good to its end, whether or not somebody answers before.
+    /// Keeps a lease until it is another one, or none: it is good to its end, whether or not somebody answers before, and
+    /// whatever.
     pub async fn next(&mut self, now: &Setting) -> Result<Setting, DhcpError> {
-        loop {
-            match self.client.run().await.map_err(none)? {
-                DhcpV4State::Done(next) => {
-                    let next = self.hold(*next)?;
-                    if next != *now {
-                        return Ok(next);
+        while let Some(held) = &mut self.held {
+            let Ok(state) = timeout_at(held.until, self.client.run()).await else { break };
+            match state.map_err(none)? {
+                DhcpV4State::Done(lease) => match judge(&lease) {
+                    Ok(next) => {
+                        *held = Before::new(*lease);
+                        if next != *now {
+                            return Ok(next);
+                        }
                     }
-                }
+                    Err(e) => {
+                        tracing::warn!("a lease is renewed with nonsense, which is left out: {e}");
+                        // The address itself is ours for longer.
+                        if lease.yiaddr == held.lease.yiaddr {
+                            held.until = Before::new(*lease).until;
+                        }
+                    }
+                },
                 DhcpV4State::Renewing | DhcpV4State::Rebinding => {}
-                DhcpV4State::InitReboot | DhcpV4State::Selecting => return Err(DhcpError::Expired),
+                DhcpV4State::InitReboot | DhcpV4State::Selecting => break,
             }
         }
+        Err(DhcpError::Expired)
     }
 
     /// The lease as the server gave it.
@@ -91,7 +124,7 @@ impl Client {
 
     fn hold(&mut self, lease: DhcpV4Lease) -> Result<Setting, DhcpError> {
         let setting = judge(&lease)?;
-        self.held = Some(Before(lease));
+        self.held = Some(Before::new(lease));
         Ok(setting)
     }
 }

@@ -159,7 +159,8 @@ impl Edge {
             take_back(&held.link, held.metric, setting).await?;
         }
         self.held.remove(name);
-        self.write()
+        self.write();
+        Ok(())
     }
 
     /// A server gave something to a keeper: it is set in the place of what was there. False when the keeper is none any more.
@@ -180,9 +181,7 @@ impl Edge {
             tracing::warn!("{e}");
             self.leave(&name, setting.address);
         }
-        if let Err(e) = self.write() {
-            tracing::warn!("{e}");
-        }
+        self.write();
         Some(name)
     }
 
@@ -221,25 +220,26 @@ impl Edge {
         self.held.iter().find(|(_, held)| is(held)).map(|(name, _)| name.clone())
     }
 
-    /// Takes back what an earlier search left and this one has not set.
-    pub async fn tidy(&mut self) {
+    /// Takes back what an earlier search left and this one has not set. True when there was something.
+    pub async fn tidy(&mut self) -> bool {
         let links = async { Netlink::open().await?.links().await };
-        let Ok(links) = links.await else { return };
+        let Ok(links) = links.await else { return false };
+        let mut took = false;
         for (name, address) in std::mem::take(&mut self.left) {
-            let own = self.held.get(&name).and_then(|held| held.setting.as_ref());
-            if own.is_some_and(|setting| setting.address == address) {
+            let own = self.held.get(&name);
+            if own.and_then(|held| held.setting.as_ref()).is_some_and(|setting| setting.address == address) {
                 continue;
             }
-            if let Some(link) = links.iter().find(|link| link.name == name)
-                && let Err(e) = take(link, address).await
-            {
+            let Some(link) = links.iter().find(|link| link.name == name) else { continue };
+            let metric = Some(TRIED).filter(|metric| own.is_none_or(|held| held.metric != *metric));
+            took = true;
+            if let Err(e) = take(link, address, metric).await {
                 tracing::warn!("{e}");
                 self.leave(&name, address);
             }
         }
-        if let Err(e) = self.write() {
-            tracing::warn!("{e}");
-        }
+        self.write();
+        took
     }
 
     /// Writes the file of the resolver: what leases say, the best way out first, and then what the plan says.
@@ -295,7 +295,7 @@ impl Edge {
         held.refused.clear();
         let (link, metric) = (held.link.clone(), held.metric);
         // Before anything is set, so that a search that begins anew knows of it.
-        self.write()?;
+        self.write();
         let laid = lay(&link, metric, before.as_ref(), &setting).await;
         let Some(held) = self.held.get_mut(name) else { return Ok(()) };
         match laid {
@@ -318,7 +318,9 @@ impl Edge {
         }
     }
 
-    fn write(&self) -> Result<(), NetworkError> {
+    /// Writes down what is set. Where that cannot be, a search that begins anew does not know of it: no reason to have no
+    /// network.
+    fn write(&self) {
         let own = self.set();
         let own = own.iter().map(|(link, setting)| (&link.name, setting.address));
         let left = self.left.iter().map(|(name, address)| (name, *address));
@@ -328,7 +330,10 @@ impl Edge {
             fs::write(&new, text)?;
             fs::rename(&new, &self.files.addresses)
         };
-        write().map_err(|e: io::Error| NetworkError::Files(self.files.addresses.clone(), e))
+        let written = write().map_err(|e: io::Error| NetworkError::Files(self.files.addresses.clone(), e));
+        if let Err(e) = written {
+            tracing::warn!("{e}; what is set now stays there when the manager is killed");
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout_at};
 
 use super::dhcp::{Before, Client, DhcpError};
 use super::last_resort::Claim;
@@ -13,6 +13,9 @@ use crate::sys::netlink::{self, Link, Netlink};
 
 /// Pauses between two attempts to get a lease that is configured, in seconds.
 const PAUSE: [u64; 4] = [2, 5, 10, 30];
+
+/// The pause before somebody is asked again for a lease that nobody has confirmed.
+const AGAIN: Duration = Duration::from_secs(5);
 
 /// What a keeper says.
 #[derive(Debug)]
@@ -118,30 +121,59 @@ async fn lease(
     notes: &mpsc::Sender<Note>,
 ) -> Ended {
     let mut cable = std::pin::pin!(cable(link, times));
-    let asked = async {
-        let mut client = Client::new(link, before.map(|before| *before)).await?;
-        let setting = client.first(times.lease).await?;
-        Ok((client, setting))
+    let asked = match &before {
+        None => ask(link, times, None).await,
+        Some(held) => tokio::select! {
+            cable = &mut cable => return cable.ends(before),
+            asked = confirm(link, times, held) => asked,
+        },
     };
-    let (mut client, mut setting) = match asked.await {
+    let (mut client, mut setting) = match asked {
         Ok(leased) => leased,
-        Err(e) => return Ended::Over(DhcpError::to_string(&e)),
+        Err(e) => return Ended::Over(e.to_string()),
     };
     loop {
         if notes.send(Note { keeper: number, said: Said::Leased(setting.clone()) }).await.is_err() {
             return Ended::Over("the search ends".into());
         }
         tokio::select! {
-            cable = &mut cable => return match cable {
-                Cable::Replugged => Ended::Replugged(client.held().map(Box::new)),
-                Cable::Pulled => Ended::Over(cable.to_string()),
-            },
+            cable = &mut cable => return cable.ends(client.held().map(Box::new)),
             next = client.next(&setting) => match next {
                 Ok(next) => setting = next,
                 Err(e) => return Ended::Over(e.to_string()),
             },
         }
     }
+}
+
+/// Asks for a lease.
+async fn ask(link: &Link, times: Times, before: Option<Before>) -> Result<(Client, Setting), DhcpError> {
+    let mut client = Client::new(link, before).await?;
+    let setting = client.first(times.lease).await?;
+    Ok((client, setting))
+}
+
+/// Asks for the lease that is there, which is good to its end unless somebody says no (RFC 2131, 3.2): a port can stay dark for
+/// half a minute. Who does not know of it is silent, so afterwards any lease will do.
+async fn confirm(link: &Link, times: Times, held: &Before) -> Result<(Client, Setting), DhcpError> {
+    let asked = async {
+        let mut before = Some(held.clone());
+        loop {
+            match ask(link, times, before.take()).await {
+                Err(
+                    e @ (DhcpError::None(_)
+                    | DhcpError::NoOffer(_)
+                    | DhcpError::NoConfirmation(_)
+                    | DhcpError::Absurd(_)),
+                ) => {
+                    tracing::info!("{}: the lease is not confirmed, and still good: {e}", link.name);
+                }
+                asked @ (Ok(_) | Err(DhcpError::Refused(_) | DhcpError::Expired)) => return asked,
+            }
+            sleep(AGAIN).await;
+        }
+    };
+    timeout_at(held.until, asked).await.unwrap_or(Err(DhcpError::Expired))
 }
 
 /// What happened to the cable of a NIC.
@@ -151,6 +183,16 @@ pub enum Cable {
     Replugged,
     /// It stays away.
     Pulled,
+}
+
+impl Cable {
+    /// What becomes of a lease.
+    fn ends(self, lease: Option<Box<Before>>) -> Ended {
+        match self {
+            Self::Replugged => Ended::Replugged(lease),
+            Self::Pulled => Ended::Over(self.to_string()),
+        }
+    }
 }
 
 impl std::fmt::Display for Cable {

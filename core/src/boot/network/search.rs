@@ -357,6 +357,8 @@ impl Search {
             let now = self.seen().await.unwrap_or_else(|_| self.there.clone());
             let is_new = |(link, cable): (&_, &Option<_>)| cable.is_some() && !self.there.contains_key(link);
             if now.iter().any(is_new) {
+                // Once: it may be that the links cannot be set up.
+                self.there = now;
                 return;
             }
             if now != self.there {
@@ -386,7 +388,7 @@ impl Search {
         match note.said {
             Said::Leased(setting) => {
                 if let Err(e) = self.edge.leased(note.keeper, setting).await {
-                    self.trouble = Some(told(&e));
+                    self.breaks(&e);
                 }
             }
             Said::Over(why) => {
@@ -406,8 +408,14 @@ impl Search {
 
     fn resolve(&mut self) {
         if let Err(e) = self.edge.resolve_by(&self.plan) {
-            self.trouble = Some(told(&e));
+            self.breaks(&e);
         }
+    }
+
+    /// Tells what could not be done, and has it tried again.
+    fn breaks(&mut self, e: &NetworkError) {
+        self.trouble = Some(told(e));
+        self.broken = true;
     }
 
     fn waits(&self, what: &str) {

@@ -19,6 +19,8 @@ pub struct Route {
     pub destination: Option<Cidr>,
     /// By whom.
     pub gateway: Option<IpAddr>,
+    /// How dear it is; the kernel takes the one with the least.
+    pub metric: u32,
     message: RouteMessage,
 }
 
@@ -111,18 +113,19 @@ fn route(message: RouteMessage) -> Option<Route> {
     if message.header.kind != RouteType::Unicast || table(&message) != u32::from(RouteHeader::RT_TABLE_MAIN) {
         return None;
     }
-    let (mut link, mut destination, mut gateway) = (None, None, None);
+    let (mut link, mut destination, mut gateway, mut metric) = (None, None, None, 0);
     for attribute in &message.attributes {
         match attribute {
             RouteAttribute::Oif(index) => link = Some(*index),
             RouteAttribute::Destination(address) => destination = ip(address),
             RouteAttribute::Gateway(address) => gateway = ip(address),
+            RouteAttribute::Priority(priority) => metric = *priority,
             _ => {}
         }
     }
     let prefix = message.header.destination_prefix_length;
     let destination = destination.map(|address| Cidr { address, prefix });
-    Some(Route { link: link?, destination, gateway, message })
+    Some(Route { link: link?, destination, gateway, metric, message })
 }
 
 fn table(message: &RouteMessage) -> u32 {

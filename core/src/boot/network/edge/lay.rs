@@ -55,14 +55,15 @@ pub async fn take_back(link: &Link, metric: u32, setting: &Setting) -> Result<()
 }
 
 /// Takes back an address of which nothing else is known, and the routes by routers that were neighbours by it alone: one of
-/// a lease would go before those that are configured, and lead nowhere.
-pub async fn take(link: &Link, address: Cidr) -> Result<(), NetworkError> {
+/// a lease would go before those that are configured, and lead nowhere. The routers of some leases are in no network: their
+/// routes are told by a metric that nothing else on the link has now.
+pub async fn take(link: &Link, address: Cidr, metric: Option<u32>) -> Result<(), NetworkError> {
     let netlink = Netlink::open().await?;
     gone(netlink.delete_address(link, address).await)?;
     let left = netlink.addresses(Some(link)).await?;
     let by_it = |router| address.contains(router) && !left.iter().any(|(_, other)| other.contains(router));
     let routes = netlink.routes().await?.into_iter().filter(|route| route.link == link.index);
-    for route in routes.filter(|route| route.gateway.is_some_and(by_it)) {
+    for route in routes.filter(|route| route.gateway.is_some_and(by_it) || metric == Some(route.metric)) {
         gone(netlink.delete_route(&route).await)?;
     }
     Ok(())

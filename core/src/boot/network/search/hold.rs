@@ -15,8 +15,9 @@ use crate::boot::network::keeper::{self, Cable, Note, Said};
 use crate::boot::network::last_resort::CONTROLLER;
 use crate::boot::network::machine::{Way, Where};
 use crate::boot::network::nics::Nics;
-use crate::boot::network::{NetworkError, reach, told};
-use crate::sys::netlink::{self, Link, Netlink};
+use crate::boot::network::setting::Route;
+use crate::boot::network::{NetworkError, reach};
+use crate::sys::netlink::{self, Cidr, Link, Netlink};
 
 /// How often links that could not be set up are tried again, and the controller of last resort is looked for.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
@@ -34,11 +35,15 @@ impl Search {
     /// Keeps the network until it is lost, and returns how long it lasted.
     pub(super) async fn hold(&mut self, tried: Option<&(Way, String)>) -> Duration {
         let began = Instant::now();
-        self.edge.tidy().await;
-        self.reasons.clear();
-        self.is_up();
         let nic = tried.map(|(_, nic)| nic.as_str());
         let is_last_resort = matches!(tried, Some((Way::LastResort, _)));
+        self.reasons.clear();
+        // It may have been found by what is taken back now.
+        if self.edge.tidy().await && !self.still_leads(is_last_resort).await {
+            self.reasons.push("only what an earlier manager had set led anywhere".into());
+            return began.elapsed();
+        }
+        self.is_up();
         let (mut misses, mut controller_due) = (0, began + LOOK_AGAIN);
         let times = self.setup.times;
         let (mut cables, mut watched) = (FuturesUnordered::new(), BTreeSet::new());
@@ -64,7 +69,7 @@ impl Search {
                         // The kernel may have taken its routes away.
                         Cable::Replugged => {
                             if let Err(e) = self.edge.configure(&self.plan, &link).await {
-                                self.trouble = Some(told(&e));
+                                self.breaks(&e);
                             }
                             None
                         }
@@ -105,7 +110,7 @@ impl Search {
     /// What a keeper says becomes so.
     async fn heed(&mut self, note: Note, nic: Option<&str>) -> Option<Doubt> {
         let name = self.edge.name_of(note.keeper);
-        let (names, way_out) = (set(&self.edge), way_out(&self.edge));
+        let (before, way_out) = (name.as_deref().and_then(|name| at(&self.edge, name)), way_out(&self.edge));
         let over = match &note.said {
             Said::Over(why) => Some(why.clone()),
             Said::Leased(_) => None,
@@ -114,8 +119,11 @@ impl Search {
         let name = name?;
         match over {
             Some(why) => Some(Doubt { why: format!("{name}: {why}"), decides: nic == Some(&name) }),
-            // Whether it leads to the same network is not known; one beside all that was there changes nothing.
-            None if names.contains(&name) || way_out != self::way_out(&self.edge) => {
+            // One beside all that was there changes nothing, nor does one that is there again after a cable was plugged in anew:
+            // a controller may be away meanwhile.
+            None if before.is_some() && before != at(&self.edge, &name)
+                || way_out != self::way_out(&self.edge) =>
+            {
                 Some(Doubt { why: format!("{name}: a new lease"), decides: false })
             }
             None => None,
@@ -152,6 +160,12 @@ impl Search {
 /// The names of the links that have an address.
 fn set(edge: &Edge) -> BTreeSet<String> {
     edge.set().into_iter().map(|(link, _)| link.name.clone()).collect()
+}
+
+/// The address of a link, and its router to everywhere.
+fn at(edge: &Edge, name: &str) -> Option<(Cidr, Option<Route>)> {
+    let set = edge.set().into_iter().find(|(link, _)| link.name == name);
+    set.map(|(_, setting)| (setting.address, setting.way_out().cloned()))
 }
 
 /// By which link everything else is reached, and which router.

@@ -86,6 +86,9 @@ fn a_nic_that_appears_after_the_look_ends_the_pause() {
         far.cable("eth0").await;
         let rested = tokio::time::timeout(PATIENCE, search.rest(2 * PATIENCE)).await;
         assert!(rested.is_ok(), "it pauses though there is a new NIC");
+        // The links could not be set up meanwhile: that is no reason to search without a pause.
+        let rested = tokio::time::timeout(Duration::from_secs(3), search.rest(2 * PATIENCE)).await;
+        assert!(rested.is_err(), "it does not pause");
     });
 }
 

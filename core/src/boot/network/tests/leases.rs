@@ -64,16 +64,16 @@ fn a_lease_is_renewed_and_a_network_whose_server_is_gone_is_lost_and_found_again
         let far = Far::new().await;
         far.cable("eth0").await;
         far.plug("eth0", 0).await;
-        let server = far.udhcpd("eth0", 0, 8);
+        let server = far.udhcpd("eth0", 0, 16);
         let mut node = Node::new(folder.path()).await;
         node.until_up().await;
-        // Twice as long as the lease: it was renewed, or it would be lost.
+        // Longer than the lease: it was renewed, or it would be lost.
         let lost = node.until(|state| matches!(state, State::Searching { .. }));
-        assert!(tokio::time::timeout(Duration::from_secs(16), lost).await.is_err(), "nobody renewed it");
+        assert!(tokio::time::timeout(Duration::from_secs(24), lost).await.is_err(), "nobody renewed it");
         drop(server);
         node.until_it_waits_for("nobody renewed it in time").await;
         assert_eq!(sh("ip -4 addr show eth0").await, "");
-        let _server = far.udhcpd("eth0", 0, 8);
+        let _server = far.udhcpd("eth0", 0, 16);
         node.until_up().await;
     });
 }
@@ -173,5 +173,56 @@ fn a_link_that_flaps_keeps_its_lease_and_one_that_stays_pulled_gives_way_to_anot
         let up = node.until(|state| matches!(state, State::Up(up) if up.links[0].0 == other)).await;
         assert_eq!(up.addresses().len(), 1);
         assert_eq!(sh(&format!("ip -4 addr show {used}")).await, "");
+    });
+}
+
+/// A port that begins to forward anew stays dark for half a minute.
+#[test]
+fn a_lease_that_nobody_confirms_after_a_flap_is_good_to_its_end() {
+    in_new_network(|| async {
+        let folder = tempfile::tempdir().unwrap();
+        let far = Far::new().await;
+        far.cable("eth0").await;
+        far.plug("eth0", 0).await;
+        let server = far.udhcpd("eth0", 0, 40);
+        let mut node = Node::new(folder.path()).await;
+        let up = node.until_up().await;
+        drop(server);
+        far.run("ip link set far-eth0 down; ip link set far-eth0 up").await;
+        let lost = node.until(|state| *state != State::Up(up.clone()));
+        assert!(tokio::time::timeout(Duration::from_secs(20), lost).await.is_err(), "it ends too early");
+        assert!(sh("ip -4 addr show eth0").await.contains(&up.links[0].1.to_string()));
+        node.until_it_waits_for("nobody renewed it in time").await;
+        assert_eq!(sh("ip -4 addr show eth0; ip route").await, "");
+    });
+}
+
+#[test]
+fn a_link_that_flaps_while_the_controller_is_away_keeps_the_network() {
+    in_new_network(|| async {
+        let folder = tempfile::tempdir().unwrap();
+        let far = Far::new().await;
+        far.cable("eth0").await;
+        far.plug("eth0", 0).await;
+        let _server = far.dnsmasq("eth0", 0, 50);
+        let controller = far.controller("10.77.0.1", 8443);
+        Node::plan(folder.path(), "controllers = [\"http://10.77.0.1:8443\"]\n");
+        let mut node = Node::new(folder.path()).await;
+        let up = node.until_up().await;
+        drop(controller);
+        let given = far.said("eth0").matches("DHCPACK").count();
+        far.run("ip link set far-eth0 down; ip link set far-eth0 up").await;
+        let lost = node.until(|state| *state != State::Up(up.clone()));
+        let confirmed = async {
+            while far.said("eth0").matches("DHCPACK").count() == given {
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+            // A controller is not waited for longer.
+            tokio::time::sleep(Duration::from_secs(6)).await;
+        };
+        tokio::select! {
+            state = lost => panic!("a controller may go away, and yet {state:?}"),
+            () = confirmed => {}
+        }
     });
 }

@@ -153,18 +153,50 @@ fn a_configured_router_is_there_again_when_its_link_was_down() {
 
 #[test]
 fn the_router_of_a_lease_that_a_killed_manager_had_does_not_go_before_the_configured_one() {
+    let alone =
+        "--dhcp-option=1,255.255.255.255 --dhcp-option=121,172.31.1.1/32,0.0.0.0,0.0.0.0/0,172.31.1.1";
+    for options in ["--dhcp-option=3,10.77.0.1", alone] {
+        in_new_network(move || async move {
+            let folder = tempfile::tempdir().unwrap();
+            let far = Far::new().await;
+            let _server = served(&far, options).await;
+            let mut node = Node::new(folder.path()).await;
+            node.until_up().await;
+            node.kill().await;
+            let plan = "[link.eth0]\naddress = \"10.78.0.9/24\"\ngateway = \"10.78.0.1\"\n";
+            Node::plan(folder.path(), plan);
+            let up = Node::new(folder.path()).await.until_up().await;
+            assert_eq!(up.to_string(), "eth0 10.78.0.9/24 by 10.78.0.1");
+            let shown = sh("ip -4 addr show eth0; ip route").await;
+            let left = ["10.77.", "172.31."].iter().any(|words| shown.contains(words));
+            assert!(shown.contains("default via 10.78.0.1") && !left, "{shown}");
+        });
+    }
+}
+
+/// It stayed up for ever, with the link for storage alone.
+#[test]
+fn a_network_that_only_a_killed_manager_had_is_searched_again() {
     in_new_network(|| async {
         let folder = tempfile::tempdir().unwrap();
         let far = Far::new().await;
-        let _server = served(&far, "--dhcp-option=3,10.77.0.1").await;
+        for (nic, net) in [("eth0", 0), ("eth1", 1)] {
+            far.cable(nic).await;
+            far.plug(nic, net).await;
+        }
+        let _server = far.dnsmasq("eth1", 1, 50);
+        let _controller = far.controller("10.77.1.1", 8443);
+        let plan = "controllers = [\"http://10.77.1.1:8443\"]\n[link.eth0]\naddress = \"10.0.0.9/24\"\n";
+        Node::plan(folder.path(), plan);
+        let is_found =
+            |state: &State| matches!(state, State::Up(up) if up.links.iter().any(|(nic, _)| nic == "eth1"));
         let mut node = Node::new(folder.path()).await;
-        node.until_up().await;
+        node.until(is_found).await;
         node.kill().await;
-        Node::plan(folder.path(), "[link.eth0]\naddress = \"10.78.0.9/24\"\ngateway = \"10.78.0.1\"\n");
-        let up = Node::new(folder.path()).await.until_up().await;
-        assert_eq!(up.to_string(), "eth0 10.78.0.9/24 by 10.78.0.1");
-        let shown = sh("ip -4 addr show eth0; ip route").await;
-        assert!(shown.contains("default via 10.78.0.1") && !shown.contains("10.77."), "{shown}");
+        let mut node = Node::new(folder.path()).await;
+        node.until(is_found).await;
+        let shown = sh("ip -4 addr show eth1; ip route").await;
+        assert!(shown.contains("inet 10.77.1.5") && shown.contains("default via 10.77.1.1"), "{shown}");
     });
 }
 
@@ -200,5 +232,47 @@ fn what_could_not_be_taken_back_is_tried_again_before_something_else_is_set() {
         let shown = sh("ip -4 addr show eth0; ip route").await;
         assert!(shown.contains("10.78.0.9/24") && shown.contains("default via 10.78.0.1"), "{shown}");
         assert!(!shown.contains("10.77.0."), "{shown}");
+    });
+}
+
+#[test]
+fn what_could_not_be_set_again_is_tried_again_while_there_is_a_network() {
+    in_new_network(|| async {
+        let folder = tempfile::tempdir().unwrap();
+        let far = Far::new().await;
+        far.cable("eth0").await;
+        far.plug("eth0", 0).await;
+        Node::plan(folder.path(), "[link.eth0]\naddress = \"10.77.0.9/24\"\ngateway = \"10.77.0.1\"\n");
+        let mut node = Node::new(folder.path()).await;
+        let up = node.until_up().await;
+        let all = capabilities(None).unwrap();
+        let mut fewer = all;
+        fewer.effective.remove(CapabilitySet::NET_ADMIN);
+        set_capabilities(None, fewer).unwrap();
+        far.run("ip link set far-eth0 down; ip link set far-eth0 up").await;
+        let refused = |up: &Up| up.trouble.as_ref().is_some_and(|why| why.contains("the kernel refuses"));
+        node.until_it_has(refused).await;
+        set_capabilities(None, all).unwrap();
+        node.until_it_has(|now| *now == up).await;
+        let shown = sh("ip -4 addr show eth0; ip route").await;
+        assert!(shown.contains("10.77.0.9/24") && shown.contains("default via 10.77.0.1"), "{shown}");
+    });
+}
+
+/// It was believed to be set, and was not.
+#[test]
+fn what_cannot_be_written_down_is_set_all_the_same() {
+    in_new_network(|| async {
+        let folder = tempfile::tempdir().unwrap();
+        let far = Far::new().await;
+        far.cable("eth0").await;
+        far.plug("eth0", 0).await;
+        Node::plan(folder.path(), "[link.eth0]\naddress = \"10.77.0.9/24\"\ngateway = \"10.77.0.1\"\n");
+        let nowhere = folder.path().join("absent/addresses");
+        let mut node = Node::with(folder.path(), |setup| setup.files.addresses = nowhere).await;
+        let up = node.until_up().await;
+        assert_eq!(up.to_string(), "eth0 10.77.0.9/24 by 10.77.0.1");
+        let shown = sh("ip -4 addr show eth0; ip route").await;
+        assert!(shown.contains("10.77.0.9/24") && shown.contains("default via 10.77.0.1"), "{shown}");
     });
 }
