@@ -213,7 +213,10 @@ impl Kept {
                 Some(("container", id)) => (&mut kept.containers, id),
                 Some(_) | None => (&mut kept.others, tag.as_str()),
             };
-            which.insert(name.into(), child);
+            if let Some(old) = which.insert(name.into(), child) {
+                // A run that nobody waited for any more, beside the next one: the slots come in their order.
+                old.handle().kill_soon();
+            }
         }
         kept
     }

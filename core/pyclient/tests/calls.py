@@ -164,6 +164,7 @@ CALLS: list[tuple[Send, str, dict[str, Any]]] = [
     ),
     (lambda cl: cl.container.list(), "corex.list", {}),
     (lambda cl: cl.container.get("web"), "corex.get", {"query": "web"}),
+    (lambda cl: cl.container.get(7, ended=True), "corex.get", {"query": 7, "ended": True}),
     (lambda cl: cl.container.find("a", "b"), "corex.find", {"tags": ["a", "b"]}),
     (lambda cl: cl.container.terminate(7), "corex.terminate", {"container": 7}),
     (lambda cl: cl.flist.umount("/mnt"), "flist.umount", {"mountpoint": "/mnt", "lazy": False}),

@@ -454,6 +454,9 @@ impl From<Ended> for Found {
 pub struct Get {
     /// Its number or its name; of several of one name that of the lowest number is meant.
     query: Query,
+    /// Also one that has ended a while ago, when none that runs is meant.
+    #[serde(default)]
+    ended: bool,
 }
 
 /// A number, or a name.
@@ -468,19 +471,18 @@ enum Query {
 
 impl Command for Get {
     const NAME: &'static str = "corex.get";
-    const SUMMARY: &'static str =
-        "Describes one container, by its number or its name; also one that ended a while ago, and how.";
+    const SUMMARY: &'static str = "Describes one container, by its number or its name; if asked to, also one that ended a while ago, and how.";
     const ROLE: Role = Role::Read;
     const IDEMPOTENT: bool = true;
     type Output = Found;
 
     async fn run(self, context: &Context) -> Result<Found, CommandError> {
         let containers = &context.node.containers;
-        let (container, query) = match self.query {
-            Query::Id(id) => (containers.get(id), id.to_string()),
-            Query::Name(name) => (containers.find(&name), name),
+        let (container, ended) = match self.query {
+            Query::Id(id) => (containers.get(id), containers.ended.of(id)),
+            Query::Name(name) => (containers.find(&name), containers.ended.find(&name)),
         };
-        let container = match (container, containers.ended(&query)) {
+        let container = match (container, ended.filter(|_| self.ended)) {
             (Err(_), Some(ended)) => return Ok(ended.into()),
             (container, _) => container?,
         };

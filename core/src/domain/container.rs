@@ -199,7 +199,8 @@ pub struct Containers {
     layers: Arc<Layers>,
     records: Records,
     places: Mutex<Places>,
-    ended: AllEnded,
+    /// The last ones that have ended.
+    pub ended: AllEnded,
     /// Whether all jobs of an earlier manager have said which process they go on with.
     recovered: watch::Sender<bool>,
 }
@@ -276,11 +277,6 @@ impl Containers {
         }
         let found = self.list().into_iter().find(|container| container.wanted.name == query);
         found.ok_or_else(|| ContainerError::Unknown(format!("{query:.64?}")))
-    }
-
-    /// One of the last ones that have ended, by its number or its name.
-    pub fn ended(&self, query: &str) -> Option<Ended> {
-        self.ended.find(query)
     }
 
     /// The network of a container that has one of its own.

@@ -230,6 +230,14 @@ struct Entry {
     held: Vec<OwnedFd>,
     /// Its container ends: what it has is free in a moment.
     ending: bool,
+    /// Ports that lead there no more, and are held until the rest is gone.
+    leaving: Vec<Port>,
+}
+
+impl Entry {
+    fn new(record: Record) -> Self {
+        Self { record, turn: Arc::default(), held: Vec::new(), ending: false, leaving: Vec::new() }
+    }
 }
 
 impl Networks {

@@ -36,16 +36,16 @@ impl Jobs {
         };
         let tag = format!("{kind} {}", job.keys.name());
         let begun = Instant::now();
-        // What is not waited for any more is killed when it is there.
+        // What is not waited for any more is not started; what is on its way already is killed as soon as it is there.
         let spawned = tokio::select! {
             biased;
             spawned = spawner.spawn(process, &tag) => spawned,
             () = job.control.killed() => {
-                let error = CommandError::unavailable("killed before it ran: it was still being started");
+                let error = CommandError::unavailable("killed while it was being started: it may have run for a moment");
                 return (Outcome::told(State::Killed, &error), None);
             }
             () = job.late() => {
-                let critical = "it was not even started within its max_time: where its program comes from does not answer";
+                let critical = "it was not started within its max_time, and may have run for a moment: where its program comes from does not answer";
                 let outcome = Outcome::bare(State::Timeout, 1000 + 128 + libc::SIGKILL as u32);
                 return (Outcome { critical: critical.into(), ..outcome }, None);
             }

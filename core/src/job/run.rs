@@ -44,7 +44,7 @@ pub enum First {
 #[derive(Debug)]
 pub struct Late {
     pub child: oneshot::Receiver<Child>,
-    /// How often it may still be started again.
+    /// How often it was started again.
     pub restarts: u32,
     /// Whether it was not run again before.
     pub first_time: bool,

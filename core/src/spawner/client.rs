@@ -121,7 +121,7 @@ impl Drop for Child {
     }
 }
 
-/// A container that is being built, and ends when nobody waits for that any more.
+/// What is being started, and ends when nobody waits for that any more. What is not on its way yet never is.
 struct Unwanted<'a>(Option<(&'a Spawner, u64)>);
 
 impl Drop for Unwanted<'_> {
@@ -353,10 +353,7 @@ impl Spawner {
             .and_then(|json| in_memory(&json))
             .map_err(|source| SpawnError::Failed { step: "describe the container".into(), source })?;
         let slot = self.slot().await;
-        let mut unwanted = Unwanted(Some((self, slot)));
-        let child = self.ask(slot, Request::Contain { slot, tag: tag.into(), start }, vec![memfd]).await;
-        unwanted.0 = None;
-        child
+        self.ask(slot, Request::Contain { slot, tag: tag.into(), start }, vec![memfd]).await
     }
 
     /// Has a container carry out an errand, in JSON, with the file that it works on.
@@ -402,16 +399,21 @@ impl Spawner {
         }
     }
 
-    /// Sends a request that makes a child, and waits for it.
+    /// Sends a request that makes a child, and waits for it. Who stops waiting wants none.
     async fn ask(&self, slot: u64, request: Request, fds: Vec<OwnedFd>) -> Result<Child, SpawnError> {
         let (started, told) = oneshot::channel();
         let (exited, exit) = oneshot::channel();
         self.waiting.lock().insert(slot, Pending { started: Some((started, exit)), exited });
-        if self.requests.send(Message { request, fds, sent: None }).await.is_err() {
-            self.waiting.lock().remove(&slot);
-            return Err(SpawnError::Gone);
-        }
-        told.await.unwrap_or(Err(SpawnError::Gone))
+        let mut unwanted = Unwanted(Some((self, slot)));
+        let child = match self.requests.send(Message { request, fds, sent: None }).await {
+            Ok(()) => told.await.unwrap_or(Err(SpawnError::Gone)),
+            Err(_) => {
+                self.waiting.lock().remove(&slot);
+                Err(SpawnError::Gone)
+            }
+        };
+        unwanted.0 = None;
+        child
     }
 
     /// Kills all that is left, and the spawner; returns when it is gone. One that hangs, perhaps on a file system whose

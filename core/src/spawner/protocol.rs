@@ -123,6 +123,27 @@ pub enum Request {
     Finish,
 }
 
+impl Request {
+    /// The number of what it starts.
+    pub fn starts(&self) -> Option<u64> {
+        match self {
+            Self::Spawn { slot, .. } | Self::Contain { slot, .. } | Self::Errand { slot, .. } => Some(*slot),
+            Self::Keep { .. }
+            | Self::Ping
+            | Self::Signal { .. }
+            | Self::Go { .. }
+            | Self::Forget { .. }
+            | Self::Hello { .. }
+            | Self::Finish => None,
+        }
+    }
+
+    /// Whether it kills what has this number.
+    pub fn kills(&self, number: u64) -> bool {
+        matches!(self, Self::Signal { slot, signal: libc::SIGKILL } if *slot == number)
+    }
+}
+
 /// From the spawner.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Event {

@@ -32,6 +32,10 @@ use signals::{Signals, Wake};
 
 /// Most requests of a manager that died: more than a socket holds.
 const LEFT_MAX: usize = 4096;
+/// Most requests before other things have their turn.
+const TURN: usize = 64;
+/// Most requests that are read before their turn.
+const AHEAD: usize = 256;
 
 /// Runs until it is told to finish, or until no manager came for `grace`.
 ///
@@ -53,6 +57,7 @@ pub fn serve(path: &Path, grace: Option<Duration>) -> io::Result<()> {
         signals: Signals::catch()?,
         listener: Some(listen_at(path)?),
         manager: None,
+        inbox: VecDeque::new(),
         outbox: VecDeque::new(),
         children: Children::new()?,
         alone_since: Instant::now(),
@@ -99,6 +104,8 @@ struct Server {
     /// None inside of a container, where there is one manager, or nobody ever.
     listener: Option<OwnedFd>,
     manager: Option<OwnedFd>,
+    /// What it has sent and is not done yet, so that what it takes back is never begun.
+    inbox: VecDeque<(Request, Vec<OwnedFd>)>,
     /// What the manager has not been told yet: at most a few messages for each process.
     outbox: VecDeque<Event>,
     children: Children,
@@ -115,7 +122,8 @@ impl Server {
         if alone.is_some_and(|left| left.is_zero()) {
             return Ok(false);
         }
-        let timeout = alone.into_iter().chain(self.children.next_look()).min();
+        let more = (!self.inbox.is_empty()).then_some(Duration::ZERO);
+        let timeout = alone.into_iter().chain(self.children.next_look()).chain(more).min();
         if self.listener.is_none() && self.manager.is_none() {
             return Ok(false);
         }
@@ -145,6 +153,7 @@ impl Server {
             .map(|(source, _)| source)
             .collect();
         drop(fds);
+        let mut has_sent = more.is_some();
         for source in ready {
             match source {
                 Source::Signals => match self.signals.read()? {
@@ -155,14 +164,13 @@ impl Server {
                     Wake::Child => self.children.reap(&mut self.outbox),
                 },
                 Source::Listener => self.accept(),
-                Source::Manager => {
-                    if !self.serve_manager() {
-                        return Ok(false);
-                    }
-                }
+                Source::Manager => has_sent = true,
                 Source::Crowd => self.children.look(&mut self.outbox),
                 Source::Container(slot) => self.children.hear(slot, &mut self.outbox),
             }
+        }
+        if has_sent && !self.serve_manager(TURN) {
+            return Ok(false);
         }
         self.children.look_again(&mut self.outbox);
         self.flush();
@@ -177,28 +185,40 @@ impl Server {
         let Ok(manager) = accept_with(listener, flags) else { return };
         let own = rustix::process::geteuid();
         if sockopt::socket_peercred(&manager).is_ok_and(|peer| peer.uid == own) {
-            for _ in 0..LEFT_MAX {
-                let left = self.manager.as_ref().map(|manager| receive::<Request>(manager.as_fd()));
-                let Some(Ok(Some((request, fds)))) = left else { break };
-                self.carry_out(request, fds);
-            }
+            self.serve_manager(LEFT_MAX);
+            self.inbox.clear();
             self.outbox.clear();
             self.manager = Some(manager);
         }
     }
 
-    /// Takes up to a few requests; false when told to finish.
-    fn serve_manager(&mut self) -> bool {
-        for _ in 0..64 {
-            let Some(manager) = &self.manager else { return true };
-            match receive::<Request>(manager.as_fd()) {
-                Ok(Some((Request::Finish, _))) => return false,
-                Ok(Some((request, fds))) => self.carry_out(request, fds),
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return true,
-                Ok(None) | Err(_) => self.lose_manager(),
+    /// Carries out up to so many requests; false when told to finish. Each start may take its time, and what its manager has
+    /// killed meanwhile is not started after it.
+    fn serve_manager(&mut self, most: usize) -> bool {
+        for _ in 0..most {
+            self.read_ahead();
+            let Some((request, fds)) = self.inbox.pop_front() else { return true };
+            let is_killed = |slot: &u64| self.inbox.iter().any(|(request, _)| request.kills(*slot));
+            match (request.starts().filter(is_killed), request) {
+                (_, Request::Finish) => return false,
+                (Some(slot), _) => {
+                    let step = "start what is killed already".into();
+                    self.outbox.push_back(Event::Failed { slot, step, errno: libc::ECANCELED });
+                }
+                (None, request) => self.carry_out(request, fds),
             }
         }
         true
+    }
+
+    fn read_ahead(&mut self) {
+        while let Some(manager) = self.manager.as_ref().filter(|_| self.inbox.len() < AHEAD) {
+            match receive::<Request>(manager.as_fd()) {
+                Ok(Some(received)) => self.inbox.push_back(received),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
+                Ok(None) | Err(_) => self.lose_manager(),
+            }
+        }
     }
 
     fn carry_out(&mut self, request: Request, fds: Vec<OwnedFd>) {

@@ -18,7 +18,8 @@ fn pack_cold_script(place: &Place) -> String {
     place.pack_large_file();
     let noise = fs::read(place.tree().join("large")).unwrap();
     let cold = place.tree().join("cold");
-    fs::write(&cold, [b"#!/bin/sh\necho cold; exit\n", noise.as_slice()].concat()).unwrap();
+    fs::write(&cold, [b"#!/bin/sh\necho cold; echo cold >> /ran; exit\n", noise.as_slice()].concat())
+        .unwrap();
     fs::set_permissions(&cold, fs::Permissions::from_mode(0o755)).unwrap();
     place.pack(&g8_fs::pack::PackOptions::default())
 }
@@ -64,6 +65,19 @@ fn a_container_that_waits_for_its_source_lives_on_with_its_jobs_when_the_manager
         let late = cold(json!({"max_time": 1}));
         until("it is started", || waits(pid));
         let killed = cold(json!({}));
+        // One that nobody has to wait for, behind two that nobody wants and before one that somebody does.
+        let unwanted = |max_restart: u32| {
+            let arguments = json!({"name": "sh", "args": ["-c", "echo unwanted >> /ran"]});
+            begin(
+                &place,
+                id,
+                json!({"command": "core.system", "arguments": arguments, "max_time": 1, "max_restart": max_restart}),
+            )
+        };
+        for job in [unwanted(0), unwanted(1)] {
+            let result = place.node.result(&job);
+            assert_eq!((&result["state"], &result["code"]), (&json!("TIMEOUT"), &json!(1137)), "{result}");
+        }
         let result = place.node.result(&late);
         assert_eq!((&result["state"], &result["code"]), (&json!("TIMEOUT"), &json!(1137)), "{result}");
         data(&place.node.call("job.kill", json!({"id": killed, "signal": 9})));
@@ -105,6 +119,9 @@ fn a_container_that_waits_for_its_source_lives_on_with_its_jobs_when_the_manager
             "{result}"
         );
         until("what nobody wants is gone", || !place.sh(id, "ps").contains("/cold"));
+        // But for the one that was a program by then, and is killed as one.
+        let ran = place.sh(id, "cat /ran");
+        assert!(ran == "cold\n" || ran == "cold\ncold\n", "{ran}");
         // Its entrypoint is known again: its end is that of the container.
         place.sh(id, "touch /stop");
         until("it ends", || !runs(pid));

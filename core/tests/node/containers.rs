@@ -110,7 +110,7 @@ fn an_entrypoint_is_what_a_container_lives_for() {
         place.sh(id, "touch /tmp/go");
         until("it ends with its entrypoint", || place.list()[id.to_string()].is_null());
         // How it did is remembered, and what it said.
-        let found = || data(&place.node.call("corex.get", json!({"query": id})));
+        let found = || data(&place.node.call("corex.get", json!({"query": id, "ended": true})));
         until("its last words are known", || found()["ended"]["last"].as_array().unwrap().len() == 3);
         let found = found();
         let (state, ended) = (&found["state"], &found["ended"]);
@@ -124,12 +124,20 @@ fn an_entrypoint_is_what_a_container_lives_for() {
             found["container"].is_null() && ended["time"].as_u64() >= ended["starttime"].as_u64(),
             "{found}"
         );
+        // Whoever does not ask for that is told that there is none; and a number is no name.
+        let code = |query: Value| place.node.call("corex.get", query)["code"].clone();
+        assert_eq!(code(json!({"query": id})), 404);
+        let other = place.created(json!({"name": "77", "nics": [], "entrypoint": ["true"]}));
+        until("one whose name is a number has ended", || place.list()[other.to_string()].is_null());
+        let named = data(&place.node.call("corex.get", json!({"query": "77", "ended": true})));
+        assert_eq!(named["id"], other, "{named}");
+        assert_eq!(code(json!({"query": 77, "ended": true})), 404);
         // By its name only as long as none of the name runs.
         let named = |script: &str| {
             place.created(json!({"name": "one", "entrypoint": ["sh", "-c", script], "nics": []}))
         };
         let crashed = named("echo out; kill -9 $$");
-        let shown = || data(&place.node.call("corex.get", json!({"query": "one"})));
+        let shown = || data(&place.node.call("corex.get", json!({"query": "one", "ended": true})));
         until("it has crashed", || shown()["state"] == "ended");
         assert_eq!((&shown()["id"], &shown()["ended"]["signal"]), (&json!(crashed), &json!(9)));
         let next = named("sleep 600");

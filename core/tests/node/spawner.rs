@@ -37,6 +37,15 @@ impl Alone {
     fn connect(&self) -> OwnedFd {
         attempt(&self.folder.path().join("spawner.sock")).unwrap()
     }
+
+    /// Has it do nothing until it is told to continue.
+    fn stand_still(&self) {
+        signal(self.process.id() as i32, libc::SIGSTOP);
+        until("it stands still", || {
+            let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.process.id())).unwrap();
+            stat.contains(") T ")
+        });
+    }
 }
 
 impl Drop for Alone {
@@ -127,11 +136,7 @@ fn what_a_manager_had_sent_before_it_was_killed_is_done_before_the_next_one_is_t
     ask(&first, &json!({"Spawn": {"slot": 7, "tag": "job kept", "process": process}}), &[]);
     assert_eq!(hear(&first)["Spawned"]["slot"], 7);
     // Too busy to hear of it, until the next manager is there.
-    signal(spawner.process.id() as i32, libc::SIGSTOP);
-    until("it stands still", || {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", spawner.process.id())).unwrap();
-        stat.contains(") T ")
-    });
+    spawner.stand_still();
     let memory = std::fs::File::open("/dev/null").unwrap();
     ask(&first, &json!({"Keep": {"slot": 7}}), &[memory.as_fd(), memory.as_fd(), memory.as_fd()]);
     ask(&first, &json!("Finish"), &[]);
@@ -142,4 +147,35 @@ fn what_a_manager_had_sent_before_it_was_killed_is_done_before_the_next_one_is_t
     let held = hear(&next);
     assert_eq!((&held["Held"]["tag"], &held["Held"]["kept"]), (&json!("job kept"), &json!(true)), "{held}");
     assert_eq!(hear(&next)["Ready"]["hello"], 1);
+}
+
+#[test]
+fn what_is_killed_before_its_turn_to_be_started_is_never_started() {
+    let spawner = Alone::start();
+    let manager = spawner.connect();
+    // As it is while another one is slow to start.
+    spawner.stand_still();
+    for slot in 1..=3 {
+        let argv = ["touch".into(), spawner.folder.path().join(format!("ran {slot}")).display().to_string()];
+        let process = json!({"argv": argv, "env": {}, "dir": ""});
+        ask(&manager, &json!({"Spawn": {"slot": slot, "tag": "job x", "process": process}}), &[]);
+    }
+    // Behind the next one, too.
+    ask(&manager, &json!({"Signal": {"slot": 2, "signal": libc::SIGKILL}}), &[]);
+    ask(&manager, &json!({"Signal": {"slot": 3, "signal": libc::SIGTERM}}), &[]);
+    ask(&manager, &json!({"Forget": {"slot": 2}}), &[]);
+    signal(spawner.process.id() as i32, libc::SIGCONT);
+    let mut told = std::collections::BTreeMap::new();
+    while told.len() < 5 {
+        let event = hear(&manager);
+        let (kind, what) = event.as_object().unwrap().iter().next().unwrap();
+        told.insert((what["slot"].as_u64().unwrap(), kind.clone()), event);
+    }
+    let told: Vec<_> = told.keys().map(|(slot, kind)| (*slot, kind.as_str())).collect();
+    assert_eq!(
+        told,
+        [(1, "Exited"), (1, "Spawned"), (2, "Failed"), (3, "Exited"), (3, "Spawned")],
+        "each start has its answer"
+    );
+    assert!(spawner.folder.path().join("ran 1").exists() && !spawner.folder.path().join("ran 2").exists());
 }

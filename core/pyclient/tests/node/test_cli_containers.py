@@ -133,7 +133,7 @@ def test_what_a_crashed_entrypoint_said_is_in_the_logs_as_many_lines_as_are_aske
     script = "for i in $(seq 30); do echo line $i; done; exit 3"
     number = make("-d", "--name", name, command=("sh", "-c", script)).stdout.strip()
     deadline = time.monotonic() + PATIENCE
-    while (found := cl.container.get(int(number)))["state"] != "ended" or len(found["ended"]["last"]) < 10:
+    while (found := cl.container.get(int(number), ended=True))["state"] != "ended" or len(found["ended"]["last"]) < 10:
         assert time.monotonic() < deadline, found
         time.sleep(0.05)
     assert (found["ended"]["code"], found["ended"]["last"][-1]) == (3, "line 30")

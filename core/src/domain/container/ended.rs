@@ -72,11 +72,14 @@ impl AllEnded {
         all.push_front(ended);
     }
 
+    /// The newest of this number.
+    pub fn of(&self, id: Id) -> Option<Ended> {
+        self.0.lock().iter().find(|ended| ended.id == id).cloned()
+    }
+
     /// The newest of this number, or of this name.
     pub fn find(&self, query: &str) -> Option<Ended> {
-        let all = self.0.lock();
-        let number = query.parse().ok();
-        let by_number = all.iter().find(|ended| Some(ended.id) == number);
-        by_number.or_else(|| all.iter().find(|ended| ended.name == query)).cloned()
+        let by_number = query.parse().ok().and_then(|id| self.of(id));
+        by_number.or_else(|| self.0.lock().iter().find(|ended| ended.name == query).cloned())
     }
 }

@@ -260,6 +260,7 @@ impl Containers {
         let containers = self.clone();
         tokio::spawn(async move {
             let exit = containers.look_after(&container, init, entrypoint).await;
+            containers.networks.ends(id);
             // Before it is in no list any more.
             containers.ended.put(&container, exit);
             let files = container.errands.files.clone();
@@ -300,6 +301,7 @@ impl Containers {
             tokio::select! {
                 exit = entrypoint.wait() => {
                     tracing::info!("the entrypoint of container {id} has ended {}", told(exit));
+                    self.networks.ends(id);
                     container.init.signal(libc::SIGKILL).await;
                     ended = exit;
                 }
@@ -312,6 +314,7 @@ impl Containers {
 
     /// Takes apart what there is of a container, and frees its number. `init` is there when it may still run.
     async fn tear_down(&self, id: Id, init: Option<Child>, images: Vec<String>) {
+        self.networks.ends(id);
         // Nobody may find it while it goes.
         self.places.lock().all.insert(id, Place::Held);
         if let Some(mut init) = init {
@@ -430,7 +433,12 @@ impl Containers {
         let (mut jobs, mut entrypoint) = (Adopted::new(), None);
         for (tag, child) in held {
             match tag.split_once(' ') {
-                Some(("job", name)) => drop(jobs.insert(name.into(), child)),
+                Some(("job", name)) => {
+                    if let Some(old) = jobs.insert(name.into(), child) {
+                        // A run that nobody waited for any more, beside the next one: the slots come in their order.
+                        old.handle().signal(libc::SIGKILL).await;
+                    }
+                }
                 // Nobody waits for the answer of the one, or sees what the other shows, any more.
                 Some(("errand" | "terminal", _)) => child.handle().signal(libc::SIGKILL).await,
                 None if tag == ENTRYPOINT => entrypoint = Some(child),

@@ -13,9 +13,7 @@ impl Networks {
     pub async fn recover(self: &Arc<Self>, alive: &BTreeSet<Id>) -> Result<(), NetworkError> {
         let records = self.records.all()?;
         for record in &records {
-            let turn = Arc::default();
-            let entry = Entry { record: record.clone(), turn, held: Vec::new(), ending: false };
-            self.state.lock().entries.insert(record.id, entry);
+            self.state.lock().entries.insert(record.id, Entry::new(record.clone()));
         }
         let (living, dead): (Vec<Record>, Vec<Record>) =
             records.into_iter().partition(|record| alive.contains(&record.id));

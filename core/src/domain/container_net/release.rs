@@ -50,7 +50,9 @@ impl Networks {
         patience: Duration,
     ) -> Result<(), NetworkError> {
         if let Some(entry) = self.state.lock().entries.get_mut(&record.id) {
-            entry.record.ports.clear();
+            entry.ending = true;
+            // Once more, after one that failed, there are none.
+            entry.leaving.append(&mut entry.record.ports);
         }
         // What cannot be removed does not keep the rest here.
         let closed = self.close(record).await;

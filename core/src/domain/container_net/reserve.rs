@@ -15,8 +15,8 @@ use super::{
 use crate::domain::bridge;
 use crate::sys::netlink::{self, Cidr, Netlink};
 
-/// How long a container that ends may have a port that another one wants: its grace, and as long again for the rest.
-const ENDING: Duration = Duration::from_secs(5);
+/// How long a container that ends may have a port that another one wants: its grace, and many times that for the rest.
+const ENDING: Duration = Duration::from_secs(15);
 
 /// A bridge, as it is now.
 #[derive(Debug)]
@@ -72,7 +72,7 @@ impl Networks {
         loop {
             let mut released = pin!(self.released.notified());
             released.as_mut().enable();
-            let ends = |entry: &Entry| entry.ending && ports.iter().any(|port| has(&entry.record, port));
+            let ends = |entry: &Entry| entry.ending && ports.iter().any(|port| has(entry, port));
             if !self.state.lock().entries.values().any(ends) {
                 return;
             }
@@ -132,7 +132,7 @@ impl Networks {
             return Err(error);
         }
         let attached = Attached::from(&record);
-        state.entries.insert(id, Entry { record, turn: Arc::default(), held: Vec::new(), ending: false });
+        state.entries.insert(id, Entry::new(record));
         Ok(attached)
     }
 }
@@ -243,7 +243,7 @@ fn refuse_taken<'a>(
 
 fn refuse_taken_ports(state: &State, plan: &Plan) -> Result<(), NetworkError> {
     for port in &plan.ports {
-        if let Some(holder) = state.entries.values().find(|entry| has(&entry.record, port)) {
+        if let Some(holder) = state.entries.values().find(|entry| has(entry, port)) {
             let name = named(&holder.record);
             let ends = if holder.ending { ", which is still ending: try again" } else { "" };
             return Err(port::taken(*port, format!("{name}{ends}")));
@@ -252,8 +252,13 @@ fn refuse_taken_ports(state: &State, plan: &Plan) -> Result<(), NetworkError> {
     Ok(())
 }
 
-fn has(record: &Record, port: &Port) -> bool {
-    record.ports.iter().any(|other| other.protocol == port.protocol && other.host == port.host)
+fn has(entry: &Entry, port: &Port) -> bool {
+    entry
+        .record
+        .ports
+        .iter()
+        .chain(&entry.leaving)
+        .any(|other| other.protocol == port.protocol && other.host == port.host)
 }
 
 /// Ports lead to the first address of the container on a network in which the node has one, too.

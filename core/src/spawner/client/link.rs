@@ -108,6 +108,10 @@ impl Link {
     pub async fn run(mut self, spawner: Spawner, mut queue: mpsc::Receiver<Message>) {
         loop {
             let finished = self.carry(&spawner, &mut queue).await;
+            if self.place.is_none() {
+                // First: whoever asks from here on is told so, and waits for nothing.
+                queue.close();
+            }
             spawner.waiting.lock().clear();
             spawner.pings.lock().clear();
             if self.place.is_none() {
@@ -118,6 +122,9 @@ impl Link {
                 if let Err(e) = self.gone().await {
                     tracing::warn!("cannot wait for the end of the spawner: {e}");
                 }
+                // Who has asked meanwhile is told, too.
+                queue.close();
+                spawner.waiting.lock().clear();
                 return;
             }
             tracing::error!("the spawner died, and all jobs and services with it: starting another");
@@ -160,8 +167,8 @@ impl Link {
                 },
                 message = queue.recv(), if !finishing => {
                     let Some(Message { request, fds, sent }) = message else { return true };
-                    if matches!(request, Request::Spawn { slot, .. } | Request::Contain { slot, .. } | Request::Errand { slot, .. } if !spawner.waiting.lock().contains_key(&slot)) {
-                        // Its sender was told that the spawner before this one is gone.
+                    if request.starts().is_some_and(|slot| !spawner.waiting.lock().contains_key(&slot)) {
+                        // Its sender waits no more, or was told that the spawner before this one is gone.
                         continue;
                     }
                     finishing = matches!(request, Request::Finish);

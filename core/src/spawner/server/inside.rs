@@ -37,6 +37,7 @@ fn serve(manager: BorrowedFd<'_>) -> io::Result<()> {
         signals: Signals::catch()?,
         listener: None,
         manager: Some(manager.try_clone_to_owned()?),
+        inbox: VecDeque::new(),
         outbox: VecDeque::new(),
         children: Children::new()?,
         alone_since: Instant::now(),

@@ -120,7 +120,7 @@ def logs(client: Client, arguments: Namespace, output: Output) -> int:
         client.service.status(arguments.service)  # a name that is none would be followed for ever
     source = f"service {arguments.service}" if arguments.service else None
     if arguments.container:
-        source = f"container {containers.find(client, arguments.container)}"
+        source = f"container {containers.find(client, arguments.container, ended=True)}"
     # The node keeps some thousand messages of all, and gives so many at most.
     backlog = min(arguments.lines, _BACKLOG_MAX) if arguments.container else None
     with _listening(client, source, backlog) as stream:

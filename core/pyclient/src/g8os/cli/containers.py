@@ -137,9 +137,9 @@ def execute(client: Client, arguments: Namespace, output: Output) -> int:
     return _run_in(client, find(client, arguments.container), arguments, output)
 
 
-def find(client: Client, query: str) -> int:
-    """The number of a container, by its number or its name."""
-    found = client.container.get(int(query) if query.isascii() and query.isdigit() else query)
+def find(client: Client, query: str, *, ended: bool = False) -> int:
+    """The number of a container, by its number or its name; with `ended`, also of one that does not run any more."""
+    found = client.container.get(int(query) if query.isascii() and query.isdigit() else query, ended=ended)
     return int(found["id"])
 
 

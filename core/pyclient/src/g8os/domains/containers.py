@@ -85,9 +85,10 @@ class Container(Domain[R_co]):
         return json_call("corex.list")
 
     @command
-    def get(self, query: int | str) -> Call[Json]:
-        """One container, by its number or its name."""
-        return json_call("corex.get", query=query)
+    def get(self, query: int | str, *, ended: bool = False) -> Call[Json]:
+        """One container, by its number or its name; with `ended`, also one of the last that do not run any more."""
+        # A node that does not know the argument refuses it.
+        return json_call("corex.get", query=query, **({"ended": True} if ended else {}))
 
     @command
     def find(self, *tags: str) -> Call[Json]:

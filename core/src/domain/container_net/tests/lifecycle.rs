@@ -187,3 +187,30 @@ fn a_container_that_is_gone_is_released_all_the_same() {
         assert_eq!(difference(&before, &traces(dir.path()).await), Vec::<String>::new());
     });
 }
+
+#[test]
+fn a_port_is_waited_for_until_the_last_of_its_network_is_gone() {
+    in_new_network(|| async {
+        let dir = tempfile::tempdir().unwrap();
+        let node = node(dir.path());
+        let ports = || plan(json!({"port": {"8080": 80}}));
+        let (one, other) = (Container::new(), Container::new());
+        one.attach(&node, 1, ports()).await.unwrap();
+        // One that lives has it.
+        let refused = node.reserve(2, "other", ports()).await.unwrap_err().to_string();
+        assert!(refused.contains("is taken by container 1") && !refused.contains("ending"), "{refused}");
+        // Its link is waited for, as its namespace is still there.
+        let (released, attached) = tokio::join!(node.release(1), async {
+            let leads_there =
+                || node.state.lock().entries.get(&1).is_some_and(|e| !e.record.ports.is_empty());
+            while leads_there() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            assert!(node.state.lock().entries.contains_key(&1));
+            other.attach(&node, 2, ports()).await
+        });
+        released.unwrap();
+        attached.unwrap();
+        node.release(2).await.unwrap();
+    });
+}
