@@ -59,8 +59,7 @@ impl Netlink {
         metric: u32,
     ) -> Result<(), Error> {
         let what = format!("set the route to {} by {}", shown(destination), link.name);
-        let mut message = leads(link, destination, gateway);
-        message.attributes.push(RouteAttribute::Priority(metric));
+        let message = costs(leads(link, destination, gateway), metric);
         answer(what, self.handle.route().add(message).replace().execute()).await
     }
 
@@ -73,8 +72,7 @@ impl Netlink {
         metric: u32,
     ) -> Result<(), Error> {
         let what = format!("remove the route to {} by {}", shown(destination), link.name);
-        let mut message = leads(link, destination, gateway);
-        message.attributes.push(RouteAttribute::Priority(metric));
+        let message = costs(leads(link, destination, gateway), metric);
         answer(what, self.handle.route().del(message).execute()).await
     }
 
@@ -87,6 +85,12 @@ impl Netlink {
 
 fn shown(destination: Option<Cidr>) -> String {
     destination.map_or_else(|| "default".to_owned(), |destination| destination.to_string())
+}
+
+/// A route that is as dear as that.
+fn costs(mut route: RouteMessage, metric: u32) -> RouteMessage {
+    route.attributes.push(RouteAttribute::Priority(metric));
+    route
 }
 
 fn leads(link: &Link, destination: Option<Cidr>, gateway: Option<IpAddr>) -> RouteMessage {
